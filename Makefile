@@ -1,0 +1,39 @@
+# What a developer types. `make help` lists it.
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench clean
+
+PYTHON := .venv/bin/python
+INSTALLED := .venv/.installed
+LINTERS := .venv/.linters
+
+help:  ## say what each target does
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+install: $(INSTALLED)  ## find or install DIALS, then this project, into .venv; commands land in .venv/bin
+
+demo: install  ## simulate a small experiment and make its map of diffuse scattering
+	$(PYTHON) -m diffuse_framework.command_line.demo
+
+test: install  ## run the tests; PYTEST_ARGS="-k grid" adds options
+	$(PYTHON) -m pytest tests -n 2 --dist loadfile $(PYTEST_ARGS)
+
+lint: $(LINTERS)  ## ruff, mypy and the rules on who may import whom
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: install  ## time the slow parts
+	@set -e; for script in tests/benchmarks/*.py; do echo "$$script"; $(PYTHON) "$$script"; done
+
+clean:  ## remove what make and the demo made, .venv too
+	rm -rf .venv build dist *.egg-info diffuse_demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): install.sh setup.cfg pyproject.toml
+	./install.sh
+	@touch $@
+
+$(LINTERS): $(INSTALLED)
+	$(PYTHON) -m pip install -qq --constraint .venv/constraints.txt --editable '.[dev]'
+	@touch $@

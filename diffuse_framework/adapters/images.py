@@ -1,0 +1,157 @@
+"""Images through dxtbx: the `ImageSource` of real data."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dxtbx import flumpy
+from dxtbx.imageset import ImageSetFactory
+from dxtbx.model import Experiment, ExperimentList
+
+from diffuse_framework.adapters.geometry import geometry_of
+from diffuse_framework.errors import DataError, GeometryError
+from diffuse_framework.model.geometry import Geometry
+from diffuse_framework.model.source import Frame
+
+logger = logging.getLogger(__name__)
+
+
+class DxtbxSource:
+    """Still images that dxtbx can read, with the models that came with them.
+
+    Attributes:
+        experiments: one dxtbx experiment per image, each on an image set of its own without
+            scan or goniometer; with a crystal where the input was already indexed.
+        reflections: reflection tables that came with the input.
+    """
+
+    def __init__(self, experiments: Any, reflections: tuple[Any, ...] = ()) -> None:
+        """Split `experiments` into single stills.
+
+        Raises:
+            DataError: there is no image.
+            GeometryError: images of different detectors.
+        """
+        self.experiments, self._exposures_s = _single_stills(experiments)
+        self.reflections = reflections
+        self.names = _unique_names(self.experiments)
+        if not self.names:
+            raise DataError("no images: give image files, a template like img_####.cbf, or an .expt file")
+        self._refuse_two_detectors()
+        self._model_numbers = _model_numbers(self.experiments)
+        self._geometries: dict[tuple[int, int], Geometry] = {}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_geometries": {}, "reflections": ()}
+
+    def read(self, index: int) -> Frame:
+        """Read one image.
+
+        Raises:
+            DataError: the file is missing, truncated or corrupt.
+        """
+        imageset = self.experiments[index].imageset
+        try:
+            panels = imageset.get_raw_data(0)
+        # Format classes raise whatever their decoder does: OSError, RuntimeError, AssertionError ...
+        except Exception as error:
+            raise DataError(
+                f"{self.names[index]}: can't read the image ({type(error).__name__}: {_first_line(error)}); "
+                f"is {imageset.get_path(0)} complete?"
+            ) from error
+        return Frame(self.names[index], tuple(flumpy.to_numpy(panel) for panel in panels))
+
+    def geometry(self, index: int) -> Geometry:
+        """Beam and detector of one image; images that share models share the object."""
+        key = self._model_numbers[index]
+        if key not in self._geometries:
+            experiment = self.experiments[index]
+            self._geometries[key] = geometry_of(experiment.beam, experiment.detector)
+        return self._geometries[key]
+
+    def exposure_s(self, index: int) -> float:
+        """Exposure time in seconds, 1 where the header gives none."""
+        return self._exposures_s[index]
+
+    def _refuse_two_detectors(self) -> None:
+        shapes: dict[tuple, str] = {}
+        for name, experiment in zip(self.names, self.experiments, strict=True):
+            shapes.setdefault(tuple(panel.get_image_size() for panel in experiment.detector), name)
+        if len(shapes) > 1:
+            found = "; ".join(f"{name}: {_describe(shape)}" for shape, name in list(shapes.items())[:3])
+            raise GeometryError(f"images of {len(shapes)} detectors in one run ({found}); process them apart")
+
+
+def _model_numbers(experiments: ExperimentList) -> list[tuple[int, int]]:
+    """Number the beam and detector of each experiment; Python wrappers of one model may differ."""
+    numbers = np.zeros((len(experiments), 2), int)
+    for number, beam in enumerate(experiments.beams()):
+        numbers[list(experiments.where(beam=beam)), 0] = number
+    for number, detector in enumerate(experiments.detectors()):
+        numbers[list(experiments.where(detector=detector)), 1] = number
+    return [tuple(pair) for pair in numbers.tolist()]
+
+
+def _describe(shape: tuple) -> str:
+    fast, slow = shape[0]
+    return f"{len(shape)} panel{'s' if len(shape) > 1 else ''} of {fast} x {slow} pixels"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no details"])[0]
+
+
+def _single_stills(experiments: Any) -> tuple[ExperimentList, tuple[float, ...]]:
+    stills = ExperimentList()
+    exposures_s = []
+    for experiment in experiments:
+        # Zero-width images come as sequences; a still is an image set without scan.
+        imageset = ImageSetFactory.imageset_from_anyset(experiment.imageset)
+        scan = experiment.scan
+        numbers = range(len(imageset))
+        if scan is not None and len(imageset) != scan.get_num_images():
+            # Every experiment of a zero-width series shares the image set of the whole series.
+            start = scan.get_array_range()[0] - experiment.imageset.get_array_range()[0]
+            numbers = range(start, start + scan.get_num_images())
+        for number in numbers:
+            stills.append(
+                Experiment(
+                    imageset=imageset[number : number + 1],
+                    beam=experiment.beam,
+                    detector=experiment.detector,
+                    crystal=experiment.crystal,
+                    identifier=experiment.identifier,
+                )
+            )
+            exposures_s.append(_exposure_s(scan, number - numbers.start))
+    return stills, tuple(exposures_s)
+
+
+def _exposure_s(scan: Any, number: int) -> float:
+    """Exposure time from a scan; newer DIALS asserts where a scan has none."""
+    try:
+        seconds = scan.get_exposure_times()[number] if scan is not None else 0.0
+    except (AssertionError, RuntimeError, IndexError):
+        seconds = 0.0
+    return float(seconds) if np.isfinite(seconds) and seconds > 0 else 1.0
+
+
+def _unique_names(experiments: ExperimentList) -> tuple[str, ...]:
+    """File names, with the image's number where a file holds several, and folders where names repeat."""
+    paths = [experiment.imageset.get_path(0) for experiment in experiments]
+    per_file = Counter(paths)
+    repeated = {name for name, n in Counter(Path(path).name for path in per_file).items() if n > 1}
+    names = []
+    for path, experiment in zip(paths, experiments, strict=True):
+        name = str(path) if Path(path).name in repeated else Path(path).name
+        if per_file[path] > 1:
+            name += f"#{experiment.imageset.indices()[0] + 1}"
+        names.append(name)
+    return tuple(names)

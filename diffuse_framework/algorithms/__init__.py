@@ -1,0 +1,1 @@
+"""The science as pure functions on arrays: no plugins, parameters or files."""

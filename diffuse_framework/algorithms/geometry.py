@@ -1,0 +1,191 @@
+"""From pixels to the laboratory, to scattering vectors, and back from Miller indices to pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from diffuse_framework.model.geometry import Beam, Geometry, Panel
+
+
+def panel_normal(panel: Panel) -> np.ndarray:
+    """Return the (3,) unit normal of a panel that points away from the sample."""
+    normal = np.cross(panel.fast_axis, panel.slow_axis)
+    return normal if panel.origin_mm @ normal > 0 else -normal
+
+
+def _absorption_depth(panel: Panel, mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean depth (...) along the ray at which a photon is absorbed, and the ray's direction (..., 3)."""
+    direction = panel.origin_mm + mm[..., :1] * panel.fast_axis + mm[..., 1:] * panel.slow_axis
+    direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
+    path = panel.thickness_mm / (direction @ panel_normal(panel))
+    mu = panel.mu_per_mm
+    return 1 / mu - (path + 1 / mu) * np.exp(-mu * path), direction
+
+
+def px_to_mm(panel: Panel, px: np.ndarray) -> np.ndarray:
+    """Return positions on the panel (..., 2) in mm of pixel coordinates (..., 2), both (fast, slow).
+
+    With parallax the shift is that of dxtbx's `ParallaxCorrectedPxMmStrategy`, so that
+    positions equal those DIALS refines.
+    """
+    mm = np.asarray(px, float) * np.array(panel.pixel_size_mm)
+    if not panel.parallax:
+        return mm
+    depth, direction = _absorption_depth(panel, mm)
+    return mm - depth[..., None] * np.stack([direction @ panel.fast_axis, direction @ panel.slow_axis], -1)
+
+
+def mm_to_px(panel: Panel, mm: np.ndarray) -> np.ndarray:
+    """Return pixel coordinates (..., 2) of positions on the panel (..., 2) in mm, both (fast, slow)."""
+    mm = np.asarray(mm, float)
+    if panel.parallax:
+        depth, direction = _absorption_depth(panel, mm)
+        mm = mm + depth[..., None] * np.stack([direction @ panel.fast_axis, direction @ panel.slow_axis], -1)
+    return mm / np.array(panel.pixel_size_mm)
+
+
+def pixel_positions(panel: Panel) -> np.ndarray:
+    """Return the laboratory positions of all pixel centres, (slow, fast, 3) in mm."""
+    mm = panel.pixel_mm
+    if mm is None:
+        slow, fast = np.mgrid[: panel.shape[0], : panel.shape[1]] + 0.5
+        mm = px_to_mm(panel, np.stack([fast, slow], -1))
+    return panel.origin_mm + mm[..., :1] * panel.fast_axis + mm[..., 1:] * panel.slow_axis
+
+
+def scattering_vectors(positions_mm: np.ndarray, beam: Beam) -> np.ndarray:
+    """Return q = s1 - s0 in 1/angstrom for laboratory positions (..., 3) in mm."""
+    direction = positions_mm / np.linalg.norm(positions_mm, axis=-1, keepdims=True)
+    return direction / beam.wavelength - beam.s0
+
+
+def q_at_px(geometry: Geometry, panel: np.ndarray, px: np.ndarray) -> np.ndarray:
+    """Return scattering vectors (n, 3) at pixel coordinates (n, 2) of panel numbers (n,)."""
+    q = np.empty((len(px), 3))
+    for number, model in enumerate(geometry.panels):
+        here = panel == number
+        mm = px_to_mm(model, px[here])
+        lab = model.origin_mm + mm[:, :1] * model.fast_axis + mm[:, 1:] * model.slow_axis
+        q[here] = scattering_vectors(lab, geometry.beam)
+    return q
+
+
+def project(geometry: Geometry, s1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where rays hit the detector.
+
+    Args:
+        geometry: beam and panels.
+        s1: (n, 3) directions of scattering, any length.
+
+    Returns:
+        Panel numbers (n,), -1 where a ray misses all panels, and pixel coordinates (n, 2).
+    """
+    panel = np.full(len(s1), -1, np.int32)
+    px = np.full((len(s1), 2), np.nan)
+    for number, model in enumerate(geometry.panels):
+        axes = np.stack([model.fast_axis, model.slow_axis, model.origin_mm], -1)
+        x, y, w = np.linalg.solve(axes, s1.T)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mm = np.stack([x / w, y / w], -1)
+        ahead = (w > 0) & np.isfinite(mm).all(-1)
+        here = np.full((len(s1), 2), np.nan)
+        here[ahead] = mm_to_px(model, mm[ahead])
+        slow, fast = model.shape
+        with np.errstate(invalid="ignore"):
+            inside = (here >= 0).all(-1) & (here[:, 0] < fast) & (here[:, 1] < slow) & (panel < 0)
+        panel[inside], px[inside] = number, here[inside]
+    return panel, px
+
+
+def highest_resolution(geometry: Geometry) -> float:
+    """Return the smallest d in angstrom that any pixel of the detector reaches."""
+    largest = 0.0
+    for panel in geometry.panels:
+        slow, fast = panel.shape
+        corners = np.array([[0, 0], [fast, 0], [0, slow], [fast, slow]], float)
+        mm = px_to_mm(panel, corners)
+        lab = panel.origin_mm + mm[:, :1] * panel.fast_axis + mm[:, 1:] * panel.slow_axis
+        largest = max(largest, np.linalg.norm(scattering_vectors(lab, geometry.beam), axis=-1).max())
+    return 1.0 / largest
+
+
+@njit(cache=True)
+def _near_ewald(a, s0, q_max, width_fixed, width_per_q, h_max, k_max, l_max, out):
+    """List hkl whose distance from the Ewald sphere is below the width; return how many there are.
+
+    For each (h, k) the two l at which the lattice line meets the sphere are the roots of a
+    quadratic; only l near them, and near the line's closest approach, are tried.
+    """
+    radius = np.sqrt(s0[0] ** 2 + s0[1] ** 2 + s0[2] ** 2)
+    cc = a[0, 2] ** 2 + a[1, 2] ** 2 + a[2, 2] ** 2
+    widest = width_fixed + width_per_q * q_max
+    found = 0
+    for h in range(-h_max, h_max + 1):
+        for k in range(-k_max, k_max + 1):
+            x = a[0, 0] * h + a[0, 1] * k + s0[0]
+            y = a[1, 0] * h + a[1, 1] * k + s0[1]
+            z = a[2, 0] * h + a[2, 1] * k + s0[2]
+            half_b = x * a[0, 2] + y * a[1, 2] + z * a[2, 2]
+            middle = -half_b / cc
+            nearest = x * x + y * y + z * z - half_b * half_b / cc
+            outer = (radius + widest) ** 2 - nearest
+            if outer < 0:
+                continue
+            inner = (radius - widest) ** 2 - nearest
+            far = np.sqrt(outer / cc)
+            near = np.sqrt(inner / cc) if inner > 0 else 0.0
+            last = -l_max - 1
+            for side in range(2):
+                low = middle - far if side == 0 else middle + near
+                high = middle - near if side == 0 else middle + far
+                start = max(int(np.ceil(low)), last + 1, -l_max)
+                stop = min(int(np.floor(high)), l_max)
+                for l in range(start, stop + 1):
+                    last = l
+                    if h == 0 and k == 0 and l == 0:
+                        continue
+                    sx, sy, sz = x + l * a[0, 2], y + l * a[1, 2], z + l * a[2, 2]
+                    q = np.sqrt((sx - s0[0]) ** 2 + (sy - s0[1]) ** 2 + (sz - s0[2]) ** 2)
+                    if q > q_max:
+                        continue
+                    distance = np.sqrt(sx * sx + sy * sy + sz * sz) - radius
+                    if abs(distance) <= width_fixed + width_per_q * q:
+                        if found < len(out):
+                            out[found, 0], out[found, 1], out[found, 2] = h, k, l
+                        found += 1
+    return found
+
+
+def reflections_near_ewald(
+    setting_matrix: np.ndarray, beam: Beam, d_min: float, width: float, mosaic_width_deg: float
+) -> np.ndarray:
+    """Return all integer hkl that a still may excite, (n, 3) int32, absences and weak ones included.
+
+    Args:
+        setting_matrix: (3, 3) A of the image.
+        beam: the incident beam.
+        d_min: resolution limit in angstrom.
+        width: distance from the Ewald sphere in 1/angstrom that still excites, for the
+            size of mosaic blocks and the beam's bandwidth and divergence.
+        mosaic_width_deg: full angular width; adds half of it times |q|.
+    """
+    q_max = min(1 / d_min, 2 / beam.wavelength)
+    cell_lengths = np.linalg.norm(np.linalg.inv(setting_matrix), axis=1)
+    h_max, k_max, l_max = (int(np.floor(length * q_max)) for length in cell_lengths)
+    out = np.empty((1 << 14, 3), np.int32)
+    while True:
+        found = _near_ewald(
+            np.ascontiguousarray(setting_matrix, float),
+            np.ascontiguousarray(beam.s0, float),
+            q_max,
+            width,
+            np.radians(mosaic_width_deg) / 2,
+            h_max,
+            k_max,
+            l_max,
+            out,
+        )
+        if found <= len(out):
+            return out[:found]
+        out = np.empty((found, 3), np.int32)

@@ -1,0 +1,176 @@
+"""One scale per image by Poisson maximum likelihood, streaming over the sums."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from diffuse_framework.algorithms.binning import sum_by
+from diffuse_framework.errors import DataError
+from diffuse_framework.model.scales import ImageScales
+from diffuse_framework.model.voxels import SumsTable, VoxelSums
+
+
+def shared_voxels(sums: VoxelSums) -> np.ndarray:
+    """Return which voxels (size of the grid,) have exposure from two images or more."""
+    first = np.full(sums.grid.size, -1, np.int32)
+    shared = np.zeros(sums.grid.size, bool)
+    for table in sums.tables():
+        seen = table.exposure > 0
+        voxel, image = table.voxel[seen], table.image[seen]
+        new = first[voxel] < 0
+        first[voxel[new]] = image[new]
+        shared[voxel[first[voxel] != image]] = True
+    return shared
+
+
+def fit_image_scales(sums: VoxelSums, tolerance: float, max_cycles: int) -> ImageScales:
+    """Fit one multiplicative scale per image; the mean of all is 1.
+
+    Maximises the Poisson likelihood of n ~ exposure x b_image x I_voxel + background,
+    alternately in the intensities, I = sum n / sum(e b), and in the scales,
+    b = sum n / sum(e I), over voxels that two images or more share. Where the alternation is
+    slow, a step along the last change of log b is tried and kept if the likelihood agrees
+    (over-relaxation). Their uncertainty comes from the Fisher information with the intensities
+    eliminated.
+
+    Args:
+        sums: read twice per cycle.
+        tolerance: largest relative change of any scale at convergence.
+        max_cycles: cycles after which the best scales so far are returned, not converged.
+
+    Raises:
+        DataError: an image without photons above its background, or images that share nothing.
+    """
+    n_images = len(sums.image_names)
+    if n_images == 1:
+        statistics = {"cycles": 0, "converged": True, "largest_change": 0.0, "shared_voxels": 0}
+        return ImageScales(np.ones(1), np.zeros(1), statistics)
+    shared = shared_voxels(sums)
+    _refuse_islands(sums, shared)
+    photons, image_photons = _photons(sums, shared)
+    scales = np.ones(n_images)
+    change, step, cycle = np.inf, 1.0, 0
+    last_update = None
+    for cycle in range(1, max_cycles + 1):
+        update = np.log(_updated(sums, shared, photons, image_photons, scales) / scales)
+        update -= update.mean()
+        change = float(np.abs(update).max())
+        if change < tolerance:
+            break
+        # Errors of the alternation shrink by a constant ratio per cycle in their slowest direction;
+        # the ratio of successive changes estimates it, and 1/(1-ratio) steps to where it would end.
+        if last_update is not None:
+            ratio = float(update @ last_update) / float(last_update @ last_update)
+            step = 1 / (1 - np.clip(ratio, 0.0, 0.9)) if step == 1.0 else 1.0
+        last_update = update if step == 1.0 else None
+        scales = scales * np.exp(step * update)
+        scales /= scales.mean()
+    statistics = {
+        "cycles": cycle,
+        "converged": bool(change < tolerance),
+        "largest_change": change,
+        "shared_voxels": int(np.count_nonzero(shared)),
+    }
+    sigma, residuals = _uncertainty(sums, shared, photons, scales)
+    return ImageScales(scales, sigma, statistics | residuals)
+
+
+def _rows(sums: VoxelSums, shared: np.ndarray) -> Iterator[SumsTable]:
+    for table in sums.tables():
+        yield table.select(shared[table.voxel] & (table.exposure > 0))
+
+
+def _refuse_islands(sums: VoxelSums, shared: np.ndarray) -> None:
+    """Refuse images that no chain of shared voxels ties to the others: their scale means nothing."""
+    group = np.arange(len(sums.image_names))
+    owner = np.full(sums.grid.size, -1, np.int32)
+
+    def root(image: int) -> int:
+        while group[image] != image:
+            group[image] = group[group[image]]
+            image = group[image]
+        return image
+
+    for table in _rows(sums, shared):
+        for image in np.unique(table.image):
+            voxels = table.voxel[table.image == image]
+            for other in np.unique(owner[voxels]):
+                if other >= 0:
+                    group[root(image)] = root(other)
+            owner[voxels] = image
+    roots = [root(image) for image in range(len(group))]
+    largest = max(set(roots), key=roots.count)
+    alone = [name for name, r in zip(sums.image_names, roots, strict=True) if r != largest]
+    if alone:
+        shown = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
+        raise DataError(
+            f"{len(alone)} images share no voxel with the rest and can't be scaled ({shown}); use coarser voxels "
+            "(grid.hkl.divisions, grid.hkl.d_min) or leave them out"
+        )
+
+
+def _photons(sums: VoxelSums, shared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Photons above background per voxel and per image, in shared voxels."""
+    per_voxel = np.zeros(sums.grid.size)
+    per_image = np.zeros(len(sums.image_names))
+    for rows in _rows(sums, shared):
+        net = rows.counts.astype(float) - rows.background
+        per_voxel += sum_by(rows.voxel, net, len(per_voxel))
+        per_image += sum_by(rows.image, net, len(per_image))
+    if (per_image <= 0).any():
+        name = sums.image_names[int(np.argmin(per_image))]
+        raise DataError(f"{name} has no scattering above its background; leave it out, or check the background")
+    return per_voxel, per_image
+
+
+def _intensities(
+    sums: VoxelSums, shared: np.ndarray, photons: np.ndarray, scales: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Intensity and scaled exposure per voxel."""
+    exposure = np.zeros(sums.grid.size)
+    for rows in _rows(sums, shared):
+        exposure += sum_by(rows.voxel, rows.exposure * scales[rows.image], len(exposure))
+    intensity = np.divide(photons, exposure, out=np.zeros_like(exposure), where=exposure > 0)
+    return np.maximum(intensity, 0), exposure
+
+
+def _updated(
+    sums: VoxelSums, shared: np.ndarray, photons: np.ndarray, image_photons: np.ndarray, scales: np.ndarray
+) -> np.ndarray:
+    """Scales that maximise the likelihood at the intensities that the old ones give."""
+    intensity, _ = _intensities(sums, shared, photons, scales)
+    expected = np.zeros(len(scales))
+    for rows in _rows(sums, shared):
+        expected += sum_by(rows.image, rows.exposure * intensity[rows.voxel], len(expected))
+    return image_photons / expected
+
+
+def _uncertainty(
+    sums: VoxelSums, shared: np.ndarray, photons: np.ndarray, scales: np.ndarray
+) -> tuple[np.ndarray, dict]:
+    """Standard uncertainty of each scale, and how well the model fits the rows."""
+    intensity, exposure = _intensities(sums, shared, photons, scales)
+    information = np.zeros(len(scales))
+    chi2, absolute, total, n_rows = 0.0, 0.0, 0.0, 0
+    for rows in _rows(sums, shared):
+        weight = rows.exposure * scales[rows.image]
+        signal = weight * intensity[rows.voxel]
+        expected = signal + rows.background
+        share = weight / exposure[rows.voxel]
+        gain = np.divide(signal**2, expected, out=np.zeros_like(signal), where=expected > 0) * (1 - share)
+        information += sum_by(rows.image, gain, len(information))
+        residual = rows.counts - expected
+        known = expected > 0
+        variance = expected * np.maximum(1 - share, 1e-9) + rows.background_variance
+        chi2 += float(np.sum(residual[known] ** 2 / variance[known]))
+        absolute += float(np.sum(np.abs(residual)))
+        total += float(np.sum(rows.counts))
+        n_rows += int(np.count_nonzero(known))
+    sigma = scales / np.sqrt(np.maximum(information, 1e-300))
+    return sigma, {
+        "chi_squared_per_observation": chi2 / max(n_rows, 1),
+        "r_factor": absolute / total if total else 0.0,
+        "observations": n_rows,
+    }

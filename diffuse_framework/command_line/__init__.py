@@ -1,0 +1,1 @@
+"""One page per command: parse, log, call, write."""

@@ -1,0 +1,172 @@
+"""Make a merged three-dimensional map of diffuse scattering from images of a protein crystal.
+
+Images are indexed by DIALS, pixels that can't be used or belong to Bragg peaks are masked, the
+others are corrected and added up on a grid of reciprocal space; images are brought to one scale
+and merged. Each step is a plugin: `diffuse.plugins` lists them and their parameters.
+
+Examples::
+
+  diffuse.process crystal.unit_cell=58,58,150,90,90,90 crystal.space_group=P41212 images/*.cbf
+  diffuse.process params.phil images/*.cbf
+  diffuse.process indexed.expt indexed.refl grid.hkl.divisions=5,5,5
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dials.util.options import ArgumentParser, flatten_experiments, flatten_reflections
+from libtbx import Auto
+
+from diffuse_framework.adapters.images import DxtbxSource
+from diffuse_framework.adapters.inputs import all_have_crystals, images_from_files, open_source
+from diffuse_framework.adapters.masks import write_mask
+from diffuse_framework.adapters.reference import reference_cell
+from diffuse_framework.adapters.symmetry import cell_of
+from diffuse_framework.algorithms.validation import Limits, validate
+from diffuse_framework.command_line.arguments import parse_arguments, template_files
+from diffuse_framework.command_line.failures import report_failures
+from diffuse_framework.command_line.logs import log_start, start_logs
+from diffuse_framework.config.scope import build_scope
+from diffuse_framework.config.selection import select_steps
+from diffuse_framework.engine.processes import available_cpus, process_engine
+from diffuse_framework.errors import DataError
+from diffuse_framework.host.loader import load_registry
+from diffuse_framework.host.registry import Registry
+from diffuse_framework.io.outputs import file_stem, write_results, write_pixels
+from diffuse_framework.io.sums_store import SumsWriter
+from diffuse_framework.io.whole import make_folder, write_json
+from diffuse_framework.model.experiment import CrystalHints, Experiment, Image
+from diffuse_framework.model.mask import PixelMask
+from diffuse_framework.model.pixels import CorrectedPixels
+from diffuse_framework.pipeline.process import Surroundings, process
+from diffuse_framework.report.summary import (
+    Stopwatch,
+    log_experiment,
+    log_map,
+    map_statistics,
+    run_summary,
+    scales_text,
+)
+
+logger = logging.getLogger(__name__)
+
+# Indexes more of the real stills it was tried on than dials_stills, and faster.
+AUTO_INDEXER = "dials_ssx"
+
+USAGE = "diffuse.process [options] [params.phil] image_*.cbf | indexed.expt indexed.refl"
+
+
+@report_failures()
+def run(args: list[str] | None = None, registry: Registry | None = None) -> None:
+    """Run diffuse.process; `args` are those of the command line where None."""
+    args = sys.argv[1:] if args is None else args
+    registry = registry or load_registry()
+    parser = ArgumentParser(
+        usage=USAGE,
+        phil=build_scope(registry),
+        epilog=__doc__,
+        read_experiments=True,
+        read_reflections=True,
+        read_experiments_from_images=True,
+    )
+    if not args:
+        parser.print_help()
+        return
+    params, options = parse_arguments(parser, args)
+    folder = make_folder(Path(params.output.directory))
+    start_logs(options.verbose, folder / params.output.log, registry.modules())
+    log_start(parser.diff_phil.as_str(), registry)
+
+    watch = Stopwatch()
+    with watch("opening images"):
+        source = _open_images(params)
+    steps = select_steps(registry, params, "given" if all_have_crystals(source) else AUTO_INDEXER)
+    logger.info("%d images; indexer: %s", len(source), steps.indexer.name)
+    around = Surroundings(
+        folder=folder,
+        mapper=process_engine(_workers(params)),
+        make_sink=partial(SumsWriter, folder / "sums.h5"),
+        watch=watch,
+        chunk_size=params.mp.chunk,
+        write_pixels=_image_files(params, folder),
+    )
+    outcome = process(source, steps, _hints(params), partial(_validated, params, len(source)), around)
+
+    with watch("writing"):
+        write_results(folder, outcome.scales, outcome.sums.image_names, outcome.map)
+    statistics = map_statistics(outcome.map.merged)
+    logger.info("\n%s", scales_text(outcome.scales, outcome.sums.image_names))
+    log_map(outcome.map, statistics)
+    logger.info("%s\n", watch.table())
+    write_json(
+        folder / "summary.json",
+        run_summary(len(source), outcome.experiment, outcome.scales, statistics, watch),
+    )
+    logger.info("Results are in %s", folder)
+
+
+def _open_images(params: Any) -> DxtbxSource:
+    experiments = flatten_experiments(params.input.experiments)
+    for template in params.input.template or []:
+        experiments.extend(images_from_files(template_files(template)))
+    reflections = tuple(flatten_reflections(params.input.reflections))
+    return open_source(experiments, reflections, params.input.reference_geometry, params.geometry)
+
+
+def _hints(params: Any) -> CrystalHints:
+    cell, group = params.crystal.unit_cell, params.crystal.space_group
+    return CrystalHints(cell_of(cell) if cell else None, str(group) if group else None)
+
+
+def _workers(params: Any) -> int:
+    if params.mp.method == "serial":
+        return 1
+    return available_cpus() if params.mp.nproc is Auto else params.mp.nproc
+
+
+def _validated(params: Any, n_images: int, experiment: Experiment) -> Experiment:
+    reference = None
+    if params.crystal.reference:
+        reference, _ = reference_cell(Path(params.crystal.reference))
+    elif params.crystal.unit_cell:
+        reference = cell_of(params.crystal.unit_cell)
+    limits = Limits(**{name: getattr(params.validation, name) for name in Limits.__dataclass_fields__})
+    experiment, checks = validate(experiment, limits, reference)
+    log_experiment(experiment, n_images)
+    if not experiment.images:
+        raise DataError("no image is left: all were refused, see the table above for the reasons")
+    return experiment
+
+
+def _image_files(params: Any, folder: Path) -> ImageFiles | None:
+    masks = params.output.masks
+    if masks == "none" and not params.output.pixels:
+        return None
+    return ImageFiles(make_folder(folder / "images"), masks, params.output.pixels)
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Writes the files that single images leave behind, from inside the workers."""
+
+    folder: Path
+    masks: str
+    pixels: bool
+
+    def __call__(
+        self, number: int, image: Image, mask: PixelMask, make_pixels: Callable[[], CorrectedPixels]
+    ) -> None:
+        """Write the mask and the corrected pixels of one image, as far as they are wanted."""
+        stem = file_stem(image.name)
+        if self.masks == "all" or (self.masks == "first" and number == 0):
+            write_mask(self.folder / f"{stem}_total_diffuse_mask.pickle", mask.diffuse)
+            write_mask(self.folder / f"{stem}_pixel_mask.pickle", mask.trusted)
+        if self.pixels:
+            write_pixels(self.folder / f"{stem}_diffuse_data.npz", image, make_pixels())

@@ -1,0 +1,85 @@
+"""One PHIL tree from the core's parameters and each plugin's own."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+from iotbx.phil import parse
+
+from diffuse_framework.errors import PluginError
+from diffuse_framework.host.hookspecs import STAGES
+from diffuse_framework.host.registry import FailedPlugin, Plugin, Registry
+
+# Stages of which a run has several, in the order they are written down.
+SEVERAL = ("masker", "corrector")
+
+# The plugins a run takes unless told otherwise.
+DEFAULTS = {
+    "indexer": "Auto",
+    "masker": "trusted dynamic bragg",
+    "corrector": "solid_angle polarization efficiency air",
+    "grid": "hkl",
+    "accumulator": "sums",
+    "scaler": "per_image",
+    "merger": "poisson",
+    "absolute_scaler": "unit",
+}
+
+_HELP = {
+    "indexer": "Finds the crystal's orientation on each image. Auto takes orientations that come with the "
+    "input, and indexes where there are none.",
+    "masker": "Take out pixels that can't be used, or that belong to Bragg peaks.",
+    "corrector": "Factors of a pixel's response, and backgrounds.",
+    "grid": "The voxels of reciprocal space.",
+    "accumulator": "Adds pixels to voxels.",
+    "scaler": "Brings images to one relative scale.",
+    "merger": "Merges the observations of each voxel.",
+    "absolute_scaler": "Puts the merged map on its final scale.",
+}
+
+
+def core_text() -> str:
+    """Return the text of the core's own parameters."""
+    return (files("diffuse_phil") / "core.phil").read_text()
+
+
+def build_scope(registry: Registry, stages: tuple[str, ...] = STAGES, core: str | None = None) -> Any:
+    """Return the PHIL scope of the core and of every plugin of `stages`.
+
+    A plugin whose parameters don't parse moves to `registry.failed`.
+    """
+    text = core_text() if core is None else core
+    return parse(text + "".join(_stage_text(registry, stage) for stage in stages), process_includes=True)
+
+
+def _stage_text(registry: Registry, stage: str) -> str:
+    word, kind = ("plugins", "strings") if stage in SEVERAL else ("plugin", "str")
+    names = []
+    scopes = ""
+    for plugin in registry.of_stage(stage):
+        try:
+            parse(plugin.factory.phil, process_includes=True)
+        # libtbx raises RuntimeError, its converters ValueError or AttributeError.
+        except Exception as error:
+            _fail(registry, plugin, error)
+            continue
+        names.append(plugin.name)
+        scopes += f"{plugin.name}\n.help = {_quoted(plugin.summary)}\n{{\n{plugin.factory.phil}\n}}\n"
+    several = " Names, separated by blanks." if stage in SEVERAL else ""
+    help_text = f"{_HELP[stage]}{several} There are: {', '.join(names)}."
+    return (
+        f"{stage} {{\n{word} = {DEFAULTS[stage]}\n.type = {kind}\n.help = {_quoted(help_text)}\n{scopes}}}\n"
+    )
+
+
+def _fail(registry: Registry, plugin: Plugin, error: Exception) -> None:
+    message = str(PluginError(f"its parameters don't parse: {str(error).splitlines()[0]}"))
+    registry.failed.append(
+        FailedPlugin(f"{plugin.stage}_{plugin.name}", plugin.package, plugin.version, message)
+    )
+    del registry.plugins[plugin.stage, plugin.name]
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', "'") + '"'

@@ -1,0 +1,30 @@
+"""Processes of this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+
+from diffuse_framework.engine.base import Engine, SerialEngine
+
+
+def available_cpus() -> int:
+    """Return how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def process_engine(n_workers: int) -> Engine | SerialEngine:
+    """Return an engine of `n_workers` processes; one needs none of its own."""
+    if n_workers == 1:
+        return SerialEngine()
+    # Fork starts at once and shares what is loaded; DIALS itself relies on it. Said explicitly
+    # because Python 3.14 starts with forkserver and libtbx.easy_mp changes the default on import.
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+
+    def make(initializer: Callable, arguments: tuple) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(n_workers, context, initializer, arguments)
+
+    return Engine(make, n_workers)

@@ -1,0 +1,114 @@
+"""Which plugin is called what, and whose it is."""
+
+from __future__ import annotations
+
+import difflib
+import keyword
+from dataclasses import dataclass, field
+
+from diffuse_framework.errors import PluginError
+
+# PHIL reads these words as values of its own.
+_PHIL_WORDS = ("none", "auto", "true", "false")
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One plugin that loaded.
+
+    Attributes:
+        stage: for example "scaler".
+        name: how PHIL selects it.
+        factory: the class.
+        package, version: of the distribution that ships it.
+    """
+
+    stage: str
+    name: str
+    factory: type
+    package: str
+    version: str
+
+    @property
+    def summary(self) -> str:
+        """First line of the class's docstring."""
+        return (self.factory.__doc__ or "").strip().split("\n")[0]
+
+
+@dataclass(frozen=True)
+class FailedPlugin:
+    """An entry point that did not load.
+
+    Attributes:
+        entry_point: its name.
+        package, version: of the distribution that ships it.
+        error: in one line.
+    """
+
+    entry_point: str
+    package: str
+    version: str
+    error: str
+
+
+@dataclass
+class Registry:
+    """All plugins by stage and name, and those that failed."""
+
+    plugins: dict[tuple[str, str], Plugin] = field(default_factory=dict)
+    failed: list[FailedPlugin] = field(default_factory=list)
+
+    def add(self, plugin: Plugin) -> None:
+        """Add a plugin.
+
+        Raises:
+            PluginError: a name that PHIL can't hold, or that another package has taken.
+        """
+        key = plugin.stage, plugin.name
+        if not _usable(plugin.name):
+            raise PluginError(
+                f"{plugin.package}: {plugin.name!r} can't name a {plugin.stage}; use a lower-case identifier "
+                f"other than {', '.join(_PHIL_WORDS)}"
+            )
+        if key in self.plugins:
+            raise PluginError(
+                f"two packages offer a {plugin.stage} called {plugin.name!r}: {self.plugins[key].package} and "
+                f"{plugin.package}; uninstall one of them"
+            )
+        self.plugins[key] = plugin
+
+    def of_stage(self, stage: str) -> list[Plugin]:
+        """Return the plugins of one stage, by name."""
+        return [self.plugins[key] for key in sorted(self.plugins) if key[0] == stage]
+
+    def modules(self) -> set[str]:
+        """Return the top-level Python packages that plugins come from, for their loggers."""
+        return {plugin.factory.__module__.split(".")[0] for plugin in self.plugins.values()}
+
+    def find(self, stage: str, name: str) -> Plugin:
+        """Return one plugin.
+
+        Raises:
+            PluginError: there is none of that name; the message lists those there are.
+        """
+        if (stage, name) in self.plugins:
+            return self.plugins[stage, name]
+        names = [plugin.name for plugin in self.of_stage(stage)]
+        for failure in self.failed:
+            if failure.entry_point == f"{stage}_{name}":
+                raise PluginError(
+                    f"{stage} {name!r} of {failure.package} {failure.version} did not load: {failure.error}"
+                )
+        close = difflib.get_close_matches(name, names, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise PluginError(f"there is no {stage} called {name!r}{hint} (there are: {', '.join(names) or 'none'})")
+
+
+def _usable(name: object) -> bool:
+    return (
+        isinstance(name, str)
+        and name.isidentifier()
+        and name == name.lower()
+        and not keyword.iskeyword(name)
+        and name not in _PHIL_WORDS
+    )

@@ -1,0 +1,92 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffuse_framework.errors import DataError
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space or set output.directory to another disk",
+    errno.EDQUOT: "your disk quota is used up; free some space or set output.directory to another disk",
+    errno.EROFS: "the file system is read-only; set output.directory to another folder",
+    errno.EACCES: "no permission to write there; set output.directory to another folder",
+    errno.EPERM: "no permission to write there; set output.directory to another folder",
+}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Give the path of a temporary file beside `path` that takes its place when all went well.
+
+    Raises:
+        DataError: it can't be written; what was there before is still there.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f"can't write {path}: {reason(error)}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def reason(error: OSError) -> str:
+    """Return in words why a file could not be written, and what to try."""
+    if error.errno is None:
+        # HDF5 wraps the system's error in text.
+        number = next((n for n in _REASONS if f"errno = {n}," in str(error)), None)
+    else:
+        number = error.errno
+    return _REASONS.get(number, error.strerror or str(error))
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder and check that files can be written into it.
+
+    Raises:
+        DataError: it can't be made, or not be written to.
+    """
+    path = Path(path)
+    probe = path / f".diffuse.{os.getpid()}.part"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"diffuse")
+        probe.unlink()
+    except OSError as error:
+        probe_left = probe.exists() if path.is_dir() else False
+        if probe_left:
+            probe.unlink(missing_ok=True)
+        raise DataError(f"can't write to folder {path}: {reason(error)}") from error
+    return path
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as JSON; numpy numbers and arrays become numbers and lists, NaN becomes null."""
+    text = json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"
+    with writing(path) as temporary:
+        temporary.write_text(text)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,149 @@
+"""What indexing finds: a crystal orientation per image, symmetry, Bragg spots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from diffuse_framework.model.geometry import Geometry
+from diffuse_framework.model.lattice import Cell, cell_of_matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Symmetry:
+    """A space group as far as diffuse scattering needs it.
+
+    Attributes:
+        space_group: Hermann-Mauguin symbol.
+        laue_group: one of the 14 classes of `algorithms.symmetry.LAUE_CLASSES`.
+        operators: (n, 3, 3) integers; ``operators[m] @ hkl`` are the symmetry
+            equivalents of hkl under the Laue group, inversion included, identity first.
+        asu_matrix: (3, 3) integers; ``asu_matrix @ hkl`` is a positive multiple of the
+            index in the setting in which the asymmetric unit of the Laue class is written.
+    """
+
+    space_group: str
+    laue_group: str
+    operators: np.ndarray
+    asu_matrix: np.ndarray
+
+
+@dataclass(frozen=True)
+class CrystalHints:
+    """What the user knows about the crystal before indexing.
+
+    Attributes:
+        unit_cell: angstrom and degrees.
+        space_group: Hermann-Mauguin symbol.
+    """
+
+    unit_cell: Cell | None = None
+    space_group: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class BraggSpots:
+    """The indexed Bragg reflections of one image.
+
+    Attributes:
+        hkl: (n, 3) integers.
+        intensity, variance: (n,) integrated, NaN where not integrated.
+        partiality: (n,) fraction of the reflection recorded, NaN where unknown.
+        panel: (n,) integers.
+        observed_px, predicted_px: (n, 2) (fast, slow); observed is NaN where no spot
+            was found at the prediction.
+        foreground: (m, 3) integers (panel, slow, fast) of the pixels that integration
+            took for peaks; empty where shoeboxes were not kept.
+    """
+
+    hkl: np.ndarray
+    intensity: np.ndarray
+    variance: np.ndarray
+    partiality: np.ndarray
+    panel: np.ndarray
+    observed_px: np.ndarray
+    predicted_px: np.ndarray
+    foreground: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.hkl)
+
+
+def no_spots() -> BraggSpots:
+    """Return an empty table of Bragg spots."""
+    nothing = np.zeros(0)
+    return BraggSpots(
+        hkl=np.zeros((0, 3), np.int32),
+        intensity=nothing,
+        variance=nothing,
+        partiality=nothing,
+        panel=np.zeros(0, np.int32),
+        observed_px=np.zeros((0, 2)),
+        predicted_px=np.zeros((0, 2)),
+        foreground=np.zeros((0, 3), np.int32),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """One indexed image.
+
+    Attributes:
+        name: as in the source.
+        source_index: its number in the source.
+        geometry: index into `Experiment.geometries`.
+        exposure_s: exposure time in seconds.
+        setting_matrix: (3, 3) A = U B in 1/angstrom: ``q = A hkl`` in the laboratory
+            frame, at the orientation at which the image was taken.
+        mosaic_width_deg: full width of the mosaic spread, 0 where unknown.
+        spots: its Bragg reflections.
+    """
+
+    name: str
+    source_index: int
+    geometry: int
+    exposure_s: float
+    setting_matrix: np.ndarray
+    mosaic_width_deg: float = 0.0
+    spots: BraggSpots = field(default_factory=no_spots)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An image set aside.
+
+    Attributes:
+        name: of the image.
+        stage: what refused it, for example "indexing" or "validation".
+        reason: in words a user can act on.
+    """
+
+    name: str
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """All that is known of the data set before pixels are added up.
+
+    Attributes:
+        geometries: beam and detector pairs, each used by one or more images.
+        symmetry: of the crystal.
+        images: the indexed images, in the order of the source.
+        refused: the images set aside.
+    """
+
+    geometries: tuple[Geometry, ...]
+    symmetry: Symmetry
+    images: tuple[Image, ...]
+    refused: tuple[Refused, ...] = ()
+
+    def cells(self) -> np.ndarray:
+        """Unit cells of all images, (n, 6) in angstrom and degrees."""
+        return np.array([cell_of_matrix(image.setting_matrix) for image in self.images]).reshape(-1, 6)
+
+    def geometry_of(self, image: Image) -> Geometry:
+        """Beam and detector of `image`."""
+        return self.geometries[image.geometry]

@@ -1,0 +1,52 @@
+"""Which pixels count as what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+
+from diffuse_framework.model.conventions import BRAGG, DIFFUSE
+from diffuse_framework.model.geometry import Geometry
+
+
+@dataclass(frozen=True, eq=False)
+class PixelMask:
+    """The class of every pixel: untrusted, Bragg or diffuse.
+
+    Attributes:
+        panels: one ``[slow, fast]`` array of uint8 per panel, values of
+            `model.conventions`.
+    """
+
+    panels: tuple[np.ndarray, ...]
+
+    @property
+    def diffuse(self) -> tuple[np.ndarray, ...]:
+        """True where a pixel counts towards the diffuse map."""
+        return tuple(panel == DIFFUSE for panel in self.panels)
+
+    @property
+    def trusted(self) -> tuple[np.ndarray, ...]:
+        """True where a pixel counts at all, Bragg peaks included."""
+        return tuple(panel >= BRAGG for panel in self.panels)
+
+    def count(self, pixel_class: np.uint8) -> int:
+        """Number of pixels of one class."""
+        return sum(int(np.count_nonzero(panel == pixel_class)) for panel in self.panels)
+
+
+def all_diffuse(geometry: Geometry) -> PixelMask:
+    """Return the mask that removes nothing."""
+    return PixelMask(tuple(np.full(panel.shape, DIFFUSE) for panel in geometry.panels))
+
+
+def combine(masks: Iterable[PixelMask]) -> PixelMask:
+    """Return the mask in which every pixel has the smallest of its classes."""
+    return PixelMask(reduce(_smaller, (mask.panels for mask in masks)))
+
+
+def _smaller(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    return tuple(np.minimum(x, y) for x, y in zip(a, b, strict=True))

@@ -1,0 +1,53 @@
+"""What brings images to a common scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from diffuse_framework.model.voxels import SumsTable
+
+
+class Scales(Protocol):
+    """A fitted scaling model.
+
+    Expected counts of a row are ``exposure * (factor * I + offset) + background``, where I is
+    the intensity of its voxel.
+    """
+
+    @property
+    def per_image(self) -> np.ndarray:
+        """(n_images,) the scale of each image; their mean is 1."""
+
+    @property
+    def per_image_sigma(self) -> np.ndarray:
+        """(n_images,) its standard uncertainty."""
+
+    @property
+    def statistics(self) -> dict:
+        """How the fit went: plain numbers, strings and lists."""
+
+    def factor(self, table: SumsTable) -> np.ndarray:
+        """Return the multiplicative part for each row of `table`, (n,)."""
+
+    def offset(self, table: SumsTable) -> np.ndarray:
+        """Return the additive part for each row of `table`, (n,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageScales:
+    """One multiplicative scale per image and no offset."""
+
+    per_image: np.ndarray
+    per_image_sigma: np.ndarray
+    statistics: dict = field(default_factory=dict)
+
+    def factor(self, table: SumsTable) -> np.ndarray:
+        """Return the scale of each row's image."""
+        return self.per_image[table.image]
+
+    def offset(self, table: SumsTable) -> np.ndarray:
+        """Return zeros."""
+        return np.zeros(len(table))

@@ -1,0 +1,131 @@
+"""The story: images -> orientations -> sums -> scales -> map."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from diffuse_framework.model.experiment import CrystalHints, Experiment
+from diffuse_framework.model.grid import VoxelGrid
+from diffuse_framework.model.maps import AbsoluteMap
+from diffuse_framework.model.scales import Scales
+from diffuse_framework.model.source import ImageSource
+from diffuse_framework.model.voxels import SumsInMemory, SumsTable, VoxelSums
+from diffuse_framework.pipeline.chunk import ChunkWork, PixelWriter
+from diffuse_framework.stages.steps import Steps
+from diffuse_framework.stages.work import Mapper
+
+logger = logging.getLogger(__name__)
+
+
+class Sink(Protocol):
+    """Where sums are kept while images are read."""
+
+    def append(self, table: SumsTable) -> None:
+        """Keep the sums of the next images."""
+
+    def finish(self) -> VoxelSums:
+        """Return all sums."""
+
+
+class MemorySink:
+    """Keeps sums in memory."""
+
+    def __init__(self, grid: VoxelGrid, image_names: tuple[str, ...]) -> None:
+        self._grid, self._image_names = grid, image_names
+        self._tables: list[SumsTable] = []
+
+    def append(self, table: SumsTable) -> None:
+        """Keep `table`."""
+        self._tables.append(table)
+
+    def finish(self) -> VoxelSums:
+        """Return all sums."""
+        return SumsInMemory(self._grid, self._image_names, tuple(self._tables))
+
+
+@dataclass(frozen=True, eq=False)
+class Surroundings:
+    """Where and how a run happens; nothing here changes the map.
+
+    Attributes:
+        folder: for what the indexer leaves behind.
+        mapper: spreads work.
+        make_sink: called with the grid and the images' names.
+        watch: called with the name of each part of the story; a context around it.
+        chunk_size: images a worker takes at a time.
+        write_pixels: called by workers with each image's mask and corrected pixels.
+    """
+
+    folder: Path
+    mapper: Mapper
+    make_sink: Callable[[VoxelGrid, tuple[str, ...]], Sink] = MemorySink
+    watch: Callable[[str], AbstractContextManager] = nullcontext
+    chunk_size: int = 4
+    write_pixels: PixelWriter | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """All that a run ends with."""
+
+    experiment: Experiment
+    sums: VoxelSums
+    scales: Scales
+    map: AbsoluteMap
+
+
+def process(
+    source: ImageSource,
+    steps: Steps,
+    hints: CrystalHints,
+    validate: Callable[[Experiment], Experiment],
+    around: Surroundings,
+) -> Outcome:
+    """Go from images to the final map.
+
+    Args:
+        source: all images.
+        steps: the chosen plugins.
+        hints: what is known of the crystal.
+        validate: sets aside images whose indexing can't be trusted.
+        around: where and how.
+    """
+    with around.watch("indexing"):
+        experiment = steps.indexer.index(source, hints, around.folder, around.mapper)
+        experiment = validate(experiment)
+    with around.watch("adding up"):
+        sums = collect(source, experiment, steps, around)
+    scales, final = reduce_sums(sums, steps, experiment, around)
+    return Outcome(experiment, sums, scales, final)
+
+
+def collect(source: ImageSource, experiment: Experiment, steps: Steps, around: Surroundings) -> VoxelSums:
+    """Images -> sums: slow, once."""
+    grid = steps.grid.build(experiment)
+    maskers = tuple(masker.prepare(source, experiment, around.mapper) for masker in steps.maskers)
+    work = ChunkWork(
+        source, experiment, grid, maskers, steps.correctors, steps.accumulator, around.write_pixels
+    )
+    sink = around.make_sink(grid, tuple(image.name for image in experiment.images))
+    n_images, step = len(experiment.images), around.chunk_size
+    chunks = [range(start, min(start + step, n_images)) for start in range(0, n_images, step)]
+    for chunk, table in zip(chunks, around.mapper.map(work, chunks), strict=True):
+        sink.append(table)
+        logger.info("Added up %d of %d images", chunk.stop, n_images)
+    return sink.finish()
+
+
+def reduce_sums(
+    sums: VoxelSums, steps: Steps, experiment: Experiment | None, around: Surroundings
+) -> tuple[Scales, AbsoluteMap]:
+    """Sums -> map: fast, run again at will."""
+    with around.watch("scaling"):
+        scales = steps.scaler.fit(sums, experiment)
+    with around.watch("merging"):
+        merged = steps.merger.merge(sums, scales)
+        return scales, steps.absolute_scaler.scale(merged, scales, experiment)

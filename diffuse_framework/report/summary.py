@@ -1,0 +1,194 @@
+"""What a run says about itself: lines for the log, numbers for ``summary.json``."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from diffuse_framework.algorithms.binning import shell_numbers, sum_by
+from diffuse_framework.model.experiment import Experiment
+from diffuse_framework.model.grid import VoxelGrid
+from diffuse_framework.model.maps import AbsoluteMap, MergedMap
+from diffuse_framework.model.scales import Scales
+
+logger = logging.getLogger(__name__)
+
+N_SHELLS = 10
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one part of a run cost."""
+
+    name: str
+    seconds: float
+    peak_mib: float
+
+
+@dataclass
+class Stopwatch:
+    """Measures the parts of a run: wall seconds, and the largest process so far in MiB."""
+
+    parts: list[Part] = field(default_factory=list)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Measure what happens inside the context."""
+        logger.debug("Started: %s", name)
+        start = time.perf_counter()
+        yield
+        self.parts.append(Part(name, time.perf_counter() - start, _peak_mib()))
+
+    def table(self) -> str:
+        """Return the parts as a table."""
+        rows = [(part.name, f"{part.seconds:.1f}", f"{part.peak_mib:.0f}") for part in self.parts]
+        return tabulate(rows, ("part", "seconds", "peak MiB of a process so far"), "simple")
+
+
+def _peak_mib() -> float:
+    """Peak resident memory of the largest process so far, workers that have ended included."""
+    usage = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return max(usage) / 1024
+
+
+def refused_text(experiment: Experiment) -> str:
+    """Return a table of the images set aside, with their reasons."""
+    rows = [(refused.name, refused.stage, refused.reason) for refused in experiment.refused]
+    return tabulate(rows, ("image", "refused in", "because"), "simple")
+
+
+def cells_text(experiment: Experiment) -> str:
+    """Return a table of the median cell and its spread over the images."""
+    cells = experiment.cells()
+    columns = ("a", "b", "c", "alpha", "beta", "gamma")
+    rows = [
+        ("median", *(f"{value:.3f}" for value in np.median(cells, axis=0))),
+        ("standard deviation", *(f"{value:.3f}" for value in cells.std(axis=0))),
+    ]
+    return tabulate(rows, ("unit cell", *columns), "simple")
+
+
+def scales_text(scales: Scales, names: tuple[str, ...], most: int = 40) -> str:
+    """Return a table of scales, of the first images where there are many."""
+    rows = [
+        (name, f"{scale:.4f}", f"{sigma:.4f}")
+        for name, scale, sigma in zip(names, scales.per_image, scales.per_image_sigma, strict=True)
+    ]
+    more = f"\n... and {len(rows) - most} more, see refined_scaling_model_params.json" if len(rows) > most else ""
+    return tabulate(rows[:most], ("image", "scale", "sigma"), "simple") + more
+
+
+def map_statistics(merged: MergedMap) -> dict[str, Any]:
+    """Return what the map amounts to: voxels, completeness, multiplicity, photons, shells."""
+    grid = merged.grid
+    q = np.linalg.norm(grid.q_of(merged.voxel), axis=1)
+    return {
+        "voxels_in_asymmetric_unit": grid.n_voxels,
+        "voxels_observed": len(merged),
+        "completeness": len(merged) / grid.n_voxels,
+        "multiplicity_mean": float(merged.multiplicity.mean()),
+        "multiplicity_median": float(np.median(merged.multiplicity)),
+        "pixels": int(merged.pixels.sum()),
+        "photons": float(merged.counts.sum()),
+        "counts_per_pixel": float(merged.counts.sum() / max(merged.pixels.sum(), 1)),
+        "intensity_mean": float(merged.intensity.mean()),
+        "intensity_over_sigma_median": float(np.median(merged.intensity / np.sqrt(merged.variance))),
+        "shells": _shells(merged, q),
+    }
+
+
+def _shells(merged: MergedMap, q: np.ndarray) -> list[dict[str, float]]:
+    shells, edges = shell_numbers(q, N_SHELLS)
+    possible = _voxels_per_shell(merged.grid, edges)
+    n = np.bincount(shells, minlength=N_SHELLS)
+    many = np.maximum(n, 1)
+    mean = sum_by(shells, merged.intensity, N_SHELLS) / many
+    multiplicity = sum_by(shells, merged.multiplicity.astype(float), N_SHELLS) / many
+    precision = sum_by(shells, merged.intensity / np.sqrt(merged.variance), N_SHELLS) / many
+    return [
+        {
+            "d_max": float(1 / edges[s]) if edges[s] else None,
+            "d_min": float(1 / edges[s + 1]),
+            "voxels": int(n[s]),
+            "completeness": float(n[s] / possible[s]) if possible[s] else None,
+            "multiplicity": float(multiplicity[s]),
+            "intensity": float(mean[s]),
+            "intensity_over_sigma": float(precision[s]),
+        }
+        for s in range(N_SHELLS)
+    ]
+
+
+def _voxels_per_shell(grid: VoxelGrid, edges: np.ndarray) -> np.ndarray:
+    """Voxels of the asymmetric unit in each shell, from its volume."""
+    voxel_volume = abs(np.linalg.det(grid.reciprocal_basis)) / np.prod(grid.divisions)
+    return 4 / 3 * np.pi * np.diff(edges**3) / voxel_volume / len(grid.symmetry.operators)
+
+
+def shells_text(statistics: dict[str, Any]) -> str:
+    """Return the shells of `map_statistics` as a table."""
+    rows = [
+        (
+            "inf" if shell["d_max"] is None else f"{shell['d_max']:.2f}",
+            f"{shell['d_min']:.2f}",
+            shell["voxels"],
+            "" if shell["completeness"] is None else f"{min(shell['completeness'], 1):.1%}",
+            f"{shell['multiplicity']:.1f}",
+            f"{shell['intensity']:.4g}",
+            f"{shell['intensity_over_sigma']:.2f}",
+        )
+        for shell in statistics["shells"]
+    ]
+    return tabulate(
+        rows, ("d_max", "d_min", "voxels", "complete", "multiplicity", "<I>", "<I/sigma>"), "simple"
+    )
+
+
+def log_experiment(experiment: Experiment, n_images: int) -> None:
+    """Log how indexing went."""
+    logger.info("\n%d of %d images go on", len(experiment.images), n_images)
+    if experiment.refused:
+        logger.info("\n%s", refused_text(experiment))
+    logger.info("\n%s\n", cells_text(experiment))
+
+
+def log_map(final: AbsoluteMap, statistics: dict[str, Any]) -> None:
+    """Log what the map amounts to."""
+    logger.info(
+        "\nMerged %(voxels_observed)d of %(voxels_in_asymmetric_unit)d voxels of the asymmetric unit from "
+        "%(pixels)d pixels and %(photons).0f photons (%(counts_per_pixel).3f a pixel)",
+        statistics,
+    )
+    logger.info("Intensities are in %s units\n\n%s\n", final.units, shells_text(statistics))
+
+
+def run_summary(
+    n_images: int, experiment: Experiment, scales: Scales, statistics: dict[str, Any], watch: Stopwatch
+) -> dict[str, Any]:
+    """Return the content of ``summary.json``."""
+    return {
+        "images": {
+            "given": n_images,
+            "used": len(experiment.images),
+            "refused": len(experiment.refused),
+            "refused_in": dict(Counter(refused.stage for refused in experiment.refused)),
+            "refused_images": [vars(refused) for refused in experiment.refused],
+        },
+        "unit_cell": {
+            "median": np.median(experiment.cells(), axis=0),
+            "standard_deviation": experiment.cells().std(axis=0),
+            "space_group": experiment.symmetry.space_group,
+        },
+        "scaling": scales.statistics,
+        "map": statistics,
+        "parts": [vars(part) for part in watch.parts],
+    }

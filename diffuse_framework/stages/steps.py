@@ -1,0 +1,28 @@
+"""The plugins chosen for one run, in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from diffuse_framework.stages.absolute_scaler import AbsoluteScaler
+from diffuse_framework.stages.accumulator import Accumulator
+from diffuse_framework.stages.corrector import Corrector
+from diffuse_framework.stages.grid import Grid
+from diffuse_framework.stages.indexer import Indexer
+from diffuse_framework.stages.masker import Masker
+from diffuse_framework.stages.merger import Merger
+from diffuse_framework.stages.scaler import Scaler
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One plugin per stage; any number of maskers and correctors."""
+
+    indexer: Indexer
+    maskers: tuple[Masker, ...]
+    correctors: tuple[Corrector, ...]
+    grid: Grid
+    accumulator: Accumulator
+    scaler: Scaler
+    merger: Merger
+    absolute_scaler: AbsoluteScaler

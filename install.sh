@@ -1,0 +1,95 @@
+#!/bin/sh
+# Install diffuse_framework, editable, with its test tools, into .venv over a Python that has DIALS.
+#
+# DIALS is not on PyPI. It is looked for in this order:
+#   1. the active Python: python3, dials.python or libtbx.python on PATH (conda-forge, the DIALS installer)
+#   2. /usr/bin/python3
+#   3. Debian's packages, which are installed when this runs as root and apt-get is there
+# Running it again only brings .venv up to date.
+set -eu
+cd "$(dirname "$0")"
+
+say() { printf 'install: %s\n' "$*"; }
+
+stop() {
+    printf 'install: %s\n' "$@" >&2
+    exit 1
+}
+
+can_apt() { command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; }
+
+apt_install() {
+    say "apt-get install $*"
+    apt_log=$(mktemp)
+    if { apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq install -y --no-install-recommends "$@"; } >"$apt_log" 2>&1; then
+        rm -f "$apt_log"
+    else
+        tail -n 5 "$apt_log" >&2
+        rm -f "$apt_log"
+        return 1
+    fi
+}
+
+# The interpreter behind a command, or behind the virtual environment it belongs to; empty without DIALS.
+python_with_dials() {
+    base=$("$1" -c 'import sys; print(getattr(sys, "_base_executable", sys.executable))' 2>/dev/null) || return 0
+    if "$base" -c 'import dials, dxtbx' >/dev/null 2>&1; then echo "$base"; fi
+}
+
+find_python() {
+    for candidate in python3 dials.python libtbx.python /usr/bin/python3; do
+        command -v "$candidate" >/dev/null 2>&1 || continue
+        found=$(python_with_dials "$candidate")
+        if [ -n "$found" ]; then echo "$found"; return; fi
+    done
+}
+
+python=$(find_python)
+if [ -z "$python" ] && can_apt; then
+    say "no Python here can import DIALS; asking apt-get for it (a few minutes, once)"
+    apt_install python3-dials dials python3-venv || say "apt-get could not install DIALS"
+    python=$(find_python)
+fi
+[ -n "$python" ] || stop \
+    "no Python here can import DIALS, and it cannot come from PyPI. Get it in one of these ways, then run this again:" \
+    "  conda, mamba, micromamba:  conda env create -f environment.yml && conda activate diffuse" \
+    "  Debian 12, as root:        apt-get install python3-dials dials python3-venv"
+say "DIALS found in $python"
+
+if ! "$python" -c 'import ensurepip' 2>/dev/null; then
+    { can_apt && apt_install python3-venv; } || stop \
+        "$python cannot make virtual environments. On Debian, as root: apt-get install python3-venv"
+fi
+
+# Start .venv afresh if it stands over another Python, or over none that still runs.
+over=$(.venv/bin/python -c 'import sys; print(sys.base_prefix, sys.version_info[:2])' 2>/dev/null || true)
+want=$("$python" -c 'import sys; print(sys.base_prefix, sys.version_info[:2])')
+if [ "$over" != "$want" ]; then
+    "$python" -m venv --clear --system-site-packages .venv
+fi
+
+# libtbx looks for its settings below sys.prefix, which is now .venv.
+prefix=$("$python" -c 'import sys; print(sys.base_prefix)')
+for place in "lib/cctbx/$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')" share/cctbx; do
+    if [ -d "$prefix/$place" ]; then
+        mkdir -p ".venv/$(dirname "$place")"
+        ln -sfn "$prefix/$place" ".venv/$place"
+    fi
+done
+
+# A DIALS compiled against numpy 1 does not load beside numpy 2.
+"$python" -c 'import numpy; print("numpy<2" if numpy.__version__.startswith("1.") else "")' >.venv/constraints.txt
+
+say "installing diffuse_framework into .venv"
+PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    .venv/bin/python -m pip install -qq --constraint .venv/constraints.txt --editable '.[test]' || stop \
+    "pip could not install diffuse_framework into .venv; its message is above. It needs a connection to PyPI."
+
+.venv/bin/python -c 'import libtbx.load_env, dials.util.options, dxtbx.model, h5py, numba' || stop \
+    "DIALS, h5py or numba does not import in .venv; the reason is the last line above." \
+    "Remove .venv and try again; if $python has a broken DIALS, use environment.yml instead."
+.venv/bin/python -c '
+from dials.util.version import dials_version
+import numba, numpy
+print("install: ready:", dials_version(), "numpy", numpy.__version__, "numba", numba.__version__)'

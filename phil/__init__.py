@@ -1,0 +1,1 @@
+"""Parameter files: `core.phil` and examples to copy."""

@@ -1,0 +1,1 @@
+"""The default plugins; they reach the core through entry points, like anybody's."""

@@ -1,0 +1,61 @@
+"""One scale factor per image."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from diffuse_framework import hookimpl
+from diffuse_framework.algorithms.scaling import fit_image_scales
+from diffuse_framework.model.experiment import Experiment
+from diffuse_framework.model.scales import Scales
+from diffuse_framework.model.voxels import VoxelSums
+
+logger = logging.getLogger(__name__)
+
+PHIL = """
+tolerance = 1e-4
+  .type = float(value_min=1e-12)
+  .help = "Stop when no scale changes by more than this fraction in one cycle."
+max_cycles = 200
+  .type = int(value_min=1)
+  .help = "Stop after so many cycles, converged or not."
+"""
+
+
+@dataclass(frozen=True)
+class PerImageScaler:
+    """One multiplicative scale per image, by Poisson maximum likelihood."""
+
+    name: ClassVar[str] = "per_image"
+    phil: ClassVar[str] = PHIL
+    tolerance: float = 1e-4
+    max_cycles: int = 200
+
+    @classmethod
+    def from_params(cls, params: Any) -> PerImageScaler:
+        """Return the scaler."""
+        return cls(params.tolerance, params.max_cycles)
+
+    def fit(self, sums: VoxelSums, experiment: Experiment | None) -> Scales:
+        """Return one scale per image, their mean 1; warns where it did not converge.
+
+        Raises:
+            DataError: images that share no voxel with the others, or without photons.
+        """
+        scales = fit_image_scales(sums, self.tolerance, self.max_cycles)
+        if not scales.statistics["converged"]:
+            logger.warning(
+                "Scaling did not converge in %d cycles: a scale still changed by %.2g of itself. Raise "
+                "scaler.per_image.max_cycles, or use coarser voxels so that images overlap more.",
+                self.max_cycles,
+                scales.statistics["largest_change"],
+            )
+        return scales
+
+
+@hookimpl
+def diffuse_scalers() -> list[type]:
+    """Offer the scaler."""
+    return [PerImageScaler]
