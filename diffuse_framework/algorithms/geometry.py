@@ -45,13 +45,46 @@ def mm_to_px(panel: Panel, mm: np.ndarray) -> np.ndarray:
     return mm / np.array(panel.pixel_size_mm)
 
 
+@njit(cache=True)
+def _pixel_positions(shape, pixel_size, origin, fast_axis, slow_axis, normal, thickness, mu, parallax, out):
+    """Fill `out` (slow, fast, 3): what `px_to_mm` does, without its large intermediate arrays."""
+    for slow in range(shape[0]):
+        for fast in range(shape[1]):
+            x = (fast + 0.5) * pixel_size[0]
+            y = (slow + 0.5) * pixel_size[1]
+            for axis in range(3):
+                out[slow, fast, axis] = origin[axis] + x * fast_axis[axis] + y * slow_axis[axis]
+            if parallax:
+                u = out[slow, fast]
+                length = np.sqrt(u[0] * u[0] + u[1] * u[1] + u[2] * u[2])
+                cosine = (u[0] * normal[0] + u[1] * normal[1] + u[2] * normal[2]) / length
+                path = thickness / cosine
+                depth = (1 / mu - (path + 1 / mu) * np.exp(-mu * path)) / length
+                x -= depth * (u[0] * fast_axis[0] + u[1] * fast_axis[1] + u[2] * fast_axis[2])
+                y -= depth * (u[0] * slow_axis[0] + u[1] * slow_axis[1] + u[2] * slow_axis[2])
+                for axis in range(3):
+                    out[slow, fast, axis] = origin[axis] + x * fast_axis[axis] + y * slow_axis[axis]
+
+
 def pixel_positions(panel: Panel) -> np.ndarray:
     """Return the laboratory positions of all pixel centres, (slow, fast, 3) in mm."""
-    mm = panel.pixel_mm
-    if mm is None:
-        slow, fast = np.mgrid[: panel.shape[0], : panel.shape[1]] + 0.5
-        mm = px_to_mm(panel, np.stack([fast, slow], -1))
-    return panel.origin_mm + mm[..., :1] * panel.fast_axis + mm[..., 1:] * panel.slow_axis
+    if panel.pixel_mm is not None:
+        mm = panel.pixel_mm
+        return panel.origin_mm + mm[..., :1] * panel.fast_axis + mm[..., 1:] * panel.slow_axis
+    positions = np.empty((*panel.shape, 3))
+    _pixel_positions(
+        panel.shape,
+        panel.pixel_size_mm,
+        panel.origin_mm,
+        panel.fast_axis,
+        panel.slow_axis,
+        panel_normal(panel),
+        panel.thickness_mm,
+        panel.mu_per_mm,
+        panel.parallax,
+        positions,
+    )
+    return positions
 
 
 def scattering_vectors(positions_mm: np.ndarray, beam: Beam) -> np.ndarray:
