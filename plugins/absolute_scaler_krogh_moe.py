@@ -1,6 +1,7 @@
 """Electron units from the cumulative sum rule of the total scattering.
 
-Krogh-Moe (1956), Acta Cryst. 9, 951; Norman (1957), Acta Cryst. 10, 370. The formulas are in `algorithms.absolute`.
+Krogh-Moe (1956), Acta Cryst. 9, 951; Norman (1957), Acta Cryst. 10, 370. The formulas are in
+`algorithms.absolute`.
 """
 
 from __future__ import annotations

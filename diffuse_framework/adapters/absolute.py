@@ -73,7 +73,8 @@ class AbsoluteSettings:
         """
         where = f"absolute_scaler.{method}"
         if params.range and params.range[0] >= params.range[1]:
-            raise ConfigError(f"{where}.range: the lower limit {params.range[0]:g} must be below {params.range[1]:g}")
+            low, high = params.range
+            raise ConfigError(f"{where}.range: the lower limit {low:g} must be below {high:g}")
         return cls(
             contents=Contents.from_params(params.contents, f"{where}.contents"),
             where=where,
@@ -107,8 +108,8 @@ class AbsoluteSettings:
             return self.wavelength if self.breit_dirac else None
         if experiment is None:
             raise ConfigError(
-                f"sums know no wavelength: give {self.where}.wavelength= in angstrom (or {self.where}.breit_dirac="
-                "False leaves the recoil factor out, at most a few per cent of the incoherent scattering)"
+                f"sums know no wavelength: give {self.where}.wavelength= in angstrom (or {self.where}."
+                "breit_dirac=False leaves the recoil factor out, a few per cent of the incoherent scattering)"
             )
         return float(np.median([geometry.beam.wavelength for geometry in experiment.geometries]))
 
@@ -126,5 +127,6 @@ def _log(report: AbsoluteReport) -> None:
         )  # fmt: skip
     if report.beamstop_share > 0.05:
         logger.warning(
-            "%.1f%% of the scattering lies behind the beamstop and was extrapolated", 100 * report.beamstop_share
+            "%.1f%% of the scattering lies behind the beamstop and was extrapolated",
+            100 * report.beamstop_share,
         )

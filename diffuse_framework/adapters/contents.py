@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from diffuse_framework.algorithms.composition import (
     parse_formula,
     scaled,
     sequence_composition,
+    total,
 )
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.model.contents import CellContents
@@ -52,24 +53,18 @@ contents
     water = 0.0334
       .type = float(value_min=0)
       .help = "Water molecules per cubic angstrom of solvent: 0.334 electrons per cubic angstrom."
-    solute
-      .multiple = True
-      .help = "Salt and the like, dissolved in the solvent."
-    {
-      formula = None
-        .type = str
-        .help = "For example NaCl, or C3 H8 O3."
-      molar = 0
-        .type = float(value_min=0)
-        .help = "Concentration in mol/l of solvent."
-      volume = 27
-        .type = float(value_min=0)
-        .help = "Volume of one formula unit in cubic angstrom: water it takes the place of. 27 is NaCl's in"
-                "solution, 118 glycerol's, 83 ammonium sulphate's."
-    }
+    solutes = None
+      .type = strings
+      .help = "Salt and the like in the solvent, each as formula:mol/l:volume, separated by blanks. The volume"
+              "of a formula unit in cubic angstrom, whose water it takes the place of, is 27 where it is not"
+              "given, that of NaCl. For example NaCl:0.5 C3H8O3:2.7:118 N2H8SO4:1.6:83."
   }
 }
 """
+
+
+# Cubic angstrom that NaCl takes up in water: 16.6 cm^3/mol, Millero (1971), Chem. Rev. 71, 147.
+_SALT_VOLUME = 27.0
 
 
 @dataclass(frozen=True)
@@ -122,8 +117,8 @@ class Contents:
         named = {n: getattr(params, n) for n in ("model", "sequence", "formula") if getattr(params, n)}
         if len(named) != 1:
             raise ConfigError(
-                f"{where}: name {'only one' if named else 'one'} of model=, sequence= and formula=: electron units "
-                "need to know what the unit cell holds"
+                f"{where}: name {'only one' if named else 'one'} of model=, sequence= and formula=: electron "
+                "units need to know what the unit cell holds"
             )
         if "model" in named:
             molecule = read_model(Path(named["model"]), params.hydrogens)
@@ -133,9 +128,7 @@ class Contents:
             counts = parse_formula(named["formula"])
             _check_elements(counts)
             molecule = Molecule(counts, 0.0, f"the formula {named['formula']}")
-        solutes = tuple((s.formula, s.molar, s.volume) for s in params.solvent.solute if s.formula)
-        for formula, _, _ in solutes:
-            _check_elements(parse_formula(formula))
+        solutes = tuple(_solute(text, where) for text in params.solvent.solutes or [])
         water = params.solvent.water if params.solvent.fill else 0.0
         return cls(molecule, params.copies, water, solutes)
 
@@ -145,9 +138,11 @@ class Contents:
         Raises:
             DataError: a Matthews coefficient that no crystal has.
         """
-        molecule, volume = self.molecule, float(1 / abs(np.linalg.det(grid.reciprocal_basis)))
+        molecule = self.molecule
+        volume = float(1 / abs(np.linalg.det(grid.reciprocal_basis)))
         copies = self.copies * operations_of(grid.symmetry.space_group)
-        known = {*molecule.counts, "H", "O"}.union(*(parse_formula(formula) for formula, _, _ in self.solutes))
+        known = {*molecule.counts, "H", "O"}
+        known = known.union(*(parse_formula(formula) for formula, _, _ in self.solutes))
         return fill_cell(
             scaled(molecule.counts, copies),
             self.solutes,
@@ -177,6 +172,21 @@ def operations_of(space_group: str) -> int:
     return int(sgtbx.space_group_info(space_group).group().order_z())
 
 
+def _solute(text: str, where: str) -> tuple[str, float, float]:
+    """Return formula, mol/l and cubic angstrom of for example "NaCl:0.5" or "C3H8O3:2.7:118"."""
+    formula, *numbers = text.split(":")
+    _check_elements(parse_formula(formula))
+    try:
+        molar, volume = (float(x) for x in (numbers if len(numbers) != 1 else (*numbers, _SALT_VOLUME)))
+    except ValueError as error:
+        raise ConfigError(
+            f"{where}.solvent.solutes: {text!r} is not formula:mol/l or formula:mol/l:volume, as in NaCl:0.5"
+        ) from error
+    if molar < 0 or volume < 0:
+        raise ConfigError(f"{where}.solvent.solutes: {text!r} holds a negative number")
+    return formula, molar, volume
+
+
 def _check_elements(counts: Composition) -> None:
     for element in counts:
         if gemmi.Element(element).atomic_number == 0:
@@ -203,12 +213,12 @@ def read_sequences(path: Path) -> Molecule:
     chains = [chain for chain in chains if chain]
     if not chains:
         raise DataError(f"{path} holds no sequence")
-    counts: Counter[str] = Counter()
+    counts: dict[str, float] = {}
     nucleic_mass, notes = 0.0, []
     for chain in chains:
         kind = _kind(chain)
         composition, unknown = sequence_composition(chain, kind)
-        counts.update(composition)
+        counts = total(counts, composition)
         if kind != "protein":
             nucleic_mass += mass_of(composition, _weights(composition))
         if unknown:
@@ -247,15 +257,15 @@ def read_model(path: Path, hydrogens: bool = True) -> Molecule:
         raise DataError(f"{path} holds no atom")
     structure.setup_entities()
     copies = 1 + sum(not operation.given for operation in structure.ncs)
-    counts: Counter[str] = Counter()
-    nucleic: Counter[str] = Counter()
-    unknown: Counter[str] = Counter()
+    counts: dict[str, float] = {}
+    nucleic: dict[str, float] = {}
+    unknown: set[str] = set()
     waters, added = 0.0, 0.0
     for chain in structure[0]:
         polymer = {residue.subchain for residue in chain.get_polymer()}
         for group in _residues(chain):
             info = gemmi.find_tabulated_residue(group[0].name)
-            here: Counter[str] = Counter()
+            here: dict[str, float] = defaultdict(float)
             for residue in group:
                 for atom in residue:
                     here["H" if atom.is_hydrogen() else atom.element.name] += atom.occ
@@ -265,14 +275,14 @@ def read_model(path: Path, hydrogens: bool = True) -> Molecule:
             if hydrogens and not here["H"]:
                 missing = _hydrogens(group, group[0].subchain in polymer)
                 if missing is None:
-                    unknown[group[0].name] += 1
+                    unknown.add(group[0].name)
                 else:
                     here["H"] += missing
                     added += missing
-            counts.update(here)
+            counts = total(counts, here)
             if info.is_nucleic_acid():
-                nucleic.update(here)
-    counts = Counter({element: count * copies for element, count in counts.items() if count > 0})
+                nucleic = total(nucleic, here)
+    counts = {element: count * copies for element, count in counts.items() if count > 0}
     if not counts:
         raise DataError(f"{path} holds nothing but water")
     _check_elements(counts)
@@ -300,7 +310,7 @@ def _residues(chain: Any) -> list[list[Any]]:
 
 def _hydrogens(group: list[Any], in_polymer: bool) -> float | None:
     """Return how many hydrogens a residue should have, None where that is not known."""
-    total = 0.0
+    hydrogens = 0.0
     for residue in group:
         info = gemmi.find_tabulated_residue(residue.name)
         heavy = sum(atom.occ for atom in residue)
@@ -312,8 +322,8 @@ def _hydrogens(group: list[Any], in_polymer: bool) -> float | None:
         expected = _heavy_atoms(residue.name, in_polymer, "OXT" in names) or len(names)
         bonded = 0 if not in_polymer else 1 if "OXT" in names else 2
         count = max(info.hydrogen_count - bonded, 0)
-        total += count * min(heavy / expected, 1.0)
-    return total
+        hydrogens += count * min(heavy / expected, 1.0)
+    return hydrogens
 
 
 def _heavy_atoms(name: str, in_polymer: bool, with_end: bool) -> int | None:

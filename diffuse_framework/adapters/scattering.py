@@ -38,7 +38,9 @@ def form_factors(elements: tuple[str, ...], q: np.ndarray, table: str = "wk1995"
         try:
             gaussians = lookup(element, True).fetch()
         except (RuntimeError, ValueError) as error:
-            raise ConfigError(f"{element!r} has no form factor in the table {table}; is it an element?") from error
+            raise ConfigError(
+                f"{element!r} has no form factor in the table {table}; is it an element?"
+            ) from error
         values[number] = [gaussians.at_stol(float(x) / 2) for x in q]
     return values
 

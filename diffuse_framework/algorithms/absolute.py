@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from diffuse_framework.algorithms.binning import sum_by
-from diffuse_framework.algorithms.symmetry import voxel_operators
+from diffuse_framework.algorithms.symmetry import orbit_sizes
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.contents import CellContents, Theory
 from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport, MergedMap, ScaleEstimate
@@ -75,19 +75,6 @@ def theory_of(
     )
 
 
-def orbit_sizes(merged: MergedMap, voxel: np.ndarray) -> np.ndarray:
-    """Return how many voxels of reciprocal space each voxel (n,) stands for under the Laue group.
-
-    This is the order of the group where a voxel lies on no symmetry element, and less where it does.
-    """
-    operators, _, _ = voxel_operators(merged.grid.symmetry, merged.grid.divisions)
-    index = merged.grid.index_of(voxel).astype(np.int64)
-    fixed = np.zeros(len(voxel), np.int64)
-    for operator in operators:
-        fixed += (index @ operator.T == index).all(axis=1)
-    return len(operators) // fixed
-
-
 @dataclass(frozen=True, eq=False)
 class RadialProfile:
     """Spherical averages of a map, in relative units.
@@ -142,7 +129,7 @@ def radial_profile(merged: MergedMap, n_shells: int = N_SHELLS) -> RadialProfile
     edges = np.linspace(0, 1 / grid.d_min, n_shells + 1)
     shell = np.clip(np.searchsorted(edges, q, side="right") - 1, 0, n_shells - 1)
     kind = np.where((index % np.array(grid.divisions) == 0).all(axis=1), _LATTICE, _BETWEEN)
-    weight = orbit_sizes(merged, voxel) * keep
+    weight = orbit_sizes(index, grid.symmetry, grid.divisions) * keep
 
     means = _Strata(shell, kind, weight, n_shells, 1 / float(np.prod(grid.divisions)))
     # What lies under a peak whose voxel holds no diffuse pixel is taken from the shell.
@@ -181,7 +168,7 @@ class _Strata:
         return flat.reshape(2, self.n_shells)
 
     def _shares(self) -> tuple[np.ndarray, np.ndarray]:
-        """Weights (2, n_shells), and each stratum's share of the mean; an empty one leaves it to the other."""
+        """Weights (2, n_shells), and each stratum's share of the mean: all where the other is empty."""
         weights = self._sums(self.weight.astype(float))
         nominal = np.array([[self.lattice_share], [1 - self.lattice_share]]) * (weights > 0)
         nominal = np.where(nominal.sum(0) > 0, nominal, weights > 0)
@@ -244,14 +231,14 @@ def usable_limit(profile: RadialProfile, min_completeness: float = MIN_COMPLETEN
     good = np.flatnonzero((smooth >= min_completeness) & (profile.completeness > 0.5 * min_completeness))
     if not len(good):
         raise DataError(
-            f"no shell of the map is more than {min_completeness:.0%} complete: the sum rule needs the scattering in "
-            "all directions. Add images, or use coarser voxels (grid.hkl.divisions)"
+            f"no shell of the map is more than {min_completeness:.0%} complete: the sum rule needs the "
+            "scattering in all directions. Add images, or use coarser voxels (grid.hkl.divisions)"
         )
     return float(profile.edges[good[-1] + 1])
 
 
 def atomic_integrals(theory: Theory, edges: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the integrals (n,) of `values` (m,) at `theory.q` over spheres that end at edges (n + 1,)[1:]."""
+    """Return the integrals (n,) of `values` (m,), given at `theory.q`, over spheres of radius edges[1:]."""
     steps = np.diff(theory.q)
     integrand = 4 * np.pi * theory.q**2 * values
     running = np.concatenate([[0], np.cumsum((integrand[1:] + integrand[:-1]) / 2 * steps)])
@@ -297,9 +284,8 @@ def krogh_moe(
         )
     if (expected[chosen] <= 0).any() or (observed[chosen] <= 0).any():
         raise DataError(
-            "the sum rule leaves nothing to scale to: up to "
-            f"|q| = {ends[chosen[0]]:.3f} 1/angstrom the forward peak outweighs the atoms, or the map is empty; "
-            "raise the cutoffs"
+            f"the sum rule leaves nothing to scale to: up to |q| = {ends[chosen[0]]:.3f} 1/angstrom the "
+            "forward peak outweighs the atoms, or the map is empty; raise the cutoffs"
         )
     k = float((expected[chosen] / observed[chosen]).mean())
     table = expected[listed] / observed[listed]
@@ -347,7 +333,9 @@ def norman(profile: RadialProfile, theory: Theory, limits: tuple[float, float]) 
     variance = (whole.total_variance * volume**2)[chosen]
     running, running_expected = np.cumsum(seen), np.cumsum(expected)
     if not running[-1] > 0:
-        raise DataError(f"the map does not scatter between |q| = {limits[0]:.3f} and {limits[1]:.3f} 1/angstrom")
+        raise DataError(
+            f"the map does not scatter between |q| = {limits[0]:.3f} and {limits[1]:.3f} 1/angstrom"
+        )
     k = float(running_expected[-1] / running[-1])
     parts = [part for part in np.array_split(np.arange(len(chosen)), 5) if len(part)]
     by_part = np.array([expected[part].sum() / seen[part].sum() for part in parts if seen[part].sum() > 0])
@@ -369,7 +357,8 @@ def wilson(profile: RadialProfile, theory: Theory, limits: tuple[float, float]) 
 
     The Bragg part of the map, averaged over a shell of reciprocal space, is the mean of |F|^2 over the
     shell's lattice points: |F|^2 / V each, one per volume 1/V. Peaks that images record in part need no
-    partiality, since their counts are divided by the exposure of all pixels of their voxel.
+    partiality, since their counts are divided by the exposure of all pixels of their voxel. How k
+    changes when the plot starts later is part of its uncertainty.
 
     Args:
         profile: as observed.
@@ -379,45 +368,68 @@ def wilson(profile: RadialProfile, theory: Theory, limits: tuple[float, float]) 
     Raises:
         DataError: fewer than three shells have Bragg peaks above their noise.
     """
-    strength = np.where(profile.bragg > 0, profile.bragg, np.nan)
-    relative = np.sqrt(profile.bragg_variance / strength**2 + 1 / np.maximum(profile.lattice_points, 1))
+    found = _wilson_between(profile, theory, limits)
+    others = []
+    for part in (0.1, 0.2, 0.3):
+        try:
+            low = limits[0] + part * (found.q[-1] - limits[0])
+            others.append(_wilson_between(profile, theory, (low, limits[1])).scale)
+        except DataError:
+            break
+    # Distances between atoms raise and lower <|F|^2> in waves that no random error accounts for.
+    stray = float(np.sqrt(np.mean(np.square(np.array(others) - found.scale)))) if others else 0.0
+    return replace(found, sigma_spread=float(np.hypot(found.sigma_spread, stray)))
+
+
+def _wilson_between(profile: RadialProfile, theory: Theory, limits: tuple[float, float]) -> ScaleEstimate:
     q = profile.q
-    chosen = (q > limits[0]) & (q < limits[1]) & (relative < 0.5)
-    return wilson_fit(q[chosen], strength[chosen], relative[chosen], np.interp(q[chosen], theory.q, theory.ordered))
+    chosen = (q > limits[0]) & (q < limits[1]) & (profile.lattice_points > 0) & np.isfinite(profile.bragg)
+    return wilson_fit(
+        q[chosen],
+        profile.bragg[chosen],
+        profile.bragg_variance[chosen],
+        profile.lattice_points[chosen],
+        np.interp(q[chosen], theory.q, theory.ordered),
+    )
 
 
-def wilson_fit(q: np.ndarray, strength: np.ndarray, relative_sigma: np.ndarray, atoms: np.ndarray) -> ScaleEstimate:
+def wilson_fit(
+    q: np.ndarray, strength: np.ndarray, variance: np.ndarray, reflections: np.ndarray, atoms: np.ndarray
+) -> ScaleEstimate:
     """Return k and B of the curve ln(strength / atoms) = -ln k - B q^2 / 2 + C q^4 / 8.
 
     Wilson (1942), Nature 150, 152, with the next cumulant of the distribution of B: atoms of different B
     make the plot curve upwards, by their variance C, and the straight line then gives a k tens of per cent
     too large. C is left out where there are too few shells for it, or where it comes out negative.
-    Shells weigh by counting errors and by the scatter of |F|^2, which is as large as its mean;
+
+    The curve is fitted to the strengths and not to their logarithms, which noise would bias. Shells weigh
+    by counting errors and by the scatter of |F|^2, as large as its mean, both as the curve has them;
     uncertainties grow with the misfit that correlations between atoms leave.
 
     Args:
         q: (n,) 1/angstrom.
-        strength: (n,) mean |F|^2 per shell, relative units.
-        relative_sigma: (n,) its relative uncertainty.
+        strength, variance: (n,) mean |F|^2 per shell, relative units.
+        reflections: (n,) independent reflections per shell.
         atoms: (n,) sum of f0^2 over the ordered atoms.
 
     Raises:
-        DataError: fewer than three shells.
+        DataError: fewer than three shells hold a clear signal, or they obey no such curve.
     """
-    if len(q) < 3:
+    clear = strength > 3 * np.sqrt(variance)
+    if np.count_nonzero(clear) < 3:
         raise DataError(
-            "Wilson's plot needs three shells with Bragg peaks above their noise; there are "
-            f"{len(q)}. Check that a masker sends peaks to the Bragg channel (masker.plugins), or lower the range"
+            f"Wilson's plot needs three shells with Bragg peaks above their noise; there are {clear.sum()}. "
+            "Check that a masker sends peaks to the Bragg channel (masker.plugins), or lower the range"
         )
-    y, weight = np.log(strength / atoms), relative_sigma**-2
     cumulants = np.stack([np.ones_like(q), -np.square(q) / 2, q**4 / 8], axis=1)
-    terms = 3 if len(q) >= 8 else 2
-    fit, covariance = _line(cumulants[:, :terms], y, weight)
-    if terms == 3 and fit[2] < 0:
-        terms = 2
-        fit, covariance = _line(cumulants[:, :2], y, weight)
-    curve = cumulants[:, :terms] @ fit
-    misfit = float(weight @ np.square(y - curve)) / max(len(q) - terms, 1)
+    start = np.linalg.lstsq(cumulants[clear][:, :2], np.log(strength[clear] / atoms[clear]), rcond=None)[0]
+    data = strength / atoms, variance / atoms**2, reflections
+    fit, covariance, misfit = _fit_curve(cumulants[:, :2], *data, start)
+    if np.count_nonzero(clear) >= 8:
+        curved = _fit_curve(cumulants, *data, np.array([*fit, 0.0]))
+        if curved[0][2] > 0:
+            fit, covariance, misfit = curved
+    curve = np.exp(cumulants[:, : len(fit)] @ fit)
     k = float(np.exp(-fit[0]))
     sigma = float(k * np.sqrt(covariance[0, 0]))
     return ScaleEstimate(
@@ -425,16 +437,36 @@ def wilson_fit(q: np.ndarray, strength: np.ndarray, relative_sigma: np.ndarray, 
         scale=k,
         sigma_counting=sigma,
         sigma_spread=sigma * float(np.sqrt(max(misfit - 1, 0))),
-        q=q,
-        scales=k * np.exp(curve - y),
+        q=q[clear],
+        scales=(k * curve * atoms / np.where(clear, strength, 1))[clear],
         b_factor=float(fit[1]),
     )
 
 
-def _line(design: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted least squares: coefficients and their covariance."""
-    covariance = np.linalg.inv(design.T @ (weight[:, None] * design))
-    return covariance @ (design.T @ (weight * y)), covariance
+def _fit_curve(
+    cumulants: np.ndarray, ratio: np.ndarray, variance: np.ndarray, reflections: np.ndarray, start: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Fit ratio = exp(cumulants @ x): x, its covariance, and chi^2 per degree of freedom.
+
+    Gauss-Newton steps, shortened where they are long; weights follow the curve.
+
+    Raises:
+        DataError: it does not converge.
+    """
+    x = start
+    for _ in range(100):
+        model = np.exp(cumulants @ x)
+        weight = 1 / (variance + model**2 / reflections)
+        jacobian = cumulants * model[:, None]
+        covariance = np.linalg.pinv(jacobian.T @ (weight[:, None] * jacobian))
+        step = covariance @ (jacobian.T @ (weight * (ratio - model)))
+        # A curve that doubles at once anywhere has left the region where it is nearly linear.
+        step /= max(1.0, float(np.abs(cumulants @ step).max()) / 0.7)
+        x = x + step
+        if np.abs(step[0]) < 1e-7 and np.abs(cumulants @ step).max() < 1e-6:
+            misfit = float(weight @ np.square(ratio - model)) / max(len(ratio) - len(x), 1)
+            return x, covariance, misfit
+    raise DataError("Wilson's plot does not converge to a smooth curve; lower absolute_scaler.wilson.range")
 
 
 @dataclass(frozen=True)
@@ -491,7 +523,9 @@ def estimate(
         bragg=profile.bragg,
         completeness=profile.completeness,
         limit=limit,
-        **{name: shares.get(name, np.nan) for name in ("beamstop_share", "filled_share", "forward_share")},
+        beamstop_share=shares.get("beamstop_share", np.nan),
+        filled_share=shares.get("filled_share", np.nan),
+        forward_share=shares.get("forward_share", np.nan),
     )
 
 
@@ -501,10 +535,15 @@ def disagreements(report: AbsoluteReport, threshold: float = DISAGREEMENT) -> li
     names = list(report.estimates)
     for number, one in enumerate(names):
         for other in names[number + 1 :]:
-            a, b = report.estimates[one].scale, report.estimates[other].scale
-            difference = 2 * abs(a - b) / (a + b)
-            if difference > threshold:
-                found.append(f"{one} (k = {a:.4g}) and {other} (k = {b:.4g}) differ by {difference:.0%}")
+            a, b = report.estimates[one], report.estimates[other]
+            difference = abs(a.scale - b.scale)
+            relative = 2 * difference / (a.scale + b.scale)
+            if relative > threshold:
+                within = "within" if difference < 2 * np.hypot(a.sigma, b.sigma) else "beyond"
+                found.append(
+                    f"{one} (k = {a.scale:.4g} +- {a.sigma:.2g}) and {other} (k = {b.scale:.4g} +- "
+                    f"{b.sigma:.2g}) differ by {relative:.0%}, {within} their uncertainties"
+                )
     return found
 
 

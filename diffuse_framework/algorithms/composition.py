@@ -38,7 +38,16 @@ MOLECULES_PER_MOLAR = 6.02214076e-4
 """Molecules per cubic angstrom in a solution of 1 mol/l."""
 
 
-def parse_formula(text: str) -> Counter[str]:
+def total(*compositions: Composition) -> dict[str, float]:
+    """Return the sum of compositions."""
+    counts: dict[str, float] = {}
+    for composition in compositions:
+        for element, count in composition.items():
+            counts[element] = counts.get(element, 0.0) + count
+    return counts
+
+
+def parse_formula(text: str) -> dict[str, float]:
     """Return the counts of a formula such as "C6 H12 O6" or "NaCl".
 
     Raises:
@@ -48,16 +57,16 @@ def parse_formula(text: str) -> Counter[str]:
     spelled = "".join(symbol + number for symbol, number in parts)
     if not parts or spelled != re.sub(r"\s+", "", text):
         raise ConfigError(f"{text!r} is not a chemical formula; write for example C613 H959 N193 O185 S10")
-    counts: Counter[str] = Counter()
+    counts: dict[str, float] = {}
     for symbol, number in parts:
         try:
-            counts[symbol] += float(number or 1)
+            counts[symbol] = counts.get(symbol, 0.0) + float(number or 1)
         except ValueError as error:
             raise ConfigError(f"{text!r} is not a chemical formula: {number} is no number") from error
     return counts
 
 
-def sequence_composition(sequence: str, kind: str) -> tuple[Counter[str], int]:
+def sequence_composition(sequence: str, kind: str) -> tuple[dict[str, float], int]:
     """Return the counts of a chain of one-letter codes, and how many letters were not known.
 
     The ends carry H and OH. Unknown residues (X, N, ...) count as the mean of the others.
@@ -74,20 +83,14 @@ def sequence_composition(sequence: str, kind: str) -> tuple[Counter[str], int]:
     known = [letter for letter in letters if letter in table]
     if not known:
         raise DataError(f"the sequence {sequence[:20]!r} has no residue of {kind}")
-    counts: Counter[str] = Counter()
-    for letter, number in Counter(known).items():
-        for element, count in parse_formula(table[letter]).items():
-            counts[element] += count * number
     unknown = len(letters) - len(known)
-    for element in counts:
-        counts[element] *= 1 + unknown / len(known)
-    counts.update({"H": 2.0, "O": 1.0})
-    return counts, unknown
+    residues = total(*(scaled(parse_formula(table[name]), n) for name, n in Counter(known).items()))
+    return total(scaled(residues, 1 + unknown / len(known)), {"H": 2.0, "O": 1.0}), unknown
 
 
-def scaled(composition: Composition, factor: float) -> Counter[str]:
+def scaled(composition: Composition, factor: float) -> dict[str, float]:
     """Return a composition multiplied by `factor`."""
-    return Counter({element: count * factor for element, count in composition.items()})
+    return {element: count * factor for element, count in composition.items()}
 
 
 def mass_of(composition: Composition, weights: Composition) -> float:
@@ -127,27 +130,30 @@ def fill_cell(
     if not mass > 0:
         raise DataError(f"there is not one atom in {source}")
     matthews = cell_volume / mass
-    occupied = VOLUME_PER_DALTON["protein"] * (mass - nucleic_mass) + VOLUME_PER_DALTON["nucleic"] * nucleic_mass
+    occupied = VOLUME_PER_DALTON["protein"] * (mass - nucleic_mass)
+    occupied += VOLUME_PER_DALTON["nucleic"] * nucleic_mass
     low, high = MATTHEWS_LIMITS
     if not low <= matthews <= high:
         raise DataError(
-            f"{copies} copies with {mass:.0f} Da altogether in a cell of {cell_volume:.0f} cubic angstrom make a "
-            f"Matthews coefficient of {matthews:.2f} A^3/Da, and crystals have {low:g} to {high:g} (most 1.7 to 3.5). "
-            f"Check the number of molecules (contents.copies), {source} and the cell"
+            f"{copies} copies with {mass:.0f} Da altogether in a cell of {cell_volume:.0f} cubic angstrom "
+            f"make a Matthews coefficient of {matthews:.2f} A^3/Da, and crystals have {low:g} to {high:g} "
+            f"(most 1.7 to 3.5). Check the number of molecules (contents.copies), {source} and the cell"
         )
     if occupied > cell_volume:
         notes = (*notes, "the molecules take up all of the cell: no solvent was added")
     free = max(cell_volume - occupied, 0.0)
-    solvent: Counter[str] = Counter()
+    solvent: dict[str, float] = {}
     water = waters_per_volume
     if waters_per_volume > 0:
         for formula, molar, volume in solutes:
             per_volume = molar * MOLECULES_PER_MOLAR
             water -= per_volume * volume * waters_per_volume
-            solvent.update(scaled(parse_formula(formula), per_volume * free))
+            solvent = total(solvent, scaled(parse_formula(formula), per_volume * free))
         if water < 0:
-            raise ConfigError("the solutes leave no room for water: check contents.solvent.solute.molar and volume")
-        solvent.update({"H": 2 * water * free, "O": water * free})
+            raise ConfigError(
+                "the solutes leave no room for water: check contents.solvent.solutes"
+            )
+        solvent = total(solvent, {"H": 2 * water * free, "O": water * free})
     elements = tuple(sorted({*molecules, *solvent}, key=lambda element: atomic_numbers[element]))
     return CellContents(
         elements=elements,

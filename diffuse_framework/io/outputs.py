@@ -180,17 +180,18 @@ def write_map_nexus(path: Path, final: AbsoluteMap) -> None:
 
 
 def total_scattering(final: AbsoluteMap) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return voxel numbers (n,), ascending, their coherent scattering, Bragg peaks included, and its variance.
+    """Return voxel numbers (n,), ascending, their coherent scattering and its variance.
 
-    On the map's final scale; on a relative scale incoherent scattering is still in it.
+    Bragg peaks are included. It is on the map's final scale; on a relative one incoherent scattering
+    is still in it.
     """
     merged = final.merged
     voxel = np.concatenate([merged.voxel, merged.bragg_voxel])
     order = np.argsort(voxel)
     voxel = voxel[order]
-    total = final.scale * np.concatenate([merged.total_intensity, merged.bragg_intensity])[order]
-    variance = final.scale**2 * np.concatenate([merged.total_variance, merged.bragg_variance])[order]
-    return voxel, total - _incoherent(final, voxel), variance
+    total = np.concatenate([merged.total_intensity, merged.bragg_intensity])[order]
+    variance = np.concatenate([merged.total_variance, merged.bragg_variance])[order]
+    return voxel, final.scale * total - _incoherent(final, voxel), final.scale**2 * variance
 
 
 def _incoherent(final: AbsoluteMap, voxel: np.ndarray) -> np.ndarray:
@@ -208,13 +209,12 @@ def write_absolute(folder: Path, final: AbsoluteMap, scales: Scales, image_names
     """
     assert final.report is not None
     merged, report = final.merged, final.report
-    positions = ("voxel_indices", "H_center", "K_center", "L_center")
-    positions += ("q_center_x", "q_center_y", "q_center_z", "q_magnitude_center", "num_observations")
     relative = map_arrays(merged)
+    positions = [name for name in relative if name == "voxel_indices" or "_center" in name]
     with writing(folder / "voxel_data_absolute.npz") as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
-            **{name: relative[name] for name in positions},
+            **{name: relative[name] for name in (*positions, "num_observations")},
             I_abs_diffuse=final.intensity,
             Sigma_abs_diffuse=np.sqrt(final.variance),
             I_incoherent_theoretical=_incoherent(final, merged.voxel),
@@ -242,9 +242,13 @@ def final_model(final: AbsoluteMap, scales: Scales, image_names: tuple[str, ...]
         "Scale_Abs_sigma": final.scale_sigma,
         "units": final.units,
         "meaning": "counts = exposure * (multiplicative_scale * I_abs + additive_offset) + background; "
-        "additive_offset = multiplicative_scale * incoherent(|q|) + relative_offset, interpolated in |q| = 1/d. "
+        "additive_offset = multiplicative_scale * incoherent(|q|) + relative_offset, with |q| = 1/d. "
         "multiplicative_scale_sigma leaves out Scale_Abs_sigma, which all images share.",
-        "incoherent": {"q": theory.q[::step], "intensity": theory.incoherent[::step], "source": theory.source},
+        "incoherent": {
+            "q": theory.q[::step],
+            "intensity": theory.incoherent[::step],
+            "source": theory.source,
+        },
         "refined_parameters": {
             name: {
                 "multiplicative_scale": scale / final.scale,

@@ -92,7 +92,8 @@ def draw_total_scattering(axes: Axes, report: AbsoluteReport) -> None:
     axes.plot(q, theory.coherent[shown] + incoherent, color="tab:blue", label="sum f0^2 + incoherent")
     axes.plot(q, incoherent, color="tab:gray", label="incoherent")
     axes.axvline(report.limit, color="lightgray", zorder=0)
-    axes.set(yscale="log", xlabel="|q| (1/A)", ylabel="electron units per cell", ylim=(theory.coherent[-1] / 100, None))
+    axes.set(yscale="log", xlabel="|q| (1/A)", ylabel="electron units per cell")
+    axes.set_ylim(theory.coherent[-1] / 100, None)
     axes.legend(fontsize="small")
 
 

@@ -190,11 +190,12 @@ def absolute_text(report: AbsoluteReport) -> str:
         )
         for one in report.estimates.values()
     ]
-    columns = {name: report.estimates[name] for name in ("krogh_moe", "norman") if name in report.estimates}
+    columns = {name: one for name, one in report.estimates.items() if name != "wilson"}
     wanted = np.arange(0.05, report.limit + 0.05, 0.05)
+    scales = [_at(one.q, one.scales, wanted) for one in columns.values()]
     rows = [
         (f"{q:.2f}", *(f"{k:.5g}" if np.isfinite(k) else "" for k in values))
-        for q, *values in zip(wanted, *(_at(one.q, one.scales, wanted) for one in columns.values()), strict=True)
+        for q, *values in zip(wanted, *scales, strict=True)
         if np.isfinite(values).any()
     ]
     return "\n".join(
@@ -209,7 +210,7 @@ def absolute_text(report: AbsoluteReport) -> str:
             "",
             tabulate(rows, ("cutoff (1/A)", *columns), "simple"),
             "",
-            f"Extrapolated behind the beamstop: {report.beamstop_share:.2%} of the scattering; filled at holes: "
+            f"Extrapolated behind the beamstop: {report.beamstop_share:.2%} of the scattering; at holes: "
             f"{report.filled_share:.2%}; forward peak: {report.forward_share:.1%} of what atoms scatter",
             report.theory.source,
         )

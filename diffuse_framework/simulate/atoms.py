@@ -150,7 +150,11 @@ def make_crystal(
 
 
 def true_map(
-    crystal: AtomicCrystal, theory: Theory, divisions: tuple[int, int, int], d_min: float, d_max: float = np.inf
+    crystal: AtomicCrystal,
+    theory: Theory,
+    divisions: tuple[int, int, int],
+    d_min: float,
+    d_max: float = np.inf,
 ) -> MergedMap:
     """Return the map of all voxels of a crystal, in electron units per cell and without noise.
 
