@@ -99,6 +99,7 @@ class BraggMasker:
             self.excitation_width,
             mosaic_width_deg,
             centring_conditions(self.space_group),
+            self.radius,
         )
         shapes = [panel.shape for panel in geometry.panels]
         return PixelMask(paint_panels(shapes, panel, px, self.radius, self.disk))
