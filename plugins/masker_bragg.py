@@ -99,6 +99,7 @@ class BraggMasker:
             self.excitation_width,
             mosaic_width_deg,
             centring_conditions(self.space_group),
+            self.radius,
         )
         shapes = [panel.shape for panel in geometry.panels]
         return PixelMask(paint_panels(shapes, panel, px, self.radius, self.disk))
@@ -119,8 +120,8 @@ class BraggMasker:
         )
         if share > _CROWDED:
             logger.warning(
-                "The Bragg mask leaves only %.0f %% of the pixels: try a smaller masker.bragg.radius (now %g) "
-                "or masker.bragg.excitation_width (now %g)",
+                "The Bragg mask leaves only %.0f %% of the pixels: try a smaller masker.bragg.radius "
+                "(now %g) or masker.bragg.excitation_width (now %g)",
                 100 * (1 - share),
                 self.radius,
                 self.excitation_width,

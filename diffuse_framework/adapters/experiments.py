@@ -18,6 +18,7 @@ import numpy as np
 from cctbx import sgtbx
 from dxtbx import flumpy
 from dxtbx import model as dxtbx_model
+from dxtbx.model.scan import ScanFactory
 
 from diffuse_framework.adapters.geometry import geometry_of
 from diffuse_framework.adapters.images import DxtbxSource
@@ -361,6 +362,10 @@ def save_indexed(source: DxtbxSource, stills: Iterable[IndexedStill], folder: Pa
                 detector=detector,
                 crystal=still.experiment.crystal,
                 profile=still.experiment.profile,
+                # Of no width, so still a still for DIALS; the one place for an exposure time.
+                scan=ScanFactory.make_scan(
+                    (1, 1), source.exposure_s(still.source_index), (0.0, 0.0), {1: 0.0}
+                ),
                 identifier=identifier,
             )
         )

@@ -41,9 +41,13 @@ class DxtbxSource:
         self.names = _unique_names(self.experiments)
         if not self.names:
             raise DataError("no images: give image files, a template like img_####.cbf, or an .expt file")
+        self._refuse_repeats()
         self._refuse_two_detectors()
         self._model_numbers = _model_numbers(self.experiments)
         self._geometries: dict[tuple[int, int], Geometry] = {}
+        for index in range(len(self)):
+            # A beam or detector that can't be is refused before any work is done.
+            self.geometry(index)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -63,8 +67,7 @@ class DxtbxSource:
         # Format classes raise whatever their decoder does: OSError, RuntimeError, AssertionError ...
         except Exception as error:
             raise DataError(
-                f"{self.names[index]}: can't read the image ({type(error).__name__}: {_first_line(error)}); "
-                f"is {imageset.get_path(0)} complete?"
+                f"{imageset.get_path(0)}: can't read the image; it is cut short or damaged ({_first_line(error)})"
             ) from error
         return Frame(self.names[index], tuple(flumpy.to_numpy(panel) for panel in panels))
 
@@ -79,6 +82,15 @@ class DxtbxSource:
     def exposure_s(self, index: int) -> float:
         """Exposure time in seconds, 1 where the header gives none."""
         return self._exposures_s[index]
+
+    def _refuse_repeats(self) -> None:
+        where = Counter((e.imageset.get_path(0), e.imageset.indices()[0]) for e in self.experiments)
+        repeated = [path for (path, _), n in where.items() if n > 1]
+        if repeated:
+            raise DataError(
+                f"{len(repeated)} images are given more than once, for example {repeated[0]}; its photons must count "
+                "once"
+            )
 
     def _refuse_two_detectors(self) -> None:
         shapes: dict[tuple, str] = {}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
 from diffuse_framework.adapters.dials_phil import DialsParameters
-from diffuse_framework.adapters.experiments import reset_ids, still_for_dials
+from diffuse_framework.adapters.experiments import IndexedStill, reset_ids, still_for_dials
 from diffuse_framework.adapters.images import DxtbxSource
 from diffuse_framework.adapters.indexing import (
     INDEXING,
@@ -181,9 +182,9 @@ class IndexWork:
                     reason=refusal.reason,
                     chatter=chatter.getvalue(),
                 )
-        return Outcome(number, still, spots.n_found, lattices, chatter=chatter.getvalue())
+        return Outcome(number, pickle.dumps(still), spots.n_found, lattices, chatter=chatter.getvalue())
 
-    def _process(self, spots: Spots, chatter: Any) -> tuple[Any, tuple[int, ...]]:
+    def _process(self, spots: Spots, chatter: Any) -> tuple[IndexedStill, tuple[int, ...]]:
         experiments, indexed = self._index(spots, chatter)
         integrated = None
         if self.integrate is not None:

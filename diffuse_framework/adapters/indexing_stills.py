@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diffuse_framework.adapters.dials_phil import DialsParameters
-from diffuse_framework.adapters.experiments import still_for_dials
+from diffuse_framework.adapters.experiments import IndexedStill, still_for_dials
 from diffuse_framework.adapters.images import DxtbxSource
 from diffuse_framework.adapters.indexing import (
     INDEXING,
@@ -90,9 +91,9 @@ class StillsWork:
                     reason=refusal.reason,
                     chatter=chatter.getvalue(),
                 )
-        return Outcome(index, still, processor.n_found, lattices, chatter=chatter.getvalue())
+        return Outcome(index, pickle.dumps(still), processor.n_found, lattices, chatter=chatter.getvalue())
 
-    def _process(self, index: int, processor: Any) -> tuple[Any, tuple[int, ...]]:
+    def _process(self, index: int, processor: Any) -> tuple[IndexedStill, tuple[int, ...]]:
         from dxtbx.model import ExperimentList
 
         experiments = ExperimentList([still_for_dials(self.source.experiments[index])])
@@ -109,7 +110,7 @@ class StillsWork:
             ) from error
         return self._best(index, processor)
 
-    def _best(self, index: int, processor: Any) -> tuple[Any, tuple[int, ...]]:
+    def _best(self, index: int, processor: Any) -> tuple[IndexedStill, tuple[int, ...]]:
         limits = processor.params.dispatch.hit_finder
         if processor.indexed is None:
             least, most = limits.minimum_number_of_reflections, limits.maximum_number_of_reflections

@@ -180,23 +180,26 @@ def _judge(
             elif below > 0 and count <= dead_factor * mean and _lower(below, variance) >= exponent:
                 kind = NEGATIVE if count < 0 else DEAD
             same = sameness[slow, fast] * (n - 1) / n
-            if kind == GOOD and same >= exponent and lowest[slow, fast] == largest[slow, fast, -1]:
-                verdict[slow, fast] = DEAD
-                continue
-            if kind == GOOD:
+            stuck = kind == GOOD and same >= exponent and lowest[slow, fast] == largest[slow, fast, -1]
+            if kind == GOOD and not stuck:
                 # Could a pixel that counts nothing be told from a good one?
                 decided = mean - margin > 0 and _lower(mean - margin, variance) >= exponent
                 verdict[slow, fast] = GOOD if decided else UNDECIDED
                 continue
             deviation = (trimmed if kind == HOT else count) - mean
-            m = 0
+            m = n_stuck = 0
             for i in range(max(slow - 2, 0), min(slow + 3, n_slow)):
                 for j in range(max(fast - 2, 0), min(fast + 3, n_fast)):
                     if (i != slow or j != fast) and n_valid[i, j] >= least_valid:
                         # A neighbour may have been valid on brighter or dimmer images.
                         around[m] = total[i, j] * (brightness[slow, fast] / brightness[i, j]) - mean
+                        n_stuck += lowest[i, j] == largest[i, j, -1]
                         m += 1
             if m < _LEAST_NEIGHBOURS:
+                continue
+            if stuck:
+                # In a shadow all are stuck, at no count.
+                verdict[slow, fast] = DEAD if n_stuck <= m // 3 else GOOD
                 continue
             # Two thirds of the neighbours must not share half of the deviation.
             ordered = np.sort(around[:m])
@@ -225,7 +228,7 @@ class Criteria:
 class PixelHistory:
     """Sums of one panel over a sample of images; its memory does not grow with the sample."""
 
-    def __init__(self, shape: tuple[int, int], n_images: int) -> None:
+    def __init__(self, shape: tuple[int, ...], n_images: int) -> None:
         """Prepare for a panel of `shape` (slow, fast) and a sample of `n_images`."""
         self._least_valid = max(2, -(-n_images // 2))
         # A pixel must be hot without its largest counts, so that a Bragg peak now and then
@@ -260,7 +263,8 @@ class PixelHistory:
         _judge(
             self._total, self._expected, self._spread, self._sameness, self._brightness, self._n_valid,
             self._lowest, self._largest,
-            self._least_valid, -np.log(criteria.false_alarm), criteria.hot_factor, criteria.dead_factor, verdict,
+            self._least_valid, -np.log(criteria.false_alarm), criteria.hot_factor, criteria.dead_factor,
+            verdict,
         )  # fmt: skip
         return verdict
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from diffuse_framework.algorithms.geometry import highest_resolution, project, reflections_near_ewald
+from diffuse_framework.algorithms.geometry import highest_resolution, project_near, reflections_near_ewald
 from diffuse_framework.model.conventions import BRAGG, DIFFUSE, UNTRUSTED
 from diffuse_framework.model.geometry import Geometry
 
@@ -196,7 +196,7 @@ def paint_panels(
 
     Args:
         shapes: (slow, fast) of each panel.
-        panel: (n,) panel of each spot, -1 where it is on none.
+        panel: (n,) panel of each spot.
         centres_px: (n, 2) pixel coordinates (fast, slow).
         radius, disk: as `paint_around` has them.
     """
@@ -215,6 +215,7 @@ def predicted_spots(
     width: float,
     mosaic_width_deg: float,
     conditions: np.ndarray,
+    margin_px: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return where a still may show reflections, observed or not.
 
@@ -225,15 +226,17 @@ def predicted_spots(
         width: distance from the Ewald sphere that still excites, 1/angstrom.
         mosaic_width_deg: full angular width; adds half of it times |q|.
         conditions: rows of `centring_conditions`.
+        margin_px: how far beside a panel a reflection still counts.
 
     Returns:
-        Panel numbers (n,), -1 for rays that miss, and pixel coordinates (n, 2) (fast, slow).
+        Panel numbers (n,) and pixel coordinates (n, 2) (fast, slow); a reflection has a row for every
+        panel it is near.
     """
     hkl = reflections_near_ewald(
         setting_matrix, geometry.beam, max(d_min, highest_resolution(geometry)), width, mosaic_width_deg
     )
     hkl = hkl[lattice_possible(hkl, conditions)]
-    return project(geometry, hkl @ setting_matrix.T + geometry.beam.s0)
+    return project_near(geometry, hkl @ setting_matrix.T + geometry.beam.s0, margin_px)
 
 
 def centring_conditions(space_group: str) -> np.ndarray:
