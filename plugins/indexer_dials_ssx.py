@@ -113,11 +113,12 @@ class DialsSsxIndexer:
             ConfigError: DIALS parameters that can't be used.
             DataError: not one image could be indexed.
         """
-        find, index, integrate = self.find_parameters(), self.index_parameters(hints), self.integrate_parameters()
+        find, index = self.find_parameters(), self.index_parameters(hints)
+        integrate = self.integrate_parameters()
         for parameters in (find, index, integrate):
             parameters.check()
         outcomes = run_ssx(
-            source, find, index, integrate if self.integrate else None, self.shoeboxes, mapper
+            source, find, index, integrate if self.integrate else None, self.shoeboxes, mapper.map
         )
         return finish(source, outcomes, hints, folder, ADVICE)
 
@@ -144,7 +145,12 @@ class DialsSsxIndexer:
         if self.method:
             own.append(f"method = {' '.join(self.method)}")
         return self._parameters(
-            "ssx_index", "phil_scope", own, self.index_phil, hint_text(hints), ("our settings", SSX_INDEX_FIXED)
+            "ssx_index",
+            "phil_scope",
+            own,
+            self.index_phil,
+            hint_text(hints),
+            ("our settings", SSX_INDEX_FIXED),
         )
 
     def integrate_parameters(self) -> DialsParameters:

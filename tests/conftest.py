@@ -39,8 +39,8 @@ def _data_folder() -> Path:
     if root and (Path(root) / DATA_SET).is_dir():
         return Path(root) / DATA_SET
     message = (
-        f"no real images: set DIALS_DATA to a folder that holds {DATA_SET} (fetched by `dials.data get {DATA_SET}` "
-        "of the package dials_data)"
+        f"no real images: set DIALS_DATA to a folder that holds {DATA_SET} (fetched by "
+        f"`dials.data get {DATA_SET}` of the package dials_data)"
     )
     try:
         from dials_data.download import DataFetcher

@@ -197,8 +197,8 @@ def spots_of(table: Any, detector: Any) -> BraggSpots:
     panel = flumpy.to_numpy(table["panel"]).astype(np.int32)
     if panel.max() >= len(detector):
         raise DataError(
-            f"the reflections are on panel {panel.max()}, but the detector has {len(detector)}: they belong to "
-            "other images"
+            f"the reflections are on panel {panel.max()}, but the detector has {len(detector)}: they belong "
+            "to other images"
         )
     flags = flumpy.to_numpy(table["flags"]).astype(np.int64)
     found = flags & (int(table.flags.strong) | int(table.flags.indexed)) != 0

@@ -83,6 +83,32 @@ class DxtbxSource:
         """Exposure time in seconds, 1 where the header gives none."""
         return self._exposures_s[index]
 
+    def trusted_pixels(self, index: int) -> tuple[np.ndarray, ...] | None:
+        """The mask of `dials.apply_mask` or of the image format, and untrusted rectangles of the panels.
+
+        Raises:
+            DataError: a mask of other panels than the detector's.
+        """
+        experiment = self.experiments[index]
+        masks = [
+            flumpy.to_numpy(panel.get_untrusted_rectangle_mask()).copy() if len(panel.get_mask()) else None
+            for panel in experiment.detector
+        ]
+        lookup = experiment.imageset.external_lookup.mask.data
+        if lookup.empty() and all(mask is None for mask in masks):
+            return None
+        shapes = [panel.get_image_size()[::-1] for panel in experiment.detector]
+        result = [np.ones(shape, bool) if mask is None else mask for mask, shape in zip(masks, shapes, strict=True)]
+        if not lookup.empty():
+            applied = [flumpy.to_numpy(lookup.tile(number).data()) for number in range(lookup.n_tiles())]
+            if [mask.shape for mask in applied] != shapes:
+                raise DataError(
+                    f"{self.names[index]}: the mask applied to it has panels of {[mask.shape for mask in applied]} "
+                    f"(slow, fast) pixels, the detector has {shapes}"
+                )
+            result = [mask & other for mask, other in zip(result, applied, strict=True)]
+        return tuple(result)
+
     def _refuse_repeats(self) -> None:
         where = Counter((e.imageset.get_path(0), e.imageset.indices()[0]) for e in self.experiments)
         repeated = [path for (path, _), n in where.items() if n > 1]

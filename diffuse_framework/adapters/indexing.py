@@ -134,7 +134,8 @@ def best_lattice(
     reset_ids(table, 0, experiment.identifier)
     # The source has the image; without it an experiment travels as numbers only.
     experiment.imageset = None
-    return IndexedStill(index, experiment, table), (counts[best], *sorted(counts[:best] + counts[best + 1 :])[::-1])
+    others = sorted(counts[:best] + counts[best + 1 :], reverse=True)
+    return IndexedStill(index, experiment, table), (counts[best], *others)
 
 
 def _rows_of(table: Any, identifier: str, n_lattices: int) -> Any:
@@ -146,7 +147,11 @@ def _rows_of(table: Any, identifier: str, n_lattices: int) -> Any:
 
 
 def finish(
-    source: DxtbxSource, outcomes: Iterable[Outcome], hints: CrystalHints, folder: Path, advice: dict[str, str]
+    source: DxtbxSource,
+    outcomes: Iterable[Outcome],
+    hints: CrystalHints,
+    folder: Path,
+    advice: dict[str, str],
 ) -> Experiment:
     """Log each outcome as it arrives, save what was indexed and return the experiment.
 
@@ -229,8 +234,10 @@ def _nothing_left(refused: tuple[Refused, ...], hints: CrystalHints, advice: dic
         missing = [
             f"crystal.{field}=" for field in ("unit_cell", "space_group") if getattr(hints, field) is None
         ]
-        known = f"give {' and '.join(missing)}" if missing else "check crystal.unit_cell and crystal.space_group"
-        tries.insert(0, f"{known}, check beam centre and distance (input.reference_geometry=)")
+        crystal_advice = "check crystal.unit_cell and crystal.space_group"
+        if missing:
+            crystal_advice = f"give {' and '.join(missing)}"
+        tries.insert(0, f"{crystal_advice}, check beam centre and distance (input.reference_geometry=)")
     return f"{start}. Try: {'; '.join(tries)}" if tries else start
 
 

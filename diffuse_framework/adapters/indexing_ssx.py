@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +22,6 @@ from diffuse_framework.adapters.indexing import (
     one_line,
     spot_finding_failure,
 )
-from diffuse_framework.stages.work import Mapper
 
 SSX_INDEX_DEFAULTS = """
 # As for dials.stills_process.
@@ -188,7 +187,7 @@ class IndexWork:
         experiments, indexed = self._index(spots, chatter)
         integrated = None
         if self.integrate is not None:
-            experiments, integrated = self._integrate(experiments, indexed, chatter)
+            experiments, integrated = self._integrate(self.integrate.fresh(), experiments, indexed, chatter)
         return best_lattice(spots.source_index, experiments, indexed, integrated, self.shoeboxes)
 
     def _index(self, spots: Spots, chatter: Any) -> tuple[Any, Any]:
@@ -211,13 +210,12 @@ class IndexWork:
             raise ImageRefused(INDEXING, f"{reason} ({spots.n_found} spots found)")
         return experiments, indexed
 
-    def _integrate(self, experiments: Any, indexed: Any, chatter: Any) -> tuple[Any, Any]:
+    def _integrate(self, params: Any, experiments: Any, indexed: Any, chatter: Any) -> tuple[Any, Any]:
         from dials.array_family import flex
         from dials.command_line.ssx_integrate import run_integration
         from dxtbx.model import ExperimentList
 
         tables = indexed.split_by_experiment_id()
-        params = self.integrate.fresh()
         params.debug.output.shoeboxes = self.shoeboxes
         integrated_experiments, integrated = ExperimentList(), flex.reflection_table()
         try:
@@ -267,18 +265,25 @@ def run_ssx(
     index: DialsParameters,
     integrate: DialsParameters | None,
     shoeboxes: bool,
-    mapper: Mapper,
+    spread: Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]],
 ) -> Iterator[Outcome]:
     """Yield the outcome of every image, in order.
 
     Where nothing is known of the cell, spots are found on all images first, because
     `dials.ssx_index` looks for cells up to the longest axis that any image suggests.
+
+    Args:
+        source: all images.
+        find, index: parameters of `dials.find_spots` and `dials.ssx_index`.
+        integrate: parameters of `dials.ssx_integrate`, None to leave it out.
+        shoeboxes: whether to keep the foreground of shoeboxes.
+        spread: takes work and items, yields ``work(item)`` in the order of the items.
     """
     find_work = FindSpotsWork(source, find, index)
     work = IndexWork(source, index, integrate, shoeboxes=shoeboxes)
     if not _needs_max_cell(index.fresh()):
-        yield from mapper.map(SsxWork(find_work, work), range(len(source)))
+        yield from spread(SsxWork(find_work, work), range(len(source)))
         return
-    spots = list(mapper.map(find_work, range(len(source))))
+    spots = list(spread(find_work, range(len(source))))
     longest = max((item.max_cell for item in spots if item.max_cell is not None), default=None)
-    yield from mapper.map(replace(work, max_cell=longest), spots)
+    yield from spread(replace(work, max_cell=longest), spots)

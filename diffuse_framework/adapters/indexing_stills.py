@@ -105,9 +105,7 @@ class StillsWork:
                 raise spot_finding_failure(self.source, index, error) from error
             what = "" if processor.step != "refinement" else "refinement failed: "
             stage = INDEXING if processor.step == "refinement" else processor.step
-            raise ImageRefused(
-                stage, f"{what}{one_line(error)} ({processor.n_found} spots found)"
-            ) from error
+            raise ImageRefused(stage, f"{what}{one_line(error)} ({processor.n_found} spots found)") from error
         return self._best(index, processor)
 
     def _best(self, index: int, processor: Any) -> tuple[IndexedStill, tuple[int, ...]]:
@@ -119,7 +117,8 @@ class StillsWork:
             raise ImageRefused(SPOTS, f"{processor.n_found} spots found, {least} needed")
         experiments, integrated = processor.all_indexed_experiments, None
         if processor.params.dispatch.integrate:
-            experiments, integrated = processor.all_integrated_experiments, processor.all_integrated_reflections
+            experiments = processor.all_integrated_experiments
+            integrated = processor.all_integrated_reflections
             if len(experiments) == 0:
                 raise ImageRefused(INTEGRATION, f"no reflection of {processor.n_found} spots was integrated")
         return best_lattice(index, experiments, processor.indexed, integrated, self.shoeboxes)

@@ -49,7 +49,7 @@ def reason(error: OSError) -> str:
         number = next((n for n in _REASONS if f"errno = {n}," in str(error)), None)
     else:
         number = error.errno
-    return _REASONS.get(number, error.strerror or str(error))
+    return _REASONS.get(number or 0, error.strerror or str(error))
 
 
 # Left free for logs and the files of other programs.

@@ -203,3 +203,73 @@ def true_map(
         total_intensity=total,
         total_variance=0 * ones,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class AtomicIntensity:
+    """All that a crystal of atoms scatters, as a continuous function of (h, k, l): for images.
+
+    Bragg peaks are Gaussians around the reciprocal lattice points, whose integrals are |F|^2 / V.
+
+    Attributes:
+        crystal: the atoms.
+        theory: whose incoherent scattering is added.
+        d_min: resolution to which Bragg peaks are tabulated, angstrom.
+        peak_sigma: of the Gaussians, 1/angstrom.
+    """
+
+    crystal: AtomicCrystal
+    theory: Theory
+    d_min: float
+    peak_sigma: float = 0.002
+
+    @property
+    def cell(self) -> Cell:
+        """Angstrom and degrees."""
+        return self.crystal.cell
+
+    @property
+    def symmetry(self) -> Symmetry:
+        """Of the crystal."""
+        return self.crystal.symmetry
+
+    @property
+    def basis(self) -> np.ndarray:
+        """(3, 3) B in 1/angstrom."""
+        return self.crystal.basis
+
+    def diffuse(self, hkl: np.ndarray) -> np.ndarray:
+        """Return total scattering (...) at fractional Miller indices (..., 3), electron units per cell."""
+        points = np.asarray(hkl, float).reshape(-1, 3)
+        q = np.linalg.norm(points @ self.basis.T, axis=1)
+        total = self.crystal.diffuse(q) + np.interp(q, self.theory.q, self.theory.incoherent)
+        nearest = np.rint(points).astype(np.int64)
+        away = np.linalg.norm((points - nearest) @ self.basis.T, axis=1)
+        near = away < 6 * self.peak_sigma
+        height = self.strength(nearest[near]) / self.crystal.volume / (2 * np.pi * self.peak_sigma**2) ** 1.5
+        total[near] += height * np.exp(-0.5 * (away[near] / self.peak_sigma) ** 2)
+        return total.reshape(np.shape(hkl)[:-1])
+
+    def strength(self, hkl: np.ndarray) -> np.ndarray:
+        """Return |F|^2 (n,) of integers (n, 3); 0 for the direct beam and beyond the limit."""
+        table, low = self._strengths
+        at = hkl - low
+        inside = ((at >= 0) & (at < table.shape)).all(axis=1)
+        found = np.zeros(len(hkl))
+        found[inside] = table[tuple(at[inside].T)]
+        return found
+
+    @cached_property
+    def _strengths(self) -> tuple[np.ndarray, np.ndarray]:
+        lengths = np.linalg.norm(np.linalg.inv(self.basis), axis=1)
+        limits = np.ceil(lengths / self.d_min).astype(int)
+        axes = np.meshgrid(*(np.arange(-n, n + 1) for n in limits), indexing="ij")
+        hkl = np.stack(axes, -1).reshape(-1, 3)
+        values = np.zeros(len(hkl))
+        within = (np.linalg.norm(hkl @ self.basis.T, axis=1) < 1 / self.d_min) & (hkl != 0).any(axis=1)
+        unique, inverse = np.unique(fold(hkl[within], self.symmetry, (1, 1, 1))[0], axis=0, return_inverse=True)
+        values[within] = self.crystal.bragg(unique)[inverse.ravel()]
+        return values.reshape(2 * limits + 1), -limits
+
+    def __getstate__(self) -> dict:
+        return {k: v for k, v in self.__dict__.items() if k != "_strengths"}

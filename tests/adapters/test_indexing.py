@@ -132,9 +132,7 @@ def test_foreground_is_each_pixel_once_and_inside_the_panel():
         make_table([(1, 0, 0), (2, 0, 0), (3, 0, 0)]), [(10, 15, 20, 25), (11, 16, 20, 25), (97, 102, 77, 80)]
     )
     foreground = spots_of(table, make_detector()).foreground
-    np.testing.assert_array_equal(
-        foreground, [(0, 22, 12), (0, 22, 13), (0, 22, 14), (0, 78, 99)]
-    )
+    np.testing.assert_array_equal(foreground, [(0, 22, 12), (0, 22, 13), (0, 22, 14), (0, 78, 99)])
 
 
 def test_cropped_shoeboxes_keep_the_foreground_and_its_values():
@@ -250,19 +248,30 @@ def test_later_texts_win_and_hints_reach_dials():
     parameters = DialsParameters(
         "dials.command_line.ssx_index",
         "phil_scope",
-        (("a", "min_spots = 7\nindexing.known_symmetry.space_group = P1"), ("b", "min_spots = 8"), hint_text(hints)),
+        (
+            ("a", "min_spots = 7\nindexing.known_symmetry.space_group = P1"),
+            ("b", "min_spots = 8"),
+            hint_text(hints),
+        ),
     )
     params = parameters.fresh()
     assert params.min_spots == 8
     assert params.indexing.known_symmetry.unit_cell.parameters() == pytest.approx(hints.unit_cell)
     assert str(params.indexing.known_symmetry.space_group) == "P 41 21 2"
-    nothing = DialsParameters("dials.command_line.ssx_index", "phil_scope", (hint_text(CrystalHints()),)).fresh()
+    unknown = (hint_text(CrystalHints()),)
+    nothing = DialsParameters("dials.command_line.ssx_index", "phil_scope", unknown).fresh()
     assert nothing.indexing.known_symmetry.unit_cell is None
 
 
 @pytest.mark.parametrize(
-    "text", ["spotfinder.unknown = 1", "spotfinder {", "spotfinder.filter.d_min = three", "spotfinder.threshold.algorithm = x"]
-)  # fmt: skip
+    "text",
+    [
+        "spotfinder.unknown = 1",
+        "spotfinder {",
+        "spotfinder.filter.d_min = three",
+        "spotfinder.threshold.algorithm = x",
+    ],
+)
 def test_mistakes_are_found_by_file(text, tmp_path):
     path = tmp_path / "my.phil"
     path.write_text(text)

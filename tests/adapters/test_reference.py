@@ -62,7 +62,7 @@ def test_cell_and_space_group_come_back(write, tmp_path):
         ("garbage.cif", b"data_\nloop_\n_a\n_b\n1"),
         ("no_cell.cif", b"data_x\n_entry.id x\n"),
         ("no_cell.pdb", ATOM.encode()),
-        ("nmr.pdb", b"CRYST1    1.000    1.000    1.000  90.00  90.00  90.00 P 1           1\n" + ATOM.encode()),
+        ("nmr.pdb", b"CRYST1    1.000    1.000    1.000  90.00  90.00  90.00 P 1\n" + ATOM.encode()),
         ("binary.pdb", bytes(range(256))),
         ("garbage.expt", b"{}"),
         ("imported.expt", b'{"__id__": "ExperimentList", "experiment": [], "imageset": [], "beam": [], '

@@ -79,7 +79,9 @@ def test_parameters_for_files_and_processes_stay_ours(tmp_path):
         "indexing.stills.rmsd_min_px = 3.5\n"
     )
     params = DialsStillsIndexer(phil_files=(str(path),), min_spots=20, d_min=1.8).parameters(HINTS).fresh()
-    assert (params.mp.nproc, params.dispatch.squash_errors, params.output.integration_pickle) == (1, False, None)
+    assert params.mp.nproc == 1
+    assert params.dispatch.squash_errors is False
+    assert params.output.integration_pickle is None
     assert params.indexing.stills.rmsd_min_px == 3.5
     assert params.dispatch.hit_finder.minimum_number_of_reflections == 20
     assert params.spotfinder.filter.d_min == params.prediction.d_min == 1.8
@@ -221,7 +223,7 @@ def test_foreground_is_kept_on_request(thaumatin_images, tmp_path):
 @pytest.mark.real_data
 def test_no_image_left_says_what_to_try(thaumatin_images, tmp_path):
     source = open_source(images_from_files(thaumatin_images(16, 17)))
-    with pytest.raises(DataError, match="0 spots found, 16 needed.*Try: lower indexer.dials_stills.min_spots"):
+    with pytest.raises(DataError, match="0 spots found, 16 needed.*Try: lower .*min_spots"):
         QUICK.index(source, HINTS, tmp_path, SerialEngine())
     assert list(tmp_path.iterdir()) == []
 
