@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from diffuse_framework.adapters.contents import PHIL as CONTENTS_PHIL
 from diffuse_framework.adapters.contents import Contents
 from diffuse_framework.adapters.scattering import scattering_of
-from diffuse_framework.algorithms.absolute import Ranges, apply, disagreements, estimate
+from diffuse_framework.algorithms.absolute import RadialProfile, Ranges, apply, disagreements, estimate
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport, MergedMap
@@ -85,8 +86,20 @@ class AbsoluteSettings:
             span=tuple(params.range) if params.range else None,
         )
 
-    def scale(self, merged: MergedMap, experiment: Experiment | None, method: str) -> AbsoluteMap:
+    def scale(
+        self,
+        merged: MergedMap,
+        experiment: Experiment | None,
+        method: str,
+        with_bragg: Callable[[RadialProfile], RadialProfile] | None = None,
+    ) -> AbsoluteMap:
         """Return the map in electron units and log how; warns where methods disagree.
+
+        Args:
+            merged: the map.
+            experiment: for the wavelength.
+            method: whose k is used.
+            with_bragg: as in `algorithms.absolute.estimate`.
 
         Raises:
             ConfigError: the wavelength is not known.
@@ -97,7 +110,8 @@ class AbsoluteSettings:
         theory = scattering_of(
             contents, 1.02 / merged.grid.d_min, self._wavelength(experiment), self.form_factors
         )
-        report = estimate(merged, contents, theory, Ranges(**{method: self.span}), self.min_completeness)
+        ranges = Ranges(**{method: self.span})
+        report = estimate(merged, contents, theory, ranges, self.min_completeness, with_bragg)
         final = apply(merged, report, method)
         assert final.report is not None
         _log(final.report)

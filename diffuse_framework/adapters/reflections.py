@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from cctbx import sgtbx
 from dials.array_family import flex
 from dxtbx import flumpy
 
@@ -37,15 +36,3 @@ def write_voxels(
         table["intensity.sum.variance"] = flumpy.from_numpy(np.ascontiguousarray(sigmas, float) ** 2)
     table["id"] = flex.int(len(voxel), 0)
     table.as_file(str(path))
-
-
-def point_group_hall(space_group: str) -> str:
-    """Return the Hall symbol of a space group's point group, without translations: of a supercell of it."""
-    group = sgtbx.space_group_info(space_group).group().build_derived_point_group()
-    return str(group.type().hall_symbol())
-
-
-def is_absent(space_group: str, hkl: np.ndarray) -> np.ndarray:
-    """Return which of the integers (n, 3) a space group extinguishes, (n,) booleans."""
-    group = sgtbx.space_group_info(space_group).group()
-    return np.array([group.is_sys_absent(tuple(map(int, index))) for index in hkl], bool)

@@ -12,6 +12,7 @@ forward peak, F(000)^2 / V after integration, hides behind the beamstop and is s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -493,14 +494,24 @@ def estimate(
     theory: Theory,
     ranges: Ranges = Ranges(),
     min_completeness: float = MIN_COMPLETENESS,
+    with_bragg: Callable[[RadialProfile], RadialProfile] | None = None,
 ) -> AbsoluteReport:
     """Return what every method finds; the method asked for is chosen by `apply`.
+
+    Args:
+        merged: the map.
+        contents, theory: of the cell.
+        ranges: of |q| for each method.
+        min_completeness: of the last shell that counts.
+        with_bragg: puts other Bragg intensities than the map's into its profile, for Wilson's plot.
 
     Raises:
         DataError: the map is too incomplete.
     """
     profile = radial_profile(merged)
     limit = usable_limit(profile, min_completeness)
+    if with_bragg is not None:
+        profile = with_bragg(profile)
     estimates: dict[str, ScaleEstimate] = {}
     failures: dict[str, str] = {}
     shares: dict[str, float] = {}

@@ -21,7 +21,8 @@ from typing import Any
 from dials.util.options import ArgumentParser
 from iotbx.phil import parse
 
-from diffuse_framework.adapters.reflections import point_group_hall, write_voxels
+from diffuse_framework.adapters.reflections import write_voxels
+from diffuse_framework.adapters.symmetry import point_group_hall
 from diffuse_framework.command_line.arguments import parse_arguments
 from diffuse_framework.command_line.failures import report_failures
 from diffuse_framework.command_line.logs import start_logs

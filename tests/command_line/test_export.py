@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from dials.array_family import flex
 
-from diffuse_framework.adapters.reflections import point_group_hall
-from diffuse_framework.adapters.symmetry import symmetry_of
+from diffuse_framework.adapters.symmetry import point_group_hall, symmetry_of
 from diffuse_framework.algorithms.symmetry import asymmetric_box, fold
 from diffuse_framework.command_line.export import run
 from diffuse_framework.io.outputs import write_grid, write_map

@@ -12,10 +12,11 @@ import pytest
 
 from diffuse_framework.adapters.scattering import form_factors, scattering_of
 from diffuse_framework.adapters.symmetry import symmetry_of
-from diffuse_framework.errors import ConfigError
+from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.io.outputs import read_scales, write_results
 from diffuse_framework.model.contents import CellContents
 from diffuse_framework.model.experiment import Experiment, Image
+from diffuse_framework.model.scales import ImageScales
 from diffuse_framework.pipeline.process import Surroundings, process
 from diffuse_framework.pipeline.stored import StoredScaler
 from diffuse_framework.simulate.atoms import AtomicIntensity, make_crystal, true_map
@@ -197,3 +198,15 @@ def test_contents_and_ranges_are_checked_before_any_image_is_read(images):
         make_steps(images.experiment, "absolute_scaler.plugin = wilson")
     with pytest.raises(ConfigError, match="range"):
         make_steps(images.experiment, images.parameters("krogh_moe", range="0.8 0.5"))
+
+
+def test_spots_need_images(images):
+    text = images.parameters("wilson", intensities="spots")
+    scaler = make_steps(images.experiment, text).absolute_scaler
+    truth = true_map(images.crystal, images.theory, (2, 2, 2), 1.5)
+    scales = ImageScales(np.ones(N_IMAGES), np.zeros(N_IMAGES))
+    with pytest.raises(DataError, match="intensities=map"):
+        scaler.scale(truth, scales, None)
+    # These images come without integrated reflections.
+    with pytest.raises(DataError, match="intensity and partiality"):
+        scaler.scale(truth, scales, images.experiment)
