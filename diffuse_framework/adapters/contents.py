@@ -64,7 +64,7 @@ contents
 
 
 # Cubic angstrom that NaCl takes up in water: 16.6 cm^3/mol, Millero (1971), Chem. Rev. 71, 147.
-_SALT_VOLUME = 27.0
+_SALT_VOLUME = "27"
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _solute(text: str, where: str) -> tuple[str, float, float]:
     formula, *numbers = text.split(":")
     _check_elements(parse_formula(formula))
     try:
-        molar, volume = (float(x) for x in (numbers if len(numbers) != 1 else (*numbers, _SALT_VOLUME)))
+        molar, volume = map(float, numbers if len(numbers) != 1 else [*numbers, _SALT_VOLUME])
     except ValueError as error:
         raise ConfigError(
             f"{where}.solvent.solutes: {text!r} is not formula:mol/l or formula:mol/l:volume, as in NaCl:0.5"

@@ -277,7 +277,8 @@ def krogh_moe(
     expected = atoms - theory.f000_squared_density
     ends = profile.edges[1:]
     chosen = np.flatnonzero((ends >= cutoffs[0] - 1e-9) & (ends <= cutoffs[1] + 1e-9))
-    listed = np.flatnonzero((ends >= 0.7 * cutoffs[0]) & (ends <= cutoffs[1] + 1e-9) & (observed > 0))
+    sensible = (observed > 0) & (expected > 0)
+    listed = np.flatnonzero((ends >= 0.7 * cutoffs[0]) & (ends <= cutoffs[1] + 1e-9) & sensible)
     if not len(chosen):
         raise DataError(
             f"no cutoff between {cutoffs[0]:.3f} and {cutoffs[1]:.3f} 1/angstrom is left in a map that is "

@@ -28,8 +28,8 @@ class Box:
     """
 
     values: np.ndarray
-    index_min: tuple[int, int, int]
-    divisions: tuple[int, int, int]
+    index_min: tuple[int, ...]
+    divisions: tuple[int, ...]
 
     def axis(self, number: int) -> np.ndarray:
         """Return fractional Miller indices (n,) along one axis."""
@@ -82,7 +82,7 @@ def whole_box(grid: VoxelGrid, voxel: np.ndarray, values: np.ndarray) -> Box:
         found = np.full(len(plane), np.nan)
         found[inside] = table[np.ravel_multi_index(tuple(at[inside].T), grid.dimensions)]
         box[row] = found.reshape(shape[1:])
-    return Box(box, (-int(limits[0]), -int(limits[1]), -int(limits[2])), grid.divisions)
+    return Box(box, tuple(-int(limit) for limit in limits), grid.divisions)
 
 
 def isotropic_part(

@@ -175,7 +175,7 @@ def asymmetric_box(
     return count, low, high
 
 
-def orbit_sizes(index: np.ndarray, symmetry: Symmetry, divisions: tuple[int, int, int]) -> np.ndarray:
+def orbit_sizes(index: np.ndarray, symmetry: Symmetry, divisions: tuple[int, ...]) -> np.ndarray:
     """Return how many voxels of reciprocal space each voxel index (n, 3) stands for, (n,).
 
     This is the order of the Laue group where a voxel lies on no symmetry element, less where it does.

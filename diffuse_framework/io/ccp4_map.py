@@ -15,7 +15,7 @@ _START, _LABEL, _N_LABELS = 5, 57, 56
 
 
 def write_ccp4(
-    path: Path, values: np.ndarray, cell: Cell, start: tuple[int, int, int], label: str, missing: float = 0.0
+    path: Path, values: np.ndarray, cell: Cell, start: tuple[int, ...], label: str, missing: float = 0.0
 ) -> None:
     """Write a box as a CCP4/MRC map of mode 2 (float32) in space group P1.
 

@@ -12,7 +12,10 @@ from diffuse_framework.adapters.contents import PHIL, Contents, operations_of, r
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.testing.fakes import orthorhombic_grid
 
-ATOM = "ATOM  {n:5d} {name:<4s}{alt}{res:>3s} {chain}{seq:4d}    {x:8.3f}{y:8.3f}{z:8.3f}{occ:6.2f} 20.00          {e:>2s}\n"
+ATOM = (
+    "ATOM  {n:5d} {name:<4s}{alt}{res:>3s} {chain}{seq:4d}    "
+    "{x:8.3f}{y:8.3f}{z:8.3f}{occ:6.2f} 20.00          {e:>2s}\n"
+)
 
 
 def pdb(atoms, header="CRYST1   20.000   25.000   30.000  90.00  90.00  90.00 P 2 2 2\n"):
@@ -73,14 +76,16 @@ def test_water_is_left_to_the_solvent(tmp_path):
 
 
 def test_a_ligand_that_nobody_knows_is_named(tmp_path):
-    molecule = read_model(written(tmp_path, pdb([*peptide(2), ("C1", " ", "QQ9", 9, 1.0, "C"), ("C2", " ", "QQ9", 9, 1.0, "C")])))
+    ligand = [(name, " ", "QQ9", 9, 1.0, "C") for name in ("C1", "C2")]
+    molecule = read_model(written(tmp_path, pdb([*peptide(2), *ligand])))
     assert any("QQ9" in note for note in molecule.notes)
 
 
 def test_strict_ncs_is_applied(tmp_path):
     header = "CRYST1   20.000   25.000   30.000  90.00  90.00  90.00 P 2 2 2\n"
     for number, given in ((1, "1"), (2, " ")):
-        for row, vector in enumerate(("1.000000  0.000000  0.000000", "0.000000  1.000000  0.000000", "0.000000  0.000000  1.000000"), 1):
+        for row in (1, 2, 3):
+            vector = "  ".join("1.000000" if column == row else "0.000000" for column in (1, 2, 3))
             header += f"MTRIX{row} {number:3d}  {vector}     {5.0 * (number - 1):9.5f}    {given}\n"
     assert read_model(written(tmp_path, pdb(peptide(3), header))).counts["N"] == 6
 

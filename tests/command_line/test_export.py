@@ -106,7 +106,8 @@ def test_ccp4_map(merged, folder):
         angles = [file.header.cellb[name] for name in ("alpha", "beta", "gamma")]
         label = bytes(file.header.label[0]).decode()
         assert (file.header.mx, file.header.my, file.header.mz) == values.shape
-    hkl = np.stack(np.meshgrid(*(s + np.arange(n) for s, n in zip(start, values.shape)), indexing="ij"), -1)
+    axes = [first + np.arange(n) for first, n in zip(start, values.shape, strict=True)]
+    hkl = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
     check(merged, hkl.reshape(-1, 3) / np.array(DIVISIONS), values.ravel(), missing=0)
     # One voxel is a*/2 = 1/(2 a sin 120) long, at 100 angstrom per 1/angstrom, and a* and b* make 60 degrees.
     assert edges[0] / values.shape[0] == pytest.approx(100 / (2 * 12 * np.sin(np.radians(120))), rel=1e-5)
@@ -177,7 +178,7 @@ def test_transform(merged, folder):
     assert values[origin] == pytest.approx(real.grid.get_value(0, 0, 0), rel=1e-5)
     # x is in fractions of the crystal's cell: the supercell's is two of them.
     at = tuple(o + 2 for o in origin)
-    x = np.array([axis[i] for axis, i in zip(axes, at)]) / np.array(DIVISIONS)
+    x = np.array([axis[i] for axis, i in zip(axes, at, strict=True)]) / np.array(DIVISIONS)
     assert values[at] == pytest.approx(real.grid.interpolate_value(gemmi.Fractional(*x)), rel=1e-4)
 
 
