@@ -30,6 +30,10 @@ wavelength = None
 breit_dirac = True
   .type = bool
   .help = "Apply the relativistic recoil factor to incoherent scattering."
+interference = *bonded none
+  .type = choice
+  .help = "Count the interference between atoms of the same residue or water molecule, within 2.7 A. Without"
+          "it k comes out some 10 per cent low for proteins; atoms that are not bonded have none."
 min_completeness = 0.5
   .type = float(value_min=0, value_max=1)
   .help = "Shells of |q| count up to the last that is observed to this part at least."
@@ -53,6 +57,7 @@ class AbsoluteSettings:
         form_factors: table.
         wavelength: angstrom, None for the images'.
         breit_dirac: whether the recoil factor is applied.
+        bonded: whether interference between bonded atoms counts.
         min_completeness: of the last shell that counts.
         span: the method's range of |q| in 1/angstrom, None for its default.
     """
@@ -62,6 +67,7 @@ class AbsoluteSettings:
     form_factors: str = "wk1995"
     wavelength: float | None = None
     breit_dirac: bool = True
+    bonded: bool = True
     min_completeness: float = 0.5
     span: tuple[float, float] | None = None
 
@@ -82,6 +88,7 @@ class AbsoluteSettings:
             form_factors=params.form_factors,
             wavelength=params.wavelength,
             breit_dirac=params.breit_dirac,
+            bonded=params.interference == "bonded",
             min_completeness=params.min_completeness,
             span=tuple(params.range) if params.range else None,
         )
@@ -108,7 +115,7 @@ class AbsoluteSettings:
         contents = self.contents.fill(merged.grid)
         # Voxels at the limit reach a little beyond it.
         theory = scattering_of(
-            contents, 1.02 / merged.grid.d_min, self._wavelength(experiment), self.form_factors
+            contents, 1.02 / merged.grid.d_min, self._wavelength(experiment), self.form_factors, self.bonded
         )
         ranges = Ranges(**{method: self.span})
         report = estimate(merged, contents, theory, ranges, self.min_completeness, with_bragg)

@@ -62,7 +62,11 @@ def incoherent_functions(elements: tuple[str, ...], q: np.ndarray) -> np.ndarray
 
 
 def scattering_of(
-    contents: CellContents, q_max: float, wavelength: float | None, table: str = "wk1995"
+    contents: CellContents,
+    q_max: float,
+    wavelength: float | None,
+    table: str = "wk1995",
+    bonded: bool = False,
 ) -> Theory:
     """Return what the atoms of a cell scatter on their own up to |q| = q_max (1/angstrom).
 
@@ -71,6 +75,7 @@ def scattering_of(
         q_max: 1/angstrom.
         wavelength: angstrom, for the Breit-Dirac recoil factor; None leaves the factor out.
         table: of form factors.
+        bonded: whether the interference between bonded atoms counts.
     """
     q = np.linspace(0, q_max, int(np.ceil(q_max / _STEP)) + 2)
     recoil = np.ones_like(q) if wavelength is None else breit_dirac_factor(q, wavelength)
@@ -82,4 +87,5 @@ def scattering_of(
         recoil,
         f"f0: {FORM_FACTOR_TABLES[table]}; incoherent: {INCOHERENT_TABLE}; Breit-Dirac factor: "
         + ("left out" if wavelength is None else f"for {wavelength:.5g} angstrom"),
+        bonded,
     )

@@ -54,7 +54,8 @@ class Theory:
 
     Attributes:
         q: (m,) |q| in 1/angstrom, ascending from 0.
-        coherent: (m,) sum of f0^2 over all atoms.
+        coherent: (m,) sum of f0^2 over all atoms, and the interference between bonded ones where the
+            sum rule counts it.
         ordered: (m,) the same over the ordered atoms only: what Bragg peaks come from.
         incoherent: (m,) Compton scattering of all atoms, as a photon counter sees it.
         f000_squared_density: F(000)^2 / V, electrons^2 per cubic angstrom: the integral of the

@@ -85,11 +85,12 @@ class AtomicCrystal:
         q = np.linalg.norm(hkl @ self.basis.T, axis=1)
         f = self.form_factor(q)
         amplitude = np.zeros(len(hkl), complex)
-        for start in range(0, len(hkl), 1 << 12):
-            rows = slice(start, start + (1 << 12))
+        step = max((1 << 22) // len(self.position), 1)
+        for start in range(0, len(hkl), step):
+            rows = slice(start, start + step)
             phase = np.exp(2j * np.pi * (hkl[rows] @ self.position.T))
             damping = np.exp(-np.square(q[rows])[:, None] * self.b_factor / 4)
-            amplitude[rows] = (f[self.element][:, rows].T * damping * phase).sum(axis=1)
+            amplitude[rows] = (f[:, rows][self.element].T * damping * phase).sum(axis=1)
         return np.abs(amplitude) ** 2
 
 

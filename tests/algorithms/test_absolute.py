@@ -13,6 +13,7 @@ from diffuse_framework.adapters.symmetry import symmetry_of
 from diffuse_framework.algorithms.absolute import (
     Ranges,
     apply,
+    bonded_interference,
     disagreements,
     estimate,
     krogh_moe,
@@ -22,8 +23,10 @@ from diffuse_framework.algorithms.absolute import (
 from diffuse_framework.algorithms.composition import fill_cell
 from diffuse_framework.algorithms.symmetry import fold, orbit_sizes
 from diffuse_framework.errors import DataError
+from diffuse_framework.model.contents import CellContents
 from diffuse_framework.model.maps import MergedMap
 from diffuse_framework.simulate.atoms import make_crystal, true_map
+from diffuse_framework.simulate.crystals import random_rotations
 
 # Electron units per relative unit: the true k.
 K = 40.0
@@ -223,3 +226,43 @@ def rows(truth: MergedMap, keep: np.ndarray) -> MergedMap:
         "voxel", "intensity", "variance", "multiplicity", "pixels", "counts", "total_intensity", "total_variance",
     )  # fmt: skip
     return replace(truth, **{name: getattr(truth, name)[keep] for name in columns})
+
+
+def test_bonded_atoms_need_their_interference():
+    # Water molecules far apart, each O with two H at 0.957 angstrom and 104.5 degrees, nearly at rest.
+    cell, rng = (24.0, 26.0, 28.0, 90.0, 90.0, 90.0), np.random.default_rng(8)
+    oxygen = make_crystal(
+        cell, symmetry_of("P1"), {"O": 1.0}, form_factors, rng, density=0.008, closest=4.0, b_factors=(3.0,)
+    )
+    arms = 0.957 * np.array([[1, 0, 0], [np.cos(np.radians(104.5)), np.sin(np.radians(104.5)), 0]])
+    turned = np.einsum("nij,aj->nai", random_rotations(len(oxygen.position), rng), arms)
+    hydrogen = oxygen.position[:, None] + turned / np.array(cell[:3])
+    q = oxygen.table[0]
+    molecules = replace(
+        oxygen,
+        elements=("H", "O"),
+        element=np.repeat([1, 0], [len(turned), 2 * len(turned)]),
+        position=np.concatenate([oxygen.position, hydrogen.reshape(-1, 3)]),
+        b_factor=np.full(3 * len(turned), 3.0),
+        table=(q, form_factors(("H", "O"), q)),
+    )
+    n = float(len(turned))
+    contents = CellContents(
+        ("H", "O"), np.zeros(2), np.array([2 * n, n]), np.array([1, 8]), oxygen.volume, 1, 1.0, 1.0, 1.0, "water"
+    )
+    scales = {}
+    for bonded in (False, True):
+        theory = scattering_of(contents, 1.0, 1.0, bonded=bonded)
+        scales[bonded] = estimate(true_map(molecules, theory, (1, 1, 1), 1.1), contents, theory).estimates
+    assert scales[False]["krogh_moe"].scale < 0.96
+    assert scales[True]["krogh_moe"].scale == pytest.approx(1, abs=0.012)
+
+
+def test_no_interference_at_large_q_and_every_pair_at_zero():
+    contents, theory, _ = crystal_of("P222")
+    q = np.array([0.0, 20.0])
+    found = bonded_interference(contents, q, np.full((4, 2), 6.0))
+    heavy = contents.ordered.sum()
+    # 2.36 neighbours within 2.7 angstrom, counted from both sides.
+    assert found[0] == pytest.approx(2 * 2.36 * heavy * 36, rel=1e-6)
+    assert abs(found[1]) < 0.02 * found[0]

@@ -78,7 +78,7 @@ class Images:
     def parameters(self, method: str, **settings: str) -> str:
         """Return PHIL text for an absolute scaler that knows the cell's contents."""
         formula = "".join(f"{name}{count / 4:g}" for name, count in self.crystal.counts().items())
-        own = {"contents.formula": formula, "contents.solvent.fill": "False"} | settings
+        own = {"contents.formula": formula, "contents.solvent.fill": "False", "interference": "none"} | settings
         lines = "".join(f"absolute_scaler.{method}.{name} = {value}\n" for name, value in own.items())
         return f"{SETTINGS}absolute_scaler.plugin = {method}\n{lines}"
 
