@@ -29,7 +29,7 @@ d_min = None
 refine_all_candidates = True
   .type = bool
   .help = "Refine every lattice that may fit before choosing one. False indexes two to three times"
-          "faster, and sometimes chooses worse."
+          "faster, but lets wrong lattices pass where spots are few: leave it to validation.*."
 integrate = True
   .type = bool
   .help = "Integrate Bragg reflections. The diffuse map needs no Bragg intensities."
