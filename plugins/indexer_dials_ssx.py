@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.dials_phil import DialsParameters, hint_text, phil_paths, user_texts
+from diffuse_framework.adapters.dials_phil import (
+    DialsParameters,
+    hint_text,
+    phil_paths,
+    stills_outlier_text,
+    user_texts,
+)
 from diffuse_framework.adapters.images import DxtbxSource
 from diffuse_framework.adapters.indexing import finish
 from diffuse_framework.adapters.indexing_ssx import (
@@ -46,7 +52,7 @@ method = None
 refine_all_candidates = True
   .type = bool
   .help = "Refine every lattice that may fit before choosing one. False indexes two to three times"
-          "faster, and sometimes chooses worse."
+          "faster, but lets wrong lattices pass where spots are few: leave it to validation.*."
 integrate = True
   .type = bool
   .help = "Integrate Bragg reflections. The diffuse map needs no Bragg intensities."
@@ -139,7 +145,11 @@ class DialsSsxIndexer:
         Raises:
             ConfigError: a file that can't be read.
         """
-        own = [SSX_INDEX_DEFAULTS, f"indexing.stills.refine_all_candidates = {self.refine_all_candidates}"]
+        own = [
+            SSX_INDEX_DEFAULTS,
+            stills_outlier_text(),
+            f"indexing.stills.refine_all_candidates = {self.refine_all_candidates}",
+        ]
         if self.min_spots is not None:
             own.append(f"min_spots = {self.min_spots}")
         if self.method:

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.dials_phil import DialsParameters, hint_text, phil_paths, user_texts
+from diffuse_framework.adapters.dials_phil import (
+    DialsParameters,
+    hint_text,
+    phil_paths,
+    stills_outlier_text,
+    user_texts,
+)
 from diffuse_framework.adapters.images import DxtbxSource
 from diffuse_framework.adapters.indexing import finish
 from diffuse_framework.adapters.indexing_stills import STILLS_DEFAULTS, STILLS_FIXED, StillsWork
@@ -29,7 +35,7 @@ d_min = None
 refine_all_candidates = True
   .type = bool
   .help = "Refine every lattice that may fit before choosing one. False indexes two to three times"
-          "faster, and sometimes chooses worse."
+          "faster, but lets wrong lattices pass where spots are few: leave it to validation.*."
 integrate = True
   .type = bool
   .help = "Integrate Bragg reflections. The diffuse map needs no Bragg intensities."
@@ -91,6 +97,8 @@ class DialsStillsIndexer:
             ConfigError: a file that can't be read.
         """
         own = [
+            STILLS_DEFAULTS,
+            stills_outlier_text(),
             f"indexing.stills.refine_all_candidates = {self.refine_all_candidates}",
             f"dispatch.integrate = {self.integrate}",
         ]
@@ -102,7 +110,6 @@ class DialsStillsIndexer:
             "dials.command_line.stills_process",
             "phil_scope",
             (
-                ("our defaults", STILLS_DEFAULTS),
                 ("indexer.dials_stills", "\n".join(own)),
                 *user_texts(self.phil_files),
                 hint_text(hints),

@@ -1,4 +1,4 @@
-"""Real images for the tests that are marked real_data."""
+"""Settings for all tests, and real images for those that are marked real_data."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The first example of a test may compile numba kernels.
+settings.register_profile("diffuse", deadline=None)
+settings.load_profile("diffuse")
 
 DATA_SET = "thaumatin_grid_scan"
 

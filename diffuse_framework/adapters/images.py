@@ -69,6 +69,8 @@ class DxtbxSource:
             raise DataError(
                 f"{imageset.get_path(0)}: can't read the image; it is cut short or damaged ({_first_line(error)})"
             ) from error
+        # The image set would keep the image, and there is one image set per image.
+        imageset.clear_cache()
         return Frame(self.names[index], tuple(flumpy.to_numpy(panel) for panel in panels))
 
     def geometry(self, index: int) -> Geometry:

@@ -27,8 +27,6 @@ STILLS_DEFAULTS = """
 dispatch.refine = True
 # Made for XFELs: the default of 0.0025 refuses good synchrotron stills.
 indexing.stills.ewald_proximal_volume_max = 0.02
-# DIALS rejects outliers of stills itself; newer releases no longer say so in their defaults.
-refinement.reflections.outlier.algorithm = null
 """
 
 # Processes, files and failures are ours to handle.

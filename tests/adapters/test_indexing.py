@@ -13,7 +13,6 @@ pytest.importorskip("dials")
 
 from dials.algorithms.shoebox import MaskCode
 from dials.array_family import flex
-from dials.model.data import Shoebox
 from dxtbx import flumpy
 from dxtbx.model import Beam, Crystal, Detector, Experiment, MosaicCrystalSauter2014
 
@@ -73,10 +72,10 @@ def make_table(hkl, flag_names=("predicted",), x=10.0, identifier="a"):
 
 def add_shoeboxes(table, boxes):
     """Give each row a shoebox of (x0, x1, y0, y1) whose middle pixel and the next are foreground."""
-    shoeboxes = flex.shoebox(len(table))
+    bounds = flex.int6([(*box, 0, 1) for box in boxes])
+    shoeboxes = flex.shoebox(flex.size_t(len(table), 0), bounds, allocate=True)
     for row, (x0, x1, y0, y1) in enumerate(boxes):
-        box = Shoebox(0, (x0, x1, y0, y1, 0, 1))
-        box.allocate()
+        box = shoeboxes[row]
         mask = flumpy.to_numpy(box.mask)
         mask[:] = int(MaskCode.Valid) | int(MaskCode.Background)
         slow, fast = (y1 - y0) // 2, (x1 - x0) // 2
