@@ -5,9 +5,9 @@ The total scattering of a crystal, per unit cell, obeys
     integral of (I_coherent) dV_q = sum over atoms of integral of f0^2 dV_q,
 
 because the autocorrelation of the electron density at the origin is that of its atoms, as long as
-they do not overlap; bonded ones do, and get a term of their own (Krogh-Moe (1956), Acta Cryst. 9, 951; Norman (1957), Acta Cryst. 10, 370). The
-forward peak, F(000)^2 / V after integration, hides behind the beamstop and is subtracted. |q| is
-1/d, without 2 pi; dV_q = 4 pi q^2 dq.
+they do not overlap (Krogh-Moe (1956), Acta Cryst. 9, 951; Norman (1957), Acta Cryst. 10, 370); bonded
+atoms do overlap, and get a term of their own. The forward peak, F(000)^2 / V after integration, hides
+behind the beamstop and is subtracted. |q| is 1/d, without 2 pi; dV_q = 4 pi q^2 dq.
 """
 
 from __future__ import annotations

@@ -197,7 +197,10 @@ class Export:
 
     def _mtz(self, path: Path, hall_symbol: str, integer: bool) -> Path:
         index, divisions = self._grid.index_of(self.voxel), np.array(self._grid.divisions)
-        use = (index % divisions == 0).all(axis=1) if integer else np.ones(len(index), bool)
+        # Reflection files have no 0 0 0: its d is infinite.
+        use = (index != 0).any(axis=1)
+        if integer:
+            use &= (index % divisions == 0).all(axis=1)
         if not use.any():
             raise DataError("no voxel of the map lies on an integer hkl: its peaks were masked; write mtz instead")
         hkl = index[use] // divisions if integer else index[use]
