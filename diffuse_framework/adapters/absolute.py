@@ -52,7 +52,7 @@ class AbsoluteSettings:
     """What every absolute scaler knows of the cell.
 
     Attributes:
-        contents: of the cell.
+        contents: of the cell, None where nothing is named.
         where: place of the parameters, for messages.
         form_factors: table.
         wavelength: angstrom, None for the images'.
@@ -62,7 +62,7 @@ class AbsoluteSettings:
         span: the method's range of |q| in 1/angstrom, None for its default.
     """
 
-    contents: Contents
+    contents: Contents | None
     where: str
     form_factors: str = "wk1995"
     wavelength: float | None = None
@@ -109,9 +109,14 @@ class AbsoluteSettings:
             with_bragg: as in `algorithms.absolute.estimate`.
 
         Raises:
-            ConfigError: the wavelength is not known.
+            ConfigError: the contents or the wavelength are not known.
             DataError: impossible contents, or a map that no scale can be found from.
         """
+        if self.contents is None:
+            raise ConfigError(
+                f"{self.where}.contents: name one of model=, sequence= and formula=: electron units need to know "
+                "what the unit cell holds. The sums are kept: diffuse.merge goes on from sums.h5"
+            )
         contents = self.contents.fill(merged.grid)
         # Voxels at the limit reach a little beyond it.
         theory = scattering_of(

@@ -103,23 +103,22 @@ class Contents:
     solutes: tuple[tuple[str, float, float], ...]
 
     @classmethod
-    def from_params(cls, params: Any, where: str) -> Contents:
-        """Read what `params`, an extracted scope `contents`, names.
+    def from_params(cls, params: Any, where: str) -> Contents | None:
+        """Read what `params`, an extracted scope `contents`, names; None where it names nothing.
 
         Args:
             params: extracted.
             where: its place in the tree of parameters, for messages.
 
         Raises:
-            ConfigError: nothing, or more than one thing, is named.
+            ConfigError: more than one thing is named, or something that isn't chemistry.
             DataError: a file that can't be read.
         """
         named = {n: getattr(params, n) for n in ("model", "sequence", "formula") if getattr(params, n)}
-        if len(named) != 1:
-            raise ConfigError(
-                f"{where}: name {'only one' if named else 'one'} of model=, sequence= and formula=: electron "
-                "units need to know what the unit cell holds"
-            )
+        if not named:
+            return None
+        if len(named) > 1:
+            raise ConfigError(f"{where}: name only one of model=, sequence= and formula=")
         if "model" in named:
             molecule = read_model(Path(named["model"]), params.hydrogens)
         elif "sequence" in named:

@@ -193,9 +193,19 @@ def test_sums_alone_need_a_wavelength(images):
         assert scaler.scale(truth, None, None).scale == pytest.approx(1, rel=0.05)
 
 
-def test_contents_and_ranges_are_checked_before_any_image_is_read(images):
-    with pytest.raises(ConfigError, match="absolute_scaler.wilson.contents"):
-        make_steps(images.experiment, "absolute_scaler.plugin = wilson")
+def test_contents_are_needed(images):
+    scaler = make_steps(images.experiment, "absolute_scaler.plugin = norman").absolute_scaler
+    truth = true_map(images.crystal, images.theory, (2, 2, 2), 1.5)
+    with pytest.raises(ConfigError, match=r"absolute_scaler.norman.contents.*diffuse.merge"):
+        scaler.scale(truth, None, images.experiment)
+
+
+def test_files_and_ranges_are_checked_before_any_image_is_read(images):
+    with pytest.raises(DataError, match="nosuch.fasta"):
+        make_steps(
+            images.experiment,
+            "absolute_scaler.plugin = norman\nabsolute_scaler.norman.contents.sequence = nosuch.fasta",
+        )
     with pytest.raises(ConfigError, match="range"):
         make_steps(images.experiment, images.parameters("krogh_moe", range="0.8 0.5"))
 
