@@ -7,13 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.dials_phil import (
-    DialsParameters,
-    hint_text,
-    phil_paths,
-    stills_outlier_text,
-    user_texts,
-)
+from diffuse_framework.adapters.dials_phil import DialsParameters, hint_text, phil_paths, user_texts
 from diffuse_framework.adapters.images import DxtbxSource
 from diffuse_framework.adapters.indexing import finish
 from diffuse_framework.adapters.indexing_ssx import (
@@ -147,7 +141,6 @@ class DialsSsxIndexer:
         """
         own = [
             SSX_INDEX_DEFAULTS,
-            stills_outlier_text(),
             f"indexing.stills.refine_all_candidates = {self.refine_all_candidates}",
         ]
         if self.min_spots is not None:

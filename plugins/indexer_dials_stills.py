@@ -7,13 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.dials_phil import (
-    DialsParameters,
-    hint_text,
-    phil_paths,
-    stills_outlier_text,
-    user_texts,
-)
+from diffuse_framework.adapters.dials_phil import DialsParameters, hint_text, phil_paths, user_texts
 from diffuse_framework.adapters.images import DxtbxSource
 from diffuse_framework.adapters.indexing import finish
 from diffuse_framework.adapters.indexing_stills import STILLS_DEFAULTS, STILLS_FIXED, StillsWork
@@ -98,7 +92,6 @@ class DialsStillsIndexer:
         """
         own = [
             STILLS_DEFAULTS,
-            stills_outlier_text(),
             f"indexing.stills.refine_all_candidates = {self.refine_all_candidates}",
             f"dispatch.integrate = {self.integrate}",
         ]

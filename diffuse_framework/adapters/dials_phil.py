@@ -117,18 +117,6 @@ def phil_paths(paths: Any) -> tuple[str, ...]:
     return named
 
 
-def stills_outlier_text() -> str:
-    """Return the parameter by which DIALS rejects outliers of stills as Sauter and Poon (2010) do.
-
-    Older releases always do so while indexing, and want to hear of no other; in newer ones it
-    is a choice, and "null" would reject none.
-    """
-    from dials.algorithms.refinement.outlier_detection.outlier_base import phil_str
-
-    algorithm = "sauter_poon" if "sauter_poon" in phil_str else "null"
-    return f"refinement.reflections.outlier.algorithm = {algorithm}"
-
-
 def hint_text(hints: CrystalHints) -> tuple[str, str]:
     """Return what is known of the crystal as DIALS indexing parameters."""
     lines = []
