@@ -11,11 +11,14 @@ from __future__ import annotations
 import logging
 import sys
 
+import numpy as np
+
+from diffuse_framework.algorithms.statistics import half_maps
 from diffuse_framework.command_line.failures import report_failures
 from diffuse_framework.command_line.reduce import open_sums
 from diffuse_framework.config.selection import select
 from diffuse_framework.host.registry import Registry
-from diffuse_framework.io.outputs import read_scales, write_grid, write_map
+from diffuse_framework.io.outputs import read_scales, write_grid, write_half_maps, write_map
 from diffuse_framework.report.summary import log_map, map_statistics
 
 logger = logging.getLogger(__name__)
@@ -32,9 +35,12 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
         return
     merger = select(opened.registry, opened.params, "merger")
     absolute_scaler = select(opened.registry, opened.params, "absolute_scaler")
-    scales = read_scales(opened.scales_path, opened.sums.image_names)
+    scales = read_scales(opened.scales_path, opened.sums.image_names, opened.sums.grid)
     final = absolute_scaler.scale(merger.merge(opened.sums, scales), scales, None)
     log_map(final, map_statistics(final.merged))
     write_grid(opened.folder / "global_voxel_grid_definition.json", opened.sums.grid)
     write_map(opened.folder, final)
+    if opened.params.statistics.half_maps:
+        rng = np.random.default_rng(opened.params.statistics.seed)
+        write_half_maps(opened.folder, half_maps(opened.sums, scales, rng))
     logger.info("The map is in %s", opened.folder)
