@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from diffuse_framework.algorithms.symmetry import fold_one, voxel_operators
+from diffuse_framework.algorithms.symmetry import fold_one, q2_limits, voxel_operators
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.voxels import COLUMN_TYPES, SumsTable
 
@@ -173,7 +173,7 @@ class VoxelAdder:
                 background if has_background else _NO_BACKGROUND,
                 background_variance if has_background else _NO_BACKGROUND,
                 to_index, self._operators, self._cuts, self._laue,
-                self._metric, 1 / grid.d_max**2, 1 / grid.d_min**2,
+                self._metric, *q2_limits(grid.d_min, grid.d_max),
                 np.array(grid.index_min, np.int64), np.array(grid.dimensions, np.int64),
                 self._slot, self._keys, self._sums, n_rows,
             )  # fmt: skip

@@ -45,13 +45,46 @@ def mm_to_px(panel: Panel, mm: np.ndarray) -> np.ndarray:
     return mm / np.array(panel.pixel_size_mm)
 
 
+@njit(cache=True)
+def _pixel_positions(shape, pixel_size, origin, fast_axis, slow_axis, normal, thickness, mu, parallax, out):
+    """Fill `out` (slow, fast, 3): what `px_to_mm` does, without its large intermediate arrays."""
+    for slow in range(shape[0]):
+        for fast in range(shape[1]):
+            x = (fast + 0.5) * pixel_size[0]
+            y = (slow + 0.5) * pixel_size[1]
+            for axis in range(3):
+                out[slow, fast, axis] = origin[axis] + x * fast_axis[axis] + y * slow_axis[axis]
+            if parallax:
+                u = out[slow, fast]
+                length = np.sqrt(u[0] * u[0] + u[1] * u[1] + u[2] * u[2])
+                cosine = (u[0] * normal[0] + u[1] * normal[1] + u[2] * normal[2]) / length
+                path = thickness / cosine
+                depth = (1 / mu - (path + 1 / mu) * np.exp(-mu * path)) / length
+                x -= depth * (u[0] * fast_axis[0] + u[1] * fast_axis[1] + u[2] * fast_axis[2])
+                y -= depth * (u[0] * slow_axis[0] + u[1] * slow_axis[1] + u[2] * slow_axis[2])
+                for axis in range(3):
+                    out[slow, fast, axis] = origin[axis] + x * fast_axis[axis] + y * slow_axis[axis]
+
+
 def pixel_positions(panel: Panel) -> np.ndarray:
     """Return the laboratory positions of all pixel centres, (slow, fast, 3) in mm."""
-    mm = panel.pixel_mm
-    if mm is None:
-        slow, fast = np.mgrid[: panel.shape[0], : panel.shape[1]] + 0.5
-        mm = px_to_mm(panel, np.stack([fast, slow], -1))
-    return panel.origin_mm + mm[..., :1] * panel.fast_axis + mm[..., 1:] * panel.slow_axis
+    if panel.pixel_mm is not None:
+        mm = panel.pixel_mm
+        return panel.origin_mm + mm[..., :1] * panel.fast_axis + mm[..., 1:] * panel.slow_axis
+    positions = np.empty((*panel.shape, 3))
+    _pixel_positions(
+        panel.shape,
+        panel.pixel_size_mm,
+        panel.origin_mm,
+        panel.fast_axis,
+        panel.slow_axis,
+        panel_normal(panel),
+        panel.thickness_mm,
+        panel.mu_per_mm,
+        panel.parallax,
+        positions,
+    )
+    return positions
 
 
 def scattering_vectors(positions_mm: np.ndarray, beam: Beam) -> np.ndarray:
@@ -71,6 +104,23 @@ def q_at_px(geometry: Geometry, panel: np.ndarray, px: np.ndarray) -> np.ndarray
     return q
 
 
+def _where_on_plane(panel: Panel, s1: np.ndarray) -> np.ndarray:
+    """Return pixel coordinates (n, 2) where rays (n, 3) cross the panel's plane, NaN where they don't."""
+    axes = np.stack([panel.fast_axis, panel.slow_axis, panel.origin_mm], -1)
+    x, y, w = np.linalg.solve(axes, s1.T)
+    px = np.full((len(s1), 2), np.nan)
+    ahead = w > 1e-9
+    px[ahead] = mm_to_px(panel, np.stack([x[ahead] / w[ahead], y[ahead] / w[ahead]], -1))
+    return px
+
+
+def _is_on(panel: Panel, px: np.ndarray, margin_px: float = 0.0) -> np.ndarray:
+    """Return True (n,) for pixel coordinates (n, 2) on the panel, or no further than a margin from it."""
+    slow, fast = panel.shape
+    with np.errstate(invalid="ignore"):
+        return ((px >= -margin_px) & (px < np.array([fast, slow]) + margin_px)).all(axis=-1)
+
+
 def project(geometry: Geometry, s1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return where rays hit the detector.
 
@@ -84,18 +134,32 @@ def project(geometry: Geometry, s1: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     panel = np.full(len(s1), -1, np.int32)
     px = np.full((len(s1), 2), np.nan)
     for number, model in enumerate(geometry.panels):
-        axes = np.stack([model.fast_axis, model.slow_axis, model.origin_mm], -1)
-        x, y, w = np.linalg.solve(axes, s1.T)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mm = np.stack([x / w, y / w], -1)
-        ahead = (w > 0) & np.isfinite(mm).all(-1)
-        here = np.full((len(s1), 2), np.nan)
-        here[ahead] = mm_to_px(model, mm[ahead])
-        slow, fast = model.shape
-        with np.errstate(invalid="ignore"):
-            inside = (here >= 0).all(-1) & (here[:, 0] < fast) & (here[:, 1] < slow) & (panel < 0)
-        panel[inside], px[inside] = number, here[inside]
+        here = _where_on_plane(model, s1)
+        hit = _is_on(model, here) & (panel < 0)
+        panel[hit], px[hit] = number, here[hit]
     return panel, px
+
+
+def project_near(geometry: Geometry, s1: np.ndarray, margin_px: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return where rays hit each panel or pass it by no more than a margin.
+
+    A peak in the gap between panels reaches into both, and into a panel's edge from outside.
+
+    Args:
+        geometry: beam and panels.
+        s1: (n, 3) directions of scattering, any length.
+        margin_px: in pixels.
+
+    Returns:
+        Panel numbers (m,) and pixel coordinates (m, 2); a ray has a row for every panel it is near.
+    """
+    panels, positions = [np.zeros(0, np.int32)], [np.zeros((0, 2))]
+    for number, model in enumerate(geometry.panels):
+        px = _where_on_plane(model, s1)
+        px = px[_is_on(model, px, margin_px)]
+        panels.append(np.full(len(px), number, np.int32))
+        positions.append(px)
+    return np.concatenate(panels), np.concatenate(positions)
 
 
 def highest_resolution(geometry: Geometry) -> float:

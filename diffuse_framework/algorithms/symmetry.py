@@ -145,6 +145,11 @@ def _box(limits, metric, q2_min, q2_max, cut, laue):
     return count, low, high
 
 
+def q2_limits(d_min: float, d_max: float) -> tuple[float, float]:
+    """Return the limits of |q|^2 in 1/angstrom^2, wide enough for voxels that lie right on them."""
+    return (1 - 1e-9) / d_max**2, (1 + 1e-9) / d_min**2
+
+
 def asymmetric_box(
     symmetry: Symmetry,
     divisions: tuple[int, int, int],
@@ -164,7 +169,7 @@ def asymmetric_box(
     basis = reciprocal_basis / np.array(divisions, float)
     cell_lengths = np.linalg.norm(np.linalg.inv(basis), axis=1)
     limits = np.floor(cell_lengths / d_min + 1e-9).astype(np.int64)
-    count, low, high = _box(limits, basis.T @ basis, 1 / d_max**2, 1 / d_min**2, cuts[0], laue)
+    count, low, high = _box(limits, basis.T @ basis, *q2_limits(d_min, d_max), cuts[0], laue)
     if count == 0:
         raise GeometryError(f"no voxel lies between d_min={d_min:g} and d_max={d_max:g} angstrom")
     return count, low, high

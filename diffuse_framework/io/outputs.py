@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,22 @@ def write_map_npz(path: Path, merged: MergedMap) -> None:
     """Write ``voxel_data_relative.npz``."""
     with writing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **map_arrays(merged))
+
+
+def read_map_npz(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of ``voxel_data_relative.npz``.
+
+    Raises:
+        DataError: it can't be read, or is something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise DataError(f"can't read {path}: {error}") from error
+    if "voxel_indices" not in arrays:
+        raise DataError(f"{path} is not a map: it has no voxel_indices")
+    return arrays
 
 
 def write_map_nexus(path: Path, final: AbsoluteMap) -> None:

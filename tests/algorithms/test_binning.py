@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from diffuse_framework.adapters.symmetry import symmetry_of
+from diffuse_framework.algorithms.binning import VoxelAdder, shell_numbers
+from diffuse_framework.algorithms.symmetry import asymmetric_box, fold
+from diffuse_framework.model.conventions import BRAGG, DIFFUSE
+from diffuse_framework.model.grid import VoxelGrid
+from diffuse_framework.model.lattice import reciprocal_basis
+from diffuse_framework.model.voxels import COLUMNS
+
+
+def grid_of(symbol: str, cell: tuple, divisions: tuple = (2, 2, 2), d_min: float = 3.0) -> VoxelGrid:
+    symmetry = symmetry_of(symbol)
+    count, low, high = asymmetric_box(symmetry, divisions, reciprocal_basis(cell), d_min)
+    return VoxelGrid(cell, symmetry, divisions, tuple(low), tuple(high - low + 1), d_min, np.inf, count)
+
+
+def random_panel(rng: np.random.Generator, shape: tuple[int, int]) -> dict:
+    """Pixels scattered over reciprocal space, with masks, counts and responses."""
+    return {
+        "values": rng.poisson(3.0, shape).astype(np.int32),
+        "mask": rng.integers(0, 3, shape).astype(np.uint8),
+        "q": rng.uniform(-0.3, 0.3, (*shape, 3)).astype(np.float32),
+        "response": rng.uniform(0.5, 1.5, shape).astype(np.float32),
+    }
+
+
+CELLS = {
+    "P212121": (20.0, 25.0, 30.0, 90.0, 90.0, 90.0),
+    "P41212": (20.0, 20.0, 30.0, 90.0, 90.0, 90.0),
+    "P3121": (20.0, 20.0, 30.0, 90.0, 90.0, 120.0),
+    "P21": (20.0, 25.0, 30.0, 90.0, 100.0, 90.0),
+}
+
+
+@settings(deadline=None, max_examples=20)
+@given(symbol=st.sampled_from(sorted(CELLS)), seed=st.integers(0, 10**6), with_background=st.booleans())
+def test_sums_are_those_of_plain_numpy(symbol, seed, with_background):
+    rng = np.random.default_rng(seed)
+    grid = grid_of(symbol, CELLS[symbol])
+    panel = random_panel(rng, (37, 29))
+    background = rng.uniform(0, 1, (37, 29)).astype(np.float32) if with_background else None
+    matrix = Rotation.random(random_state=seed).as_matrix() @ grid.reciprocal_basis
+    table = VoxelAdder(grid).add(
+        4, 2, **panel, setting_matrix=matrix, seconds=0.5, gain=2.0, pedestal=1.0,
+        background=background, background_variance=background,
+    )  # fmt: skip
+
+    q = panel["q"].reshape(-1, 3).astype(float)
+    hkl = q @ np.linalg.inv(matrix).T
+    index = np.floor(hkl * grid.divisions + 0.5).astype(int)
+    centre = np.linalg.norm(index / np.array(grid.divisions) @ grid.reciprocal_basis.T, axis=1)
+    folded, operator = fold(index, grid.symmetry, grid.divisions)
+    inside = centre <= (1 + 1e-10) / grid.d_min
+    photons = (panel["values"].ravel() - 1.0) / 2.0
+    weight = panel["response"].ravel() * 0.5
+    mask = panel["mask"].ravel()
+    expected: dict[tuple, np.ndarray] = {}
+    for n in np.flatnonzero(inside & (mask > 0)):
+        i, j, k = folded[n] - grid.index_min
+        voxel = (i * grid.dimensions[1] + j) * grid.dimensions[2] + k
+        row = expected.setdefault((voxel, operator[n]), np.zeros(7))
+        column = 0 if mask[n] == DIFFUSE else 4
+        row[column : column + 3] += photons[n], weight[n], 1
+        if with_background and mask[n] == DIFFUSE:
+            row[3] += background.ravel()[n]
+
+    assert (table.image == 4).all() and (table.panel == 2).all()
+    keys = list(zip(table.voxel.tolist(), table.operator.tolist(), strict=True))
+    assert keys == sorted(expected)
+    found = np.stack(
+        [
+            table.counts, table.exposure, table.pixels, table.background,
+            table.bragg_counts, table.bragg_exposure, table.bragg_pixels,
+        ],
+        axis=1,
+    )  # fmt: skip
+    assert np.allclose(found, [expected[key] for key in keys], rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 10**6))
+def test_bragg_pixels_only_change_channels(seed):
+    rng = np.random.default_rng(seed)
+    grid = grid_of("P212121", CELLS["P212121"])
+    panel = random_panel(rng, (31, 17))
+    adder = VoxelAdder(grid)
+    some = adder.add(0, 0, **panel, setting_matrix=grid.reciprocal_basis, seconds=1.0)
+    panel["mask"] = np.where(panel["mask"] == BRAGG, DIFFUSE, panel["mask"])
+    none = adder.add(0, 0, **panel, setting_matrix=grid.reciprocal_basis, seconds=1.0)
+    assert np.isclose(some.counts.sum() + some.bragg_counts.sum(), none.counts.sum())
+    assert np.isclose(some.exposure.sum() + some.bragg_exposure.sum(), none.exposure.sum())
+    assert none.bragg_counts.sum() == 0
+
+
+def test_many_rows_and_a_second_image_reuse_the_scratch_memory():
+    rng = np.random.default_rng(3)
+    # So many voxels that nearly every pixel has its own, more than the first allocation holds.
+    grid = grid_of("P1", (60.0, 70.0, 80.0, 90.0, 95.0, 100.0), (3, 3, 3), d_min=2.0)
+    panel = random_panel(rng, (500, 400))
+    adder = VoxelAdder(grid)
+    first = adder.add(0, 0, **panel, setting_matrix=grid.reciprocal_basis, seconds=1.0)
+    again = adder.add(0, 0, **panel, setting_matrix=grid.reciprocal_basis, seconds=1.0)
+    assert len(first) > 1 << 16
+    for name in COLUMNS:
+        assert (getattr(first, name) == getattr(again, name)).all()
+
+
+@given(
+    q=st.lists(st.floats(0.0, 2.0), min_size=1, max_size=50),
+    n_shells=st.integers(1, 20),
+)
+def test_every_q_falls_into_its_shell(q, n_shells):
+    q = np.array(q)
+    shells, edges = shell_numbers(q, n_shells)
+    assert (shells >= 0).all() and (shells < n_shells).all()
+    assert (q >= edges[shells] - 1e-12).all() and (q <= edges[shells + 1] + 1e-12).all()
