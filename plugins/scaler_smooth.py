@@ -163,7 +163,9 @@ class SmoothScaler:
                 "scaler.smooth.order=angle needs the crystal's orientations, which the sums do not hold; use "
                 "order=image, with spacings in images"
             )
-        return data_set, order_by_angle(data_set, np.array([image.setting_matrix for image in experiment.images]))
+        return data_set, order_by_angle(
+            data_set, np.array([image.setting_matrix for image in experiment.images])
+        )
 
 
 def recipe_of(params: Any) -> Recipe:

@@ -5,7 +5,7 @@ All stream over the sums; memory goes with the number of voxels, not of observat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,12 +63,24 @@ class Observed:
     background: np.ndarray
     background_variance: np.ndarray
 
+    def select(self, which: np.ndarray) -> Observed:
+        """Return a boolean selection."""
+        return Observed(
+            self.table.select(which),
+            self.rows[which],
+            self.exposure[which],
+            self.background[which],
+            self.background_variance[which],
+        )
+
 
 Rejected = dict[int, np.ndarray]
 """For each table of the sums, by number, the numbers of its outlying rows."""
 
 
-def observed(sums: VoxelSums, scales: Scales, rejected: Rejected | None = None) -> Iterator[tuple[int, Observed]]:
+def observed(
+    sums: VoxelSums, scales: Scales, rejected: Rejected | None = None
+) -> Iterator[tuple[int, Observed]]:
     """Yield the number of each table and its rows that have exposure and are no outliers."""
     nothing = np.zeros(0, np.int64)
     for number, table in enumerate(sums.tables()):
@@ -213,9 +225,7 @@ def find_outliers(
             columns = (gone.image, gone.voxel, gone.operator, gone.panel)
             keys.append(np.stack([column.astype(np.int64) for column in columns], axis=1))
             values.append(z[out])
-            rejected_now.append(
-                (number, Observed(gone, seen.rows[out], seen.exposure[out], seen.background[out], seen.background_variance[out]))
-            )  # fmt: skip
+            rejected_now.append((number, seen.select(out)))
         for number, gone_rows in rejected_now:
             _add(totals, gone_rows, -1.0)
             found[number] = np.union1d(found.get(number, np.zeros(0, np.int64)), gone_rows.rows)
@@ -226,7 +236,9 @@ def find_outliers(
     return Outliers(found, np.concatenate(keys), np.concatenate(values), disputed)
 
 
-def outlier_report(outliers: Outliers, image_names: tuple[str, ...], n_observations: int, most: int = 20) -> dict:
+def outlier_report(
+    outliers: Outliers, image_names: tuple[str, ...], n_observations: int, most: int = 20
+) -> dict:
     """Return how many observations were rejected, by image, panel and voxel, most first."""
 
     def by(column: int) -> list[tuple[int, int]]:
@@ -352,7 +364,9 @@ class Agreement:
         else:
             values = self.totals.multiplicity if by == "multiplicity" else self.totals.intensity
             edges = np.unique(np.quantile(values[seen], np.linspace(0, 1, N_BINS + 1)))
-            bins[seen] = np.clip(np.searchsorted(edges, values[seen], side="right") - 1, 0, max(len(edges) - 2, 0))
+            bins[seen] = np.clip(
+                np.searchsorted(edges, values[seen], side="right") - 1, 0, max(len(edges) - 2, 0)
+            )
         scatter = self._collect(lambda rows: bins[rows.table.voxel], N_BINS, np.inf)
         wanted = model.inflation * (scatter.expected + model.fraction**2 * scatter.signal)
         return [
@@ -367,7 +381,7 @@ class Agreement:
             if scatter.n[k] and wanted[k] > 0
         ]
 
-    def _collect(self, bins_of, n_bins: int, limit: float) -> Scatter:
+    def _collect(self, bins_of: Callable[[Observed], np.ndarray], n_bins: int, limit: float) -> Scatter:
         out = np.zeros((n_bins, 5))
         totals = self.totals
         for _, seen in observed(self._sums, self._scales, self._rejected):

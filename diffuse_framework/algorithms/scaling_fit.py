@@ -1,15 +1,15 @@
 """Gauss-Newton fit of the scaling model, streaming over the sums; intensities are eliminated.
 
-Each cycle sets the weights from the model so far, then solves for a step by conjugate gradients. The
-matrix of the reduced problem (Golub & Pereyra 2003, Inverse Problems 19, R1: separable least squares)
-is never formed: a product with it takes two passes over the rows. Some whole voxels, few enough for a
-dense matrix, precondition the solution and give the parameters' uncertainties.
+Each cycle sets the weights from the model so far, then takes a step. The matrix of the reduced problem
+(Golub & Pereyra 2003, Inverse Problems 19, R1: separable least squares) is formed from some whole
+voxels only, few enough for it to be cheap; the gradient comes from all rows. Where that is not enough,
+conjugate gradients solve with products of the whole matrix, of two passes over the rows each.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import sparse
@@ -22,6 +22,7 @@ from diffuse_framework.algorithms.scaling_rows import (
     Rows,
     RowSource,
     Sweeps,
+    VoxelEstimates,
     concatenate_rows,
     shrunk_intensities,
 )
@@ -90,7 +91,9 @@ def restraint_matrix(layout: Layout, restraints: Restraints, level: np.ndarray) 
         unit = np.ones(part.size)
         if name == "offset":
             unit = np.tile(1 / level, part.n_nodes)
-        rows = [sparse.identity(part.size) / (restraints.spread if name != "offset" else restraints.offset_spread)]
+        rows = [
+            sparse.identity(part.size) / (restraints.spread if name != "offset" else restraints.offset_spread)
+        ]
         strength = getattr(restraints, name, None)
         for differences in _differences(layout, name) if strength else ():
             rows.append(differences / strength)
@@ -114,10 +117,13 @@ def _differences(layout: Layout, name: str) -> list[sparse.csr_matrix]:
             result.append(sparse.kron(along, sparse.identity(part.width)))
     across = [second_differences(part.q.n_values)] if not part.panels else []
     if part.panels:
-        across = [
-            sparse.block_diag([sparse.kron(sparse.identity(y.n_values), second_differences(x.n_values)) for x, y in part.panels]),
-            sparse.block_diag([sparse.kron(second_differences(y.n_values), sparse.identity(x.n_values)) for x, y in part.panels]),
-        ]  # fmt: skip
+        along_fast = [
+            sparse.kron(sparse.identity(y.n_values), second_differences(x.n_values)) for x, y in part.panels
+        ]
+        along_slow = [
+            sparse.kron(second_differences(y.n_values), sparse.identity(x.n_values)) for x, y in part.panels
+        ]
+        across = [sparse.block_diag(along_fast), sparse.block_diag(along_slow)]
     for matrix in across:
         if matrix.shape[0]:
             result.append(sparse.kron(sparse.identity(part.n_nodes), matrix))
@@ -169,79 +175,136 @@ def fit_model(
     Raises:
         DataError: no voxel is seen twice, or the model is singular from the start.
     """
-    parameters = layout.null() if start is None else start.copy()
-    photons, background, n_rows, sample = _first_pass(source, len(q))
-    if not n_rows:
+    photons, background, sample, n_rows = _first_pass(source, len(q))
+    if sample is None:
         raise DataError(
-            "no voxel is seen twice, so nothing can be scaled; use coarser voxels (grid.hkl.divisions) or more images"
+            "no voxel is seen twice, so nothing can be scaled; use coarser voxels (grid.hkl.divisions) or more "
+            "images"
         )
-    share = len(sample) / n_rows
-    damping, change, cycle, n_products = 0.0, np.inf, 0, 0
-    reason, quality = "reached the largest number of cycles", np.inf
-    sigma = np.full(layout.size, np.inf)
-    level, restraint, preconditioner, products = np.ones(1), None, None, 0
-    for cycle in range(1, max_cycles + 1):
-        sweeps = Sweeps(source, layout, q, np.ones(len(q)), parameters)
-        exposure, offset = sweeps.totals(parameters)
-        prior = shrunk_intensities(q, photons - background - offset, exposure, background + offset)
-        _reflections_prior(source, sweeps, prior, parameters)
-        sweeps.prior = prior
-        if restraint is None:
-            # Set once: where it followed the fit, it would pull along directions that data don't see.
-            level = _level_at_q(layout, q, exposure, prior)
-            restraint = restraint_matrix(layout, restraints, level)
-        intensity, information = sweeps.intensities(parameters)
-        deviation = parameters - layout.null()
-        quality, gradient = sweeps.residuals(parameters, intensity)
-        objective = quality + deviation @ (restraint @ deviation)
-        gradient = gradient - restraint @ deviation
-        if preconditioner is None or change > 1 or products > 4:
-            preconditioner = Preconditioner(
-                sweeps, sample, share, parameters, intensity, information, restraint
-            )
-        sigma = preconditioner.sigma
-        accepted = False
-        while not accepted and damping < 1e6:
-            step, products = _solve(sweeps, parameters, intensity, information, restraint, preconditioner, gradient, damping)
-            n_products += products
-            trial = parameters + _shortened(layout, parameters, step) * step
-            # The last steps gain less than rounding takes: nothing is left to decide.
-            if float(np.max(np.abs(step) / sigma)) < tolerance:
-                accepted = True
-                break
-            trial_intensity, _ = sweeps.intensities(trial)
-            trial_quality, _ = sweeps.residuals(trial, trial_intensity)
-            trial_deviation = trial - layout.null()
-            accepted = trial_quality + trial_deviation @ (restraint @ trial_deviation) < objective
-            damping = damping / 10 if accepted else max(10 * damping, 1e-3)
-            damping = 0.0 if damping < 1e-4 else damping
-        if not accepted:
-            reason = "no step makes it better"
-            break
-        change = float(np.max(np.abs(trial - parameters) / sigma))
-        parameters = trial
-        logger.debug("Cycle %d: %.8g, largest change %.3g sigma, %d products", cycle, objective, change, n_products)
-        if change < tolerance:
-            reason = "converged"
-            break
-    undetermined = _undetermined(layout, sigma, restraints, level)
-    parameters, common = pin(layout, parameters)
+    problem = _Problem(layout, q, photons, background, restraints, sample, len(sample) / n_rows)
+    parameters = layout.null() if start is None else start.copy()
+    if problem.share < 0.5 and start is None:
+        # All large steps are taken on the sample, where they cost next to nothing.
+        only_sample = replace(source, extra=None, _kept=[sample])
+        parameters = _minimise(replace(problem, share=1.0), only_sample, parameters, tolerance, max_cycles).parameters
+    end = _minimise(problem, source, parameters, tolerance, max_cycles)
+    parameters, common = pin(layout, end.parameters)
     statistics = {
-        "cycles": cycle,
-        "converged": reason == "converged",
-        "reason": reason,
-        "largest_change": change,
+        "cycles": end.cycles,
+        "converged": end.reason == "converged",
+        "reason": end.reason,
+        "largest_change": end.change,
         "observations": n_rows,
-        "shared_voxels": int(np.count_nonzero(information)),
+        "shared_voxels": end.n_voxels,
         "parameters": layout.size,
-        "chi_squared_per_observation": quality / max(n_rows - int(np.count_nonzero(information)) - layout.size, 1),
-        "undetermined": undetermined,
+        "undetermined": _undetermined(layout, end.sigma, restraints, end.level),
     }
-    return Fit(layout, parameters, sigma, common, statistics)
+    return Fit(layout, parameters, end.sigma, common, statistics)
 
 
-def _first_pass(source: RowSource, n_voxels: int) -> tuple[np.ndarray, np.ndarray, int, Rows | None]:
-    """Photons and background per voxel, number of rows, and the rows of a sample of whole voxels."""
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """What stays the same while a model is fitted; photons and background by voxel."""
+
+    layout: Layout
+    q: np.ndarray
+    photons: np.ndarray
+    background: np.ndarray
+    restraints: Restraints
+    sample: Rows
+    share: float
+
+
+@dataclass(frozen=True, eq=False)
+class _End:
+    """Where the minimisation got."""
+
+    parameters: np.ndarray
+    sigma: np.ndarray
+    level: np.ndarray
+    cycles: int
+    reason: str
+    change: float
+    n_voxels: int
+
+
+def _minimise(
+    problem: _Problem, source: RowSource, parameters: np.ndarray, tolerance: float, max_cycles: int
+) -> _End:
+    """Take steps until none is larger than `tolerance`; each cycle has weights of its own.
+
+    With a dense preconditioner a step costs two passes over the rows: its matrix, from a sample of
+    voxels, is close enough. Where steps shrink too slowly, conjugate gradients take over.
+    """
+    layout, q = problem.layout, problem.q
+    null = layout.null()
+    seen = Sweeps(source, layout, q, np.ones(len(q)), parameters).intensities(parameters)
+    prior = _prior(problem, source, seen)
+    level = _level_at_q(layout, q, seen.exposure, prior)
+    # Set once: where it followed the fit, it would pull along directions that data don't see.
+    restraint = restraint_matrix(layout, problem.restraints, level)
+    preconditioner: Preconditioner | None = None
+    damping, change, objective = 0.0, np.inf, np.inf
+    before, step = parameters, np.zeros(layout.size)
+    exact = False
+    for cycle in range(1, max_cycles + 1):
+        sweeps = Sweeps(source, layout, q, prior, parameters)
+        seen = sweeps.intensities(parameters)
+        quality, gradient = sweeps.residuals(parameters, seen)
+        deviation = parameters - null
+        worse = quality + float(deviation @ (restraint @ deviation)) > 1.05 * objective
+        if worse and damping < 1e6:
+            # Weights change from cycle to cycle, so that only a clear increase means a bad step.
+            damping, step = max(10 * damping, 1e-2), 0.1 * step
+            parameters = before + step
+            continue
+        if worse:
+            return _end(before, preconditioner, level, cycle, "no step makes it better", change, seen)
+        objective = quality + float(deviation @ (restraint @ deviation))
+        damping = damping / 10 if damping > 1e-3 else 0.0
+        if preconditioner is None or change > 1:
+            preconditioner = Preconditioner(sweeps, problem.sample, problem.share, parameters, seen, restraint)
+        step, products = _solve(
+            sweeps, parameters, seen, restraint, preconditioner, gradient - restraint @ deviation, damping, exact
+        )
+        step = _shortened(layout, parameters, step) * step
+        last, change = change, float(np.max(np.abs(step) / preconditioner.sigma))
+        exact = exact or not preconditioner.dense or (cycle > 3 and change > 0.5 * last)
+        before, parameters = parameters, parameters + step
+        if change > 1:
+            # Later on it stays: a change of weights would look like a change of the fit.
+            prior = _prior(problem, source, seen)
+        logger.debug("Cycle %d: %.8g, change %.3g sigma, %d products", cycle, objective, change, products)
+        if change < tolerance:
+            return _end(parameters, preconditioner, level, cycle, "converged", change, seen)
+    reason = "reached the largest number of cycles"
+    return _end(parameters, preconditioner, level, max_cycles, reason, change, seen)
+
+
+def _end(
+    parameters: np.ndarray,
+    preconditioner: Preconditioner | None,
+    level: np.ndarray,
+    cycles: int,
+    reason: str,
+    change: float,
+    seen: VoxelEstimates,
+) -> _End:
+    sigma = np.full(len(parameters), np.inf) if preconditioner is None else preconditioner.sigma
+    return _End(parameters, sigma, level, cycles, reason, change, int(np.count_nonzero(seen.information)))
+
+
+def _prior(problem: _Problem, source: RowSource, seen: VoxelEstimates) -> np.ndarray:
+    """Intensities from which weights follow; any for reflections, whose variances are known."""
+    behind = problem.background + seen.offset
+    prior = shrunk_intensities(problem.q, problem.photons - behind, seen.exposure, behind)
+    if source.n_extra:
+        prior[-source.n_extra :] = 1.0
+    return prior
+
+
+def _first_pass(source: RowSource, n_voxels: int) -> tuple[np.ndarray, np.ndarray, Rows | None, int]:
+    """Photons and background per voxel, the rows of a sample of whole voxels, and the number of all."""
     photons, background = np.zeros(n_voxels), np.zeros(n_voxels)
     n_rows = 0
     for rows in source.pieces():
@@ -253,15 +316,11 @@ def _first_pass(source: RowSource, n_voxels: int) -> tuple[np.ndarray, np.ndarra
     sample = []
     for rows in source.pieces():
         # A multiplicative hash: neighbouring voxels must not be drawn together.
-        drawn = (rows.voxel.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(33)) % np.uint64(one_in) == 0
+        drawn = (rows.voxel.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(33)) % np.uint64(
+            one_in
+        ) == 0
         sample.append(rows.select(drawn))
-    return photons, background, n_rows, concatenate_rows(sample) if sample else None
-
-
-def _reflections_prior(source: RowSource, sweeps: Sweeps, prior: np.ndarray, parameters: np.ndarray) -> None:
-    """Give reflections any intensity above 0: their weights do not depend on it."""
-    if source.n_extra:
-        prior[-source.n_extra :] = 1.0
+    return photons, background, concatenate_rows(sample) if n_rows else None, n_rows
 
 
 def _level_at_q(layout: Layout, q: np.ndarray, exposure: np.ndarray, prior: np.ndarray) -> np.ndarray:
@@ -273,7 +332,10 @@ def _level_at_q(layout: Layout, q: np.ndarray, exposure: np.ndarray, prior: np.n
     weight = sum_by(nearest, exposure, axis.n_values)
     overall = float(exposure @ prior / exposure.sum())
     mean = np.divide(
-        sum_by(nearest, exposure * prior, axis.n_values), weight, out=np.full(axis.n_values, overall), where=weight > 0
+        sum_by(nearest, exposure * prior, axis.n_values),
+        weight,
+        out=np.full(axis.n_values, overall),
+        where=weight > 0,
     )
     return np.maximum(mean, 1e-3 * overall)
 
@@ -282,6 +344,7 @@ class Preconditioner:
     """An approximate inverse of the Gauss-Newton matrix, from a sample of whole voxels.
 
     Attributes:
+        dense: whether intensities are eliminated from it too.
         sigma: (n,) standard uncertainties that it implies.
     """
 
@@ -291,27 +354,28 @@ class Preconditioner:
         sample: Rows,
         share: float,
         parameters: np.ndarray,
-        intensity: np.ndarray,
-        information: np.ndarray,
+        seen: VoxelEstimates,
         restraint: sparse.csr_matrix,
     ) -> None:
-        self._dense = sweeps.layout.size <= DENSE_PARAMETERS
-        if self._dense:
-            curvature, excess = sweeps.sample_matrices(sample, parameters, intensity, information)
+        self.dense = sweeps.layout.size <= DENSE_PARAMETERS
+        if self.dense:
+            curvature, excess = sweeps.sample_matrices(sample, parameters, seen)
             self._matrix = curvature / share + restraint.toarray()
             self._positive(excess / share)
             inverse = cho_solve(self._factor, np.identity(len(self._matrix)))
             # The variance of the gradient is that of Gauss-Newton: curvature and the noise in I.
-            self.sigma = np.sqrt(np.diag(inverse) + np.einsum("ij,jk,ki->i", inverse, excess / share, inverse))
+            self.sigma = np.sqrt(
+                np.diag(inverse) + np.einsum("ij,jk,ki->i", inverse, excess / share, inverse)
+            )
             return
         # Too many parameters for a dense matrix: intensities are not eliminated here, only from sigma.
-        jacobian, _, weight, signal = sweeps.derivatives(sample, parameters, intensity)
+        jacobian, _, weight, signal = sweeps.derivatives(sample, parameters, seen.intensity)
         matrix = (jacobian.T @ sparse.diags(weight) @ jacobian) / share
         voxels, local = np.unique(sample.voxel, return_inverse=True)
         rows = np.arange(len(sample))
         gather = sparse.csr_matrix((weight * signal, (local.ravel(), rows)), (len(voxels), len(sample)))
         projected = gather @ jacobian
-        scaled = projected.multiply(1 / np.sqrt(np.maximum(information[voxels], 1e-300))[:, None]).tocsr()
+        scaled = projected.multiply(1 / np.sqrt(np.maximum(seen.information[voxels], 1e-300))[:, None]).tocsr()
         eliminated = np.asarray(scaled.multiply(scaled).sum(axis=0)).ravel() / share
         left = np.maximum(matrix.diagonal() - eliminated, 0.0) + restraint.diagonal()
         self.sigma = 1 / np.sqrt(left)
@@ -335,7 +399,7 @@ class Preconditioner:
 
     def _factored(self, damping: float):
         diagonal = self._matrix.diagonal()
-        if self._dense:
+        if self.dense:
             return cho_factor(self._matrix + np.diag((damping + 1e-12) * diagonal))
         return splu((self._matrix + sparse.diags((damping + 1e-12) * diagonal)).tocsc())
 
@@ -347,30 +411,32 @@ class Preconditioner:
     def damped(self, damping: float):
         """Return a function that applies the inverse with the diagonal raised by `damping` of itself."""
         factor = self._factor if damping == 0 else self._factored(damping)
-        return (lambda v: cho_solve(factor, v)) if self._dense else factor.solve
+        return (lambda v: cho_solve(factor, v)) if self.dense else factor.solve
 
 
 def _solve(
     sweeps: Sweeps,
     parameters: np.ndarray,
-    intensity: np.ndarray,
-    information: np.ndarray,
+    seen: VoxelEstimates,
     restraint: sparse.csr_matrix,
     preconditioner: Preconditioner,
     gradient: np.ndarray,
     damping: float,
-    accuracy: float = 1e-3,
+    exact: bool,
+    accuracy: float = 0.03,
     max_products: int = 60,
 ) -> tuple[np.ndarray, int]:
-    """Return the step and the products it took: preconditioned conjugate gradients."""
+    """Return the step and the products it took: preconditioned conjugate gradients, none unless `exact`."""
     inverse = preconditioner.damped(damping)
+    if not exact:
+        return inverse(gradient), 0
     diagonal = damping * preconditioner.diagonal
     step, residual = np.zeros_like(gradient), gradient.copy()
     direction = z = inverse(residual)
     rho = rho_start = float(residual @ z)
     products = 0
     while products < max_products and rho > accuracy**2 * rho_start:
-        product = sweeps.curvature(parameters, intensity, information, direction)
+        product = sweeps.curvature(parameters, seen, direction)
         product = product + restraint @ direction + diagonal * direction
         products += 1
         along = float(direction @ product)
@@ -392,7 +458,9 @@ def _shortened(layout: Layout, parameters: np.ndarray, step: np.ndarray) -> floa
     return min(1.0, 0.67 / steepest) if steepest > 0 else 1.0
 
 
-def _undetermined(layout: Layout, sigma: np.ndarray, restraints: Restraints, level: np.ndarray) -> dict[str, int]:
+def _undetermined(
+    layout: Layout, sigma: np.ndarray, restraints: Restraints, level: np.ndarray
+) -> dict[str, int]:
     """How many parameters of each part are known from their restraints only."""
     result = {}
     for name, where in layout.slices.items():

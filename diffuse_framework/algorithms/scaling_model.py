@@ -199,7 +199,8 @@ class Layout:
     def at_images(self, name: str, parameters: np.ndarray) -> np.ndarray:
         """Return the control points of one part as they are at every image, (n_images, width)."""
         part = self.parts[name]
-        return (part.order_weights @ parameters[self.slices[name]].reshape(part.n_nodes, part.width))[part.state]
+        at_nodes = parameters[self.slices[name]].reshape(part.n_nodes, part.width)
+        return (part.order_weights @ at_nodes)[part.state]
 
 
 def make_layout(options: ScalingOptions, extent: Extent) -> Layout:
@@ -221,7 +222,10 @@ def make_layout(options: ScalingOptions, extent: Extent) -> Layout:
         parts["panel"] = _shared("panel", extent, tuple((CONSTANT, CONSTANT) for _ in extent.panels))
     if options.absorption:
         panels = tuple(
-            (axis_over(box[0], box[1], options.absorption_px), axis_over(box[2], box[3], options.absorption_px))
+            (
+                axis_over(box[0], box[1], options.absorption_px),
+                axis_over(box[2], box[3], options.absorption_px),
+            )
             for box in extent.panels
         )
         if options.absorption_order is None:
@@ -311,35 +315,30 @@ def smooth_part(
     return Part(name, axes, q, panels, weights, state.ravel())
 
 
-@njit(cache=True, inline="always")
-def q_value(q, first, axis, n_values, states, weights):
-    """Return a smoother's value at |q| and its first control point; fills `weights` (3,)."""
-    k = weights_at(q, axis[0], axis[1], n_values, weights)
-    value = 0.0
-    for m in range(3):
-        if weights[m] > 0:
-            value += weights[m] * states[first + k + m]
-    return value, k
+@njit(cache=True)
+def line_value(states, first, w0, w1, w2):
+    """Return the weighted mean of three control points."""
+    return w0 * states[first] + w1 * states[first + 1] + w2 * states[first + 2]
 
 
-@njit(cache=True, inline="always")
-def panel_value(fast, slow, first, axes, nodes, states, w_fast, w_slow):
-    """Return the absorption factor at a place on a panel and the corner of its control points."""
-    i = weights_at(fast, axes[0], axes[1], nodes[1], w_fast)
-    j = weights_at(slow, axes[2], axes[3], nodes[2], w_slow)
-    corner = first + nodes[0] + j * nodes[1] + i
-    value = 0.0
-    for n in range(3):
-        if w_slow[n] > 0:
-            for m in range(3):
-                if w_fast[m] > 0:
-                    value += w_slow[n] * w_fast[m] * states[corner + n * nodes[1] + m]
-    return value, corner
+@njit(cache=True)
+def patch_value(states, corner, stride, x0, x1, x2, y0, y1, y2):
+    """Return the weighted mean of three by three control points."""
+    return (
+        y0 * line_value(states, corner, x0, x1, x2)
+        + y1 * line_value(states, corner + stride, x0, x1, x2)
+        + y2 * line_value(states, corner + 2 * stride, x0, x1, x2)
+    )
+
+
+def padded(states: np.ndarray, tables: StateTables) -> np.ndarray:
+    """Return states followed by zeros, so that three by three may be read where there are fewer."""
+    return np.concatenate([states, np.zeros(3 + 3 * int(tables.panel_nodes[:, 1].max()))])
 
 
 @njit(cache=True)
 def _rows(image, panel, fast, slow, q, states, tables, factor, offset):
-    w_q, w_fast, w_slow = np.empty(3), np.empty(3), np.empty(3)
+    q_axes, q_values, nodes, axes = tables.q_axes, tables.q_values, tables.panel_nodes, tables.panel_axes
     for row in range(len(image)):
         i, p = image[row], panel[row]
         b = s = a = d = 1.0
@@ -347,18 +346,20 @@ def _rows(image, panel, fast, slow, q, states, tables, factor, offset):
         if tables.first[SCALE] >= 0:
             b = states[tables.first[SCALE] + tables.states[SCALE, i]]
         if tables.first[OFFSET] >= 0:
-            first = tables.first[OFFSET] + tables.states[OFFSET, i]
-            c, _ = q_value(q[row], first, tables.q_axes[OFFSET], tables.q_values[OFFSET], states, w_q)
+            k, w0, w1, w2 = weights_at(q[row], q_axes[OFFSET, 0], q_axes[OFFSET, 1], q_values[OFFSET])
+            c = line_value(states, tables.first[OFFSET] + tables.states[OFFSET, i] + k, w0, w1, w2)
         if tables.first[PANEL] >= 0:
             d = states[tables.first[PANEL] + p]
         if tables.first[ABSORPTION] >= 0:
-            first = tables.first[ABSORPTION] + tables.states[ABSORPTION, i]
-            a, _ = panel_value(
-                fast[row], slow[row], first, tables.panel_axes[p], tables.panel_nodes[p], states, w_fast, w_slow
-            )
+            x, x0, x1, x2 = weights_at(fast[row], axes[p, 0], axes[p, 1], nodes[p, 1])
+            y, y0, y1, y2 = weights_at(slow[row], axes[p, 2], axes[p, 3], nodes[p, 2])
+            corner = tables.first[ABSORPTION] + tables.states[ABSORPTION, i] + nodes[p, 0] + y * nodes[p, 1] + x
+            a = patch_value(states, corner, nodes[p, 1], x0, x1, x2, y0, y1, y2)
         if tables.first[RESOLUTION] >= 0:
-            first = tables.first[RESOLUTION] + tables.states[RESOLUTION, i]
-            s, _ = q_value(q[row], first, tables.q_axes[RESOLUTION], tables.q_values[RESOLUTION], states, w_q)
+            k, w0, w1, w2 = weights_at(
+                q[row], q_axes[RESOLUTION, 0], q_axes[RESOLUTION, 1], q_values[RESOLUTION]
+            )
+            s = line_value(states, tables.first[RESOLUTION] + tables.states[RESOLUTION, i] + k, w0, w1, w2)
         factor[row] = b * s * a * d
         offset[row] = c * a * d
 
@@ -381,7 +382,8 @@ def evaluate(
         q: (n,) |q| of the rows' voxels, 1/angstrom.
     """
     factor, offset = np.empty(len(image)), np.empty(len(image))
-    _rows(image, panel, fast, slow, q, layout.expansion @ parameters, layout.tables, factor, offset)
+    states = padded(layout.expansion @ parameters, layout.tables)
+    _rows(image, panel, fast, slow, q, states, layout.tables, factor, offset)
     return factor, offset
 
 

@@ -29,9 +29,11 @@ from diffuse_framework.algorithms.scaling_model import (
     SCALE,
     Extent,
     Layout,
-    panel_value,
-    q_value,
+    line_value,
+    padded,
+    patch_value,
 )
+from diffuse_framework.algorithms.smoothers import weights_at
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.voxels import SumsTable, VoxelSums
 
@@ -40,7 +42,7 @@ N_DERIVATIVES = 17
 
 N_SHELLS = 50
 
-_INTENSITIES, _RESIDUALS, _FORWARD, _BACKWARD, _TOTALS = range(5)
+_INTENSITIES, _RESIDUALS, _FORWARD, _BACKWARD = range(4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,71 +206,59 @@ class RowSource:
 @njit(cache=True)
 def _sweep(
     mode, image, voxel, panel, fast, slow, counts, background, background_variance, exposure, variance,
-    q, tables, states, weight_states, same, prior, intensity, vector, by_voxel, by_voxel_2, noise,
-    out_voxel, out_voxel_2, out_states,
+    q, tables, states, weight_states, same, prior, vector, by_voxel, sums, out,
 ):  # fmt: skip
     """One pass of the fit over a piece; what it adds up where depends on `mode`.
 
-    intensities: weighted sums for each voxel's least-squares intensity
-    residuals:   returns the weighted sum of squares, adds its gradient by states
+    intensities: to `sums` what gives each voxel's least-squares intensity, and its scaled exposure and
+                 counts of the offset
+    residuals:   returns the weighted sum of squares, adds its gradient by states to `out`
     forward:     derivative of each row along `vector`, projected on its voxel; and the same of what
                  is proportional to the intensity, at unit intensity
-    backward:    the same less its projections `by_voxel`, back on states
-    totals:      exposure times factor, and offset counts, of each voxel
+    backward:    the same less its projections, back on states
+
+    Columns of `by_voxel`: intensity, the two projections, variance of the intensity.
     """
-    w_c, w_s, w_fast, w_slow = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
     first_b, first_c = tables.first[SCALE], tables.first[OFFSET]
     first_d, first_a, first_s = tables.first[PANEL], tables.first[ABSORPTION], tables.first[RESOLUTION]
-    n_fast = 1
+    q_axes, q_values, nodes, axes = tables.q_axes, tables.q_values, tables.panel_nodes, tables.panel_axes
+    of_image = tables.states
     total = 0.0
-    at_b = at_c = at_d = at_s = corner = 0
+    at_b = at_c = at_d = at_s = corner = stride = 0
+    c0 = c1 = c2 = s0 = s1 = s2 = x0 = x1 = x2 = y0 = y1 = y2 = 0.0
     for row in range(len(image)):
         i, v, p = image[row], voxel[row], panel[row]
         e, known = np.float64(exposure[row]), variance[row] > 0
+        has_c = first_c >= 0 and not known
         b = s = a = d = 1.0
         wb = ws = wa = wd = 1.0
         c = wc = 0.0
         if first_b >= 0:
-            at_b = first_b + tables.states[SCALE, i]
+            at_b = first_b + of_image[SCALE, i]
             b, wb = states[at_b], weight_states[at_b]
-        if first_c >= 0 and not known:
-            start = first_c + tables.states[OFFSET, i]
-            c, k = q_value(q[v], start, tables.q_axes[OFFSET], tables.q_values[OFFSET], states, w_c)
-            at_c = start + k
-            wc = c
-            if not same:
-                wc, k = q_value(q[v], start, tables.q_axes[OFFSET], tables.q_values[OFFSET], weight_states, w_c)
+        if has_c:
+            k, c0, c1, c2 = weights_at(q[v], q_axes[OFFSET, 0], q_axes[OFFSET, 1], q_values[OFFSET])
+            at_c = first_c + of_image[OFFSET, i] + k
+            c = line_value(states, at_c, c0, c1, c2)
+            wc = c if same else line_value(weight_states, at_c, c0, c1, c2)
         if first_d >= 0:
             at_d = first_d + p
             d, wd = states[at_d], weight_states[at_d]
         if first_a >= 0:
-            start = first_a + tables.states[ABSORPTION, i]
-            n_fast = tables.panel_nodes[p, 1]
-            a, corner = panel_value(
-                fast[row], slow[row], start, tables.panel_axes[p], tables.panel_nodes[p], states, w_fast, w_slow
-            )
-            wa = a
-            if not same:
-                wa, corner = panel_value(
-                    fast[row], slow[row], start, tables.panel_axes[p], tables.panel_nodes[p], weight_states,
-                    w_fast, w_slow,
-                )  # fmt: skip
+            stride = nodes[p, 1]
+            x, x0, x1, x2 = weights_at(fast[row], axes[p, 0], axes[p, 1], stride)
+            y, y0, y1, y2 = weights_at(slow[row], axes[p, 2], axes[p, 3], nodes[p, 2])
+            corner = first_a + of_image[ABSORPTION, i] + nodes[p, 0] + y * stride + x
+            a = patch_value(states, corner, stride, x0, x1, x2, y0, y1, y2)
+            wa = a if same else patch_value(weight_states, corner, stride, x0, x1, x2, y0, y1, y2)
         if first_s >= 0:
-            start = first_s + tables.states[RESOLUTION, i]
-            s, k = q_value(q[v], start, tables.q_axes[RESOLUTION], tables.q_values[RESOLUTION], states, w_s)
-            at_s = start + k
-            ws = s
-            if not same:
-                axis, n_values = tables.q_axes[RESOLUTION], tables.q_values[RESOLUTION]
-                ws, k = q_value(q[v], start, axis, n_values, weight_states, w_s)
+            k, s0, s1, s2 = weights_at(q[v], q_axes[RESOLUTION, 0], q_axes[RESOLUTION, 1], q_values[RESOLUTION])
+            at_s = first_s + of_image[RESOLUTION, i] + k
+            s = line_value(states, at_s, s0, s1, s2)
+            ws = s if same else line_value(weight_states, at_s, s0, s1, s2)
         ad = a * d
         signal = e * b * s * ad
         extra = e * c * ad
-        if mode == _TOTALS:
-            if not known:
-                out_voxel[v] += signal
-                out_voxel_2[v] += extra
-            continue
         if known:
             weight = 1.0 / variance[row]
         else:
@@ -276,10 +266,13 @@ def _sweep(
             dim = 0.2 * bright + background[row]
             weight = 1.0 / (max(bright + e * wc * wa * wd + background[row], dim) + background_variance[row])
         if mode == _INTENSITIES:
-            out_voxel[v] += weight * signal * (counts[row] - background[row] - extra)
-            out_voxel_2[v] += weight * signal * signal
+            sums[v, 0] += weight * signal * (counts[row] - background[row] - extra)
+            sums[v, 1] += weight * signal * signal
+            if not known:
+                sums[v, 2] += signal
+                sums[v, 3] += extra
             continue
-        expected = signal * intensity[v]
+        expected = signal * by_voxel[v, 0]
         u_2 = 0.0
         if mode == _RESIDUALS:
             residual = counts[row] - background[row] - extra - expected
@@ -293,49 +286,68 @@ def _sweep(
             if first_d >= 0:
                 t += vector[at_d] / d
             if first_a >= 0:
-                for n in range(3):
-                    for m in range(3):
-                        w = w_slow[n] * w_fast[m]
-                        if w > 0:
-                            t += w * vector[corner + n * n_fast + m] / a
+                t += patch_value(vector, corner, stride, x0, x1, x2, y0, y1, y2) / a
             relative += t
-            t *= extra
-            if first_c >= 0 and not known:
-                for m in range(3):
-                    if w_c[m] > 0:
-                        t += e * ad * w_c[m] * vector[at_c + m]
+            by_offset = t * extra
+            if has_c:
+                by_offset += e * ad * line_value(vector, at_c, c0, c1, c2)
             if first_s >= 0:
-                for m in range(3):
-                    if w_s[m] > 0:
-                        relative += w_s[m] * vector[at_s + m] / s
-            t += expected * relative
+                relative += line_value(vector, at_s, s0, s1, s2) / s
+            change = expected * relative + by_offset
             if mode == _FORWARD:
-                out_voxel[v] += weight * signal * t
-                out_voxel_2[v] += weight * signal * signal * relative
+                sums[v, 0] += weight * signal * change
+                sums[v, 1] += weight * signal * signal * relative
                 continue
-            u = weight * (t - signal * by_voxel[v])
-            u_2 = noise[v] * weight * signal * (relative - by_voxel_2[v])
+            u = weight * (change - signal * by_voxel[v, 1])
+            u_2 = by_voxel[v, 3] * weight * signal * (relative - by_voxel[v, 2])
         by_signal = u * expected - u_2 * signal
         by_both = by_signal + u * extra
         if first_b >= 0:
-            out_states[at_b] += by_signal / b
-        if first_c >= 0 and not known:
-            for m in range(3):
-                if w_c[m] > 0:
-                    out_states[at_c + m] += u * e * ad * w_c[m]
+            out[at_b] += by_signal / b
+        if has_c:
+            by_c = u * e * ad
+            out[at_c] += by_c * c0
+            out[at_c + 1] += by_c * c1
+            out[at_c + 2] += by_c * c2
         if first_d >= 0:
-            out_states[at_d] += by_both / d
+            out[at_d] += by_both / d
         if first_a >= 0:
+            by_both /= a
             for n in range(3):
-                for m in range(3):
-                    w = w_slow[n] * w_fast[m]
-                    if w > 0:
-                        out_states[corner + n * n_fast + m] += by_both * w / a
+                w = by_both * (y0 if n == 0 else y1 if n == 1 else y2)
+                at = corner + n * stride
+                out[at] += w * x0
+                out[at + 1] += w * x1
+                out[at + 2] += w * x2
         if first_s >= 0:
-            for m in range(3):
-                if w_s[m] > 0:
-                    out_states[at_s + m] += by_signal * w_s[m] / s
+            by_signal /= s
+            out[at_s] += by_signal * s0
+            out[at_s + 1] += by_signal * s1
+            out[at_s + 2] += by_signal * s2
     return total
+
+
+@dataclass(frozen=True, eq=False)
+class VoxelEstimates:
+    """What a model makes of each voxel, (n_voxels,) each.
+
+    Attributes:
+        intensity: least-squares estimate.
+        information: its inverse variance.
+        exposure: scaled.
+        offset: counts of the offset.
+    """
+
+    intensity: np.ndarray
+    information: np.ndarray
+    exposure: np.ndarray
+    offset: np.ndarray
+
+    def table(self) -> np.ndarray:
+        """Return a new array (n_voxels, 4) whose first column is the intensity; the loops fill the rest."""
+        result = np.zeros((len(self.intensity), 4))
+        result[:, 0] = self.intensity
+        return result
 
 
 @dataclass(eq=False)
@@ -357,72 +369,63 @@ class Sweeps:
     weight_parameters: np.ndarray
 
     def _run(
-        self,
-        mode: int,
-        parameters: np.ndarray,
-        intensity: np.ndarray | None = None,
-        vector: np.ndarray | None = None,
-        projections: tuple[np.ndarray, ...] | None = None,
-    ) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-        size = len(self.q) if mode in (_INTENSITIES, _FORWARD, _TOTALS) else 0
-        out_1, out_2 = np.zeros(size), np.zeros(size)
-        out_states = np.zeros(self.layout.expansion.shape[0])
-        nothing = np.zeros(1)
-        by_voxel, by_voxel_2, noise = projections or (nothing, nothing, nothing)
-        states = self.layout.expansion @ parameters
+        self, mode: int, parameters: np.ndarray, by_voxel: np.ndarray | None = None, vector: np.ndarray | None = None
+    ) -> tuple[float, np.ndarray, np.ndarray]:
+        """Return the total, sums by voxel (n, 4) or (n, 2), and sums by parameter."""
+        columns = {_INTENSITIES: 4, _FORWARD: 2}.get(mode, 0)
+        sums = np.zeros((len(self.q) if columns else 1, max(columns, 1)))
+        layout = self.layout
+        states = padded(layout.expansion @ parameters, layout.tables)
         same = parameters is self.weight_parameters
-        weight_states = states if same else self.layout.expansion @ self.weight_parameters
+        weight_states = states if same else padded(layout.expansion @ self.weight_parameters, layout.tables)
+        along = padded(layout.expansion @ (np.zeros_like(parameters) if vector is None else vector), layout.tables)
+        by_voxel = np.zeros((1, 4)) if by_voxel is None else by_voxel
+        out = np.zeros_like(states)
         total = 0.0
         for rows in self.source.pieces():
             total += _sweep(
                 mode, rows.image, rows.voxel, rows.panel, rows.fast, rows.slow, rows.counts, rows.background,
                 rows.background_variance, rows.exposure, rows.variance,
-                self.q, self.layout.tables, states, weight_states, same, self.prior,
-                nothing if intensity is None else intensity,
-                nothing if vector is None else self.layout.expansion @ vector,
-                by_voxel, by_voxel_2, noise, out_1, out_2, out_states,
+                self.q, layout.tables, states, weight_states, same, self.prior, along, by_voxel, sums, out,
             )  # fmt: skip
-        return total, out_1, out_2, self.layout.expansion.T @ out_states
+        return total, sums, layout.expansion.T @ out[: layout.expansion.shape[0]]
 
-    def intensities(self, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return each voxel's least-squares intensity and its information."""
-        _, weighted, information, _ = self._run(_INTENSITIES, parameters)
-        return weighted * _inverse(information), information
+    def intensities(self, parameters: np.ndarray) -> VoxelEstimates:
+        """Return each voxel's least-squares intensity and what belongs to it."""
+        _, sums, _ = self._run(_INTENSITIES, parameters)
+        weighted, information, exposure, offset = sums.T
+        return VoxelEstimates(weighted * _inverse(information), information, exposure, offset)
 
-    def residuals(self, parameters: np.ndarray, intensity: np.ndarray) -> tuple[float, np.ndarray]:
+    def residuals(self, parameters: np.ndarray, estimates: VoxelEstimates) -> tuple[float, np.ndarray]:
         """Return the weighted sum of squares, and minus half its gradient by parameters."""
-        total, _, _, gradient = self._run(_RESIDUALS, parameters, intensity)
+        total, _, gradient = self._run(_RESIDUALS, parameters, estimates.table())
         return total, gradient
 
-    def curvature(
-        self, parameters: np.ndarray, intensity: np.ndarray, information: np.ndarray, vector: np.ndarray
-    ) -> np.ndarray:
+    def curvature(self, parameters: np.ndarray, estimates: VoxelEstimates, vector: np.ndarray) -> np.ndarray:
         """Return the matrix of second derivatives, with the intensities eliminated, times `vector`."""
-        _, projected, projected_2, _ = self._run(_FORWARD, parameters, intensity, vector)
-        noise = _inverse(information)
-        projections = projected * noise, projected_2 * noise, noise
-        return self._run(_BACKWARD, parameters, intensity, vector, projections)[3]
-
-    def totals(self, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return scaled exposure and counts of the offset per voxel."""
-        _, exposure, offset, _ = self._run(_TOTALS, parameters)
-        return exposure, offset
+        table = estimates.table()
+        _, projected, _ = self._run(_FORWARD, parameters, table, vector)
+        table[:, 3] = _inverse(estimates.information)
+        table[:, 1:3] = projected * table[:, 3:]
+        return self._run(_BACKWARD, parameters, table, vector)[2]
 
     def sample_matrices(
-        self, sample: Rows, parameters: np.ndarray, intensity: np.ndarray, information: np.ndarray
+        self, sample: Rows, parameters: np.ndarray, estimates: VoxelEstimates
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return two dense matrices (n_parameters, n_parameters) of some whole voxels.
 
         The second derivatives, and what noise in the intensities adds to the variance of the
         gradient.
         """
-        jacobian, by_signal, weight, signal = self.derivatives(sample, parameters, intensity)
-        noise = _inverse(information)
+        jacobian, by_signal, weight, signal = self.derivatives(sample, parameters, estimates.intensity)
+        noise = _inverse(estimates.information)
         voxels, local = np.unique(sample.voxel, return_inverse=True)
         shape = (len(voxels), len(sample))
         gather = sparse.csr_matrix((weight * signal, (local.ravel(), np.arange(len(sample)))), shape)
 
-        def projected_out(derivatives: sparse.csr_matrix, row_weight: np.ndarray, of_voxel: np.ndarray) -> np.ndarray:
+        def projected_out(
+            derivatives: sparse.csr_matrix, row_weight: np.ndarray, of_voxel: np.ndarray
+        ) -> np.ndarray:
             inside = sparse.diags(np.sqrt(of_voxel * noise[voxels])) @ (gather @ derivatives)
             return _gram(sparse.diags(np.sqrt(row_weight)) @ derivatives) - _gram(inside.tocsr())
 
@@ -438,8 +441,9 @@ class Sweeps:
         The derivatives are those of the expected counts, and of the signal: the expected counts of
         unit intensity without offset.
         """
-        states = self.layout.expansion @ parameters
-        weight_states = self.layout.expansion @ self.weight_parameters
+        tables = self.layout.tables
+        states = padded(self.layout.expansion @ parameters, tables)
+        weight_states = padded(self.layout.expansion @ self.weight_parameters, tables)
         index = np.zeros((len(rows), N_DERIVATIVES), np.int64)
         value, value_2 = np.zeros((2, len(rows), N_DERIVATIVES))
         weight, signal = np.empty(len(rows)), np.empty(len(rows))
@@ -454,7 +458,7 @@ class Sweeps:
         for values in (value, value_2):
             by_states = sparse.csr_matrix((values.ravel(), (row, index.ravel())), shape)
             by_states.eliminate_zeros()
-            result.append((by_states @ self.layout.expansion).tocsr())
+            result.append((by_states[:, : self.layout.expansion.shape[0]] @ self.layout.expansion).tocsr())
         return result[0], result[1], weight, signal
 
 
@@ -482,39 +486,42 @@ def _derivatives(
     q, tables, states, weight_states, prior, intensity, index, value, value_2, weight, signal_out,
 ):  # fmt: skip
     """Fill the derivatives of the expected counts of rows by states, and their weights."""
-    w_c, w_s, w_fast, w_slow = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
+    first, of_image = tables.first, tables.states
+    q_axes, q_values, nodes, axes = tables.q_axes, tables.q_values, tables.panel_nodes, tables.panel_axes
+    w_c, w_s, w_x, w_y = np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3)
     for row in range(len(image)):
         i, v, p = image[row], voxel[row], panel[row]
         e, known = np.float64(exposure[row]), variance[row] > 0
+        has_c = first[OFFSET] >= 0 and not known
         b = s = a = d = 1.0
         wb = ws = wa = wd = 1.0
         c = wc = 0.0
-        at_c = at_s = corner = 0
-        if tables.first[SCALE] >= 0:
-            at = tables.first[SCALE] + tables.states[SCALE, i]
-            index[row, 0] = at
-            b, wb = states[at], weight_states[at]
-        if tables.first[OFFSET] >= 0 and not known:
-            start = tables.first[OFFSET] + tables.states[OFFSET, i]
-            axis, n_values = tables.q_axes[OFFSET], tables.q_values[OFFSET]
-            c, k = q_value(q[v], start, axis, n_values, states, w_c)
-            wc, k = q_value(q[v], start, axis, n_values, weight_states, w_c)
-            at_c = start + k
-        if tables.first[PANEL] >= 0:
-            at = tables.first[PANEL] + p
-            index[row, 1] = at
-            d, wd = states[at], weight_states[at]
-        if tables.first[ABSORPTION] >= 0:
-            start = tables.first[ABSORPTION] + tables.states[ABSORPTION, i]
-            axes, nodes = tables.panel_axes[p], tables.panel_nodes[p]
-            a, corner = panel_value(fast[row], slow[row], start, axes, nodes, states, w_fast, w_slow)
-            wa, corner = panel_value(fast[row], slow[row], start, axes, nodes, weight_states, w_fast, w_slow)
-        if tables.first[RESOLUTION] >= 0:
-            start = tables.first[RESOLUTION] + tables.states[RESOLUTION, i]
-            axis, n_values = tables.q_axes[RESOLUTION], tables.q_values[RESOLUTION]
-            s, k = q_value(q[v], start, axis, n_values, states, w_s)
-            ws, k = q_value(q[v], start, axis, n_values, weight_states, w_s)
-            at_s = start + k
+        at_c = at_s = corner = stride = 0
+        if first[SCALE] >= 0:
+            index[row, 0] = first[SCALE] + of_image[SCALE, i]
+            b, wb = states[index[row, 0]], weight_states[index[row, 0]]
+        if has_c:
+            k, w_c[0], w_c[1], w_c[2] = weights_at(q[v], q_axes[OFFSET, 0], q_axes[OFFSET, 1], q_values[OFFSET])
+            at_c = first[OFFSET] + of_image[OFFSET, i] + k
+            c = line_value(states, at_c, w_c[0], w_c[1], w_c[2])
+            wc = line_value(weight_states, at_c, w_c[0], w_c[1], w_c[2])
+        if first[PANEL] >= 0:
+            index[row, 1] = first[PANEL] + p
+            d, wd = states[index[row, 1]], weight_states[index[row, 1]]
+        if first[ABSORPTION] >= 0:
+            stride = nodes[p, 1]
+            x, w_x[0], w_x[1], w_x[2] = weights_at(fast[row], axes[p, 0], axes[p, 1], stride)
+            y, w_y[0], w_y[1], w_y[2] = weights_at(slow[row], axes[p, 2], axes[p, 3], nodes[p, 2])
+            corner = first[ABSORPTION] + of_image[ABSORPTION, i] + nodes[p, 0] + y * stride + x
+            a = patch_value(states, corner, stride, w_x[0], w_x[1], w_x[2], w_y[0], w_y[1], w_y[2])
+            wa = patch_value(weight_states, corner, stride, w_x[0], w_x[1], w_x[2], w_y[0], w_y[1], w_y[2])
+        if first[RESOLUTION] >= 0:
+            k, w_s[0], w_s[1], w_s[2] = weights_at(
+                q[v], q_axes[RESOLUTION, 0], q_axes[RESOLUTION, 1], q_values[RESOLUTION]
+            )
+            at_s = first[RESOLUTION] + of_image[RESOLUTION, i] + k
+            s = line_value(states, at_s, w_s[0], w_s[1], w_s[2])
+            ws = line_value(weight_states, at_s, w_s[0], w_s[1], w_s[2])
         ad = a * d
         signal = e * b * s * ad
         extra = e * c * ad
@@ -527,22 +534,21 @@ def _derivatives(
             all_of_it = max(bright + e * wc * wa * wd + background[row], dim)
             weight[row] = 1.0 / (all_of_it + background_variance[row])
         signal_out[row] = signal
-        if tables.first[SCALE] >= 0:
+        if first[SCALE] >= 0:
             value[row, 0], value_2[row, 0] = expected / b, signal / b
-        if tables.first[PANEL] >= 0:
+        if first[PANEL] >= 0:
             value[row, 1], value_2[row, 1] = (expected + extra) / d, signal / d
         for m in range(3):
-            if tables.first[OFFSET] >= 0 and not known and w_c[m] > 0:
+            if has_c:
                 index[row, 2 + m] = at_c + m
                 value[row, 2 + m] = e * ad * w_c[m]
-            if tables.first[RESOLUTION] >= 0 and w_s[m] > 0:
+            if first[RESOLUTION] >= 0:
                 index[row, 5 + m] = at_s + m
                 value[row, 5 + m], value_2[row, 5 + m] = expected * w_s[m] / s, signal * w_s[m] / s
             for n in range(3):
-                w = w_slow[n] * w_fast[m]
-                if tables.first[ABSORPTION] >= 0 and w > 0:
-                    at = 8 + 3 * n + m
-                    index[row, at] = corner + n * tables.panel_nodes[p, 1] + m
+                if first[ABSORPTION] >= 0:
+                    at, w = 8 + 3 * n + m, w_y[n] * w_x[m]
+                    index[row, at] = corner + n * stride + m
                     value[row, at], value_2[row, at] = (expected + extra) * w / a, signal * w / a
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -165,7 +166,7 @@ class Recipe:
     memory_mib: float = 1024.0
 
 
-Fitter = type(fit_model)
+Fitter = Callable[..., Fit]
 
 
 def scale_smoothly(
@@ -192,7 +193,9 @@ def scale_smoothly(
     per_image = recipe.options.scale == "per_image"
     groups = np.arange(len(data_set)) if per_image else data_set
     if groups.max() > 0:
-        names = sums.image_names if per_image else tuple(f"data set {n + 1}" for n in range(data_set.max() + 1))
+        names = (
+            sums.image_names if per_image else tuple(f"data set {n + 1}" for n in range(data_set.max() + 1))
+        )
         refuse_islands(sums, shared_voxels(sums), groups, names)
     q = voxel_q(sums)
     layout = make_layout(recipe.options, extent_of(surveyed, q, data_set, order))
@@ -210,8 +213,10 @@ def scale_smoothly(
             )
             scales = replace(_scales(sums.grid, fit), rejected=outliers.keys)
     agreement = Agreement(sums, scales)
-    model = fit_error_model(agreement.by_signal(np.inf)) if recipe.error_model else ErrorModel()
+    scatter = agreement.by_signal(np.inf)
+    model = fit_error_model(scatter) if recipe.error_model else ErrorModel()
     statistics = fit.statistics | {
+        "chi_squared_per_observation": float(scatter.squares.sum() / max(scatter.expected.sum(), 1e-300)),
         "outliers": outlier_report(outliers, sums.image_names, surveyed.n_rows),
         "error_model": {"inflation": model.inflation, "fraction": model.fraction},
         "chi_squared": {by: agreement.table(by, model) for by in ("resolution", "multiplicity", "intensity")},

@@ -19,6 +19,9 @@ from diffuse_framework.errors import ConfigError
 # Of the Gaussian, in units of the spacing: DIALS's choice where three points are averaged.
 WIDTH = 0.7
 
+# Relative weight of a control point one spacing away.
+_NEXT = float(np.exp(-1 / WIDTH**2))
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -65,52 +68,48 @@ def axis_over(low: float, high: float, spacing: float | None) -> Axis:
     if spacing is None or high <= low:
         return CONSTANT
     if not spacing > 0:
-        raise ConfigError(f"control points {spacing} apart: a spacing must be above 0, or None for a constant")
+        raise ConfigError(
+            f"control points {spacing} apart: a spacing must be above 0, or None for a constant"
+        )
     intervals = max(2, round((high - low) / spacing))
     return Axis(low, (high - low) / intervals, 3 if intervals == 2 else intervals + 2)
 
 
-@njit(cache=True, inline="always")
-def weights_at(x, start, spacing, n_values, weights):
-    """Fill `weights` (3,) with those of the control points from the returned one on; they sum to 1."""
+@njit(cache=True)
+def weights_at(x, start, spacing, n_values):
+    """Return the first of three neighbouring control points and their weights, which sum to 1."""
     if n_values == 1:
-        weights[0] = 1.0
-        weights[1] = 0.0
-        weights[2] = 0.0
-        return 0
+        return 0, 1.0, 0.0, 0.0
     z = (x - start) / spacing
     if n_values == 3:
         z = min(max(z, 0.0), 2.0)
-        first, number, shift = 0, 3, 0.0
+        first = 0
+        middle = 1.0
     else:
         z = min(max(z, 0.0), n_values - 2.0)
-        shift = -0.5
-        # iround(z - 1.5) + 1 for z >= 0, where halves round away from zero.
+        # iround(z - 1.5) + 1, where halves round away from zero.
         first = int(np.floor(z - 1.0)) + 1 if z >= 1.5 else int(np.ceil(z - 2.0)) + 1
-        number = 3
-        if first < 0:
-            first, number = 0, 2
-        elif first + 3 > n_values:
-            first, number = n_values - 2, 2
-    total = 0.0
-    weights[2] = 0.0
-    for k in range(number):
-        distance = (z - (first + k + shift)) / WIDTH
-        weights[k] = np.exp(-distance * distance)
-        total += weights[k]
-    for k in range(number):
-        weights[k] /= total
+        middle = first + 0.5
+    # Relative to the middle one the outer weights are k r and k / r: one exponential, not three.
+    r = np.exp(-2 * (z - middle) / (WIDTH * WIDTH))
+    below, above = _NEXT * r, _NEXT / r
+    if first < 0:
+        # At the ends there are two, of a triple that is moved inside so that it may always be read.
+        scale = 1 / (1 + above)
+        return 0, scale, above * scale, 0.0
     if first + 3 > n_values:
-        # So that a caller may always read three control points.
-        first -= 1
-        weights[2], weights[1], weights[0] = weights[1], weights[0], 0.0
-    return first
+        scale = 1 / (1 + below)
+        return first - 1, 0.0, below * scale, scale
+    scale = 1 / (1 + below + above)
+    return first, below * scale, scale, above * scale
 
 
 @njit(cache=True)
 def _many(x, start, spacing, n_values, first, weights):
     for row in range(len(x)):
-        first[row] = weights_at(x[row], start, spacing, n_values, weights[row])
+        first[row], weights[row, 0], weights[row, 1], weights[row, 2] = weights_at(
+            x[row], start, spacing, n_values
+        )
 
 
 def weight_matrix(axis: Axis, x: np.ndarray) -> sparse.csr_matrix:
