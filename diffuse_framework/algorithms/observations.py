@@ -323,7 +323,7 @@ class Agreement:
         totals = self.totals
         self.q = voxel_q(sums)
         net = totals.counts - totals.background
-        self.typical = shrunk_intensities(self.q, net, totals.exposure, totals.background)
+        self.typical, _ = shrunk_intensities(self.q, net, totals.exposure, totals.background)
         self._variance = np.zeros(sums.grid.size)
         mean = np.maximum(totals.intensity, 0)
         for _, seen in observed(sums, scales, rejected):
@@ -396,7 +396,8 @@ class Agreement:
 def fit_error_model(scatter: Scatter) -> ErrorModel:
     """Return the two-term model whose variances match the scatter in all bins of signal.
 
-    Weighted least squares for inflation and inflation x fraction^2, neither negative.
+    Weighted least squares for inflation and inflation x fraction^2; the second is 0 unless it differs
+    from that by more than twice its error, because at few photons next to nothing tells the two apart.
     """
     use = scatter.n > 20
     if not use.any():
@@ -405,7 +406,9 @@ def fit_error_model(scatter: Scatter) -> ErrorModel:
     columns = np.stack([scatter.expected[use], scatter.signal[use]], axis=1) * weight[:, None]
     target = scatter.squares[use] * weight
     solution, *_ = np.linalg.lstsq(columns, target, rcond=None)
-    if solution[1] <= 0 or solution[0] <= 0:
+    information = columns.T @ columns
+    error = np.sqrt(information[0, 0] / max(np.linalg.det(information), 1e-300))
+    if solution[1] < 2 * error or solution[0] <= 0:
         solution = np.array([columns[:, 0] @ target / (columns[:, 0] @ columns[:, 0]), 0.0])
     if solution[0] <= 0:
         return ErrorModel()

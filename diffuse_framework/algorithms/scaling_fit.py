@@ -2,14 +2,16 @@
 
 Each cycle sets the weights from the model so far, then takes a step. The matrix of the reduced problem
 (Golub & Pereyra 2003, Inverse Problems 19, R1: separable least squares) is formed from some whole
-voxels only, few enough for it to be cheap; the gradient comes from all rows. Where that is not enough,
-conjugate gradients solve with products of the whole matrix, of two passes over the rows each.
+voxels only, few enough for it to be cheap; the gradient comes from all rows. Where there are too many
+parameters for that, conjugate gradients solve with products of the matrix of two passes over the rows each.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy import sparse
@@ -234,46 +236,43 @@ def _minimise(
     """Take steps until none is larger than `tolerance`; each cycle has weights of its own.
 
     With a dense preconditioner a step costs two passes over the rows: its matrix, from a sample of
-    voxels, is close enough. Where steps shrink too slowly, conjugate gradients take over.
+    voxels, is close enough. With a sparse one, of many parameters, conjugate gradients solve for it.
     """
     layout, q = problem.layout, problem.q
     null = layout.null()
-    seen = Sweeps(source, layout, q, np.ones(len(q)), parameters).intensities(parameters)
-    prior = _prior(problem, source, seen)
+    seen = Sweeps(source, layout, q, np.ones(len(q)), np.zeros(len(q)), parameters).intensities(parameters)
+    prior, slope = _prior(problem, source, seen)
     level = _level_at_q(layout, q, seen.exposure, prior)
     # Set once: where it followed the fit, it would pull along directions that data don't see.
     restraint = restraint_matrix(layout, problem.restraints, level)
     preconditioner: Preconditioner | None = None
-    damping, change, objective = 0.0, np.inf, np.inf
+    change, objective, shorter = np.inf, np.inf, 1.0
     before, step = parameters, np.zeros(layout.size)
-    exact = False
     for cycle in range(1, max_cycles + 1):
-        sweeps = Sweeps(source, layout, q, prior, parameters)
+        sweeps = Sweeps(source, layout, q, prior, slope, parameters)
         seen = sweeps.intensities(parameters)
         quality, gradient = sweeps.residuals(parameters, seen)
         deviation = parameters - null
-        worse = quality + float(deviation @ (restraint @ deviation)) > 1.05 * objective
-        if worse and damping < 1e6:
+        worse = quality + float(deviation @ (restraint @ deviation)) > 1.2 * objective
+        if worse and shorter > 1e-4:
             # Weights change from cycle to cycle, so that only a clear increase means a bad step.
-            damping, step = max(10 * damping, 1e-2), 0.1 * step
+            shorter, step = 0.3 * shorter, 0.3 * step
             parameters = before + step
             continue
         if worse:
             return _end(before, preconditioner, level, cycle, "no step makes it better", change, seen)
-        objective = quality + float(deviation @ (restraint @ deviation))
-        damping = damping / 10 if damping > 1e-3 else 0.0
+        objective, shorter = quality + float(deviation @ (restraint @ deviation)), min(1.0, 3 * shorter)
         if preconditioner is None or change > 1:
             preconditioner = Preconditioner(sweeps, problem.sample, problem.share, parameters, seen, restraint)
         step, products = _solve(
-            sweeps, parameters, seen, restraint, preconditioner, gradient - restraint @ deviation, damping, exact
+            sweeps, parameters, seen, restraint, preconditioner, gradient - restraint @ deviation
         )
-        step = _shortened(layout, parameters, step) * step
-        last, change = change, float(np.max(np.abs(step) / preconditioner.sigma))
-        exact = exact or not preconditioner.dense or (cycle > 3 and change > 0.5 * last)
+        step = shorter * _shortened(layout, parameters, step) * step
+        change = float(np.max(np.abs(step) / preconditioner.sigma))
         before, parameters = parameters, parameters + step
         if change > 1:
             # Later on it stays: a change of weights would look like a change of the fit.
-            prior = _prior(problem, source, seen)
+            prior, slope = _prior(problem, source, seen)
         logger.debug("Cycle %d: %.8g, change %.3g sigma, %d products", cycle, objective, change, products)
         if change < tolerance:
             return _end(parameters, preconditioner, level, cycle, "converged", change, seen)
@@ -294,13 +293,14 @@ def _end(
     return _End(parameters, sigma, level, cycles, reason, change, int(np.count_nonzero(seen.information)))
 
 
-def _prior(problem: _Problem, source: RowSource, seen: VoxelEstimates) -> np.ndarray:
-    """Intensities from which weights follow; any for reflections, whose variances are known."""
+def _prior(problem: _Problem, source: RowSource, seen: VoxelEstimates) -> tuple[np.ndarray, np.ndarray]:
+    """Intensities from which weights and derivatives follow, and how they rise with the counts."""
     behind = problem.background + seen.offset
-    prior = shrunk_intensities(problem.q, problem.photons - behind, seen.exposure, behind)
+    prior, slope = shrunk_intensities(problem.q, problem.photons - behind, seen.exposure, behind)
     if source.n_extra:
-        prior[-source.n_extra :] = 1.0
-    return prior
+        # Reflections are bright: their own intensity will do.
+        prior[-source.n_extra :] = seen.intensity[-source.n_extra :]
+    return prior, slope
 
 
 def _first_pass(source: RowSource, n_voxels: int) -> tuple[np.ndarray, np.ndarray, Rows | None, int]:
@@ -341,11 +341,12 @@ def _level_at_q(layout: Layout, q: np.ndarray, exposure: np.ndarray, prior: np.n
 
 
 class Preconditioner:
-    """An approximate inverse of the Gauss-Newton matrix, from a sample of whole voxels.
+    """An approximate inverse of the equation's matrix, from a sample of whole voxels.
 
     Attributes:
-        dense: whether intensities are eliminated from it too.
+        dense: whether intensities are eliminated from it; if not, it only helps to solve.
         sigma: (n,) standard uncertainties that it implies.
+        solve: applies the inverse.
     """
 
     def __init__(
@@ -357,61 +358,33 @@ class Preconditioner:
         seen: VoxelEstimates,
         restraint: sparse.csr_matrix,
     ) -> None:
+        """Form and factor the matrix.
+
+        Raises:
+            DataError: it is singular.
+        """
         self.dense = sweeps.layout.size <= DENSE_PARAMETERS
+        self.solve: Callable[[np.ndarray], np.ndarray]
         if self.dense:
-            curvature, excess = sweeps.sample_matrices(sample, parameters, seen)
-            self._matrix = curvature / share + restraint.toarray()
-            self._positive(excess / share)
-            inverse = cho_solve(self._factor, np.identity(len(self._matrix)))
-            # The variance of the gradient is that of Gauss-Newton: curvature and the noise in I.
-            self.sigma = np.sqrt(
-                np.diag(inverse) + np.einsum("ij,jk,ki->i", inverse, excess / share, inverse)
-            )
-            return
-        # Too many parameters for a dense matrix: intensities are not eliminated here, only from sigma.
-        jacobian, _, weight, signal = sweeps.derivatives(sample, parameters, seen.intensity)
-        matrix = (jacobian.T @ sparse.diags(weight) @ jacobian) / share
-        voxels, local = np.unique(sample.voxel, return_inverse=True)
-        rows = np.arange(len(sample))
-        gather = sparse.csr_matrix((weight * signal, (local.ravel(), rows)), (len(voxels), len(sample)))
-        projected = gather @ jacobian
-        scaled = projected.multiply(1 / np.sqrt(np.maximum(seen.information[voxels], 1e-300))[:, None]).tocsr()
-        eliminated = np.asarray(scaled.multiply(scaled).sum(axis=0)).ravel() / share
-        left = np.maximum(matrix.diagonal() - eliminated, 0.0) + restraint.diagonal()
-        self.sigma = 1 / np.sqrt(left)
-        self._matrix = (matrix + restraint).tocsc()
-        self._factor = self._factored(0.0)
-
-    def _positive(self, excess: np.ndarray) -> None:
-        """Factor the matrix; put back of `excess` what it takes for it to be positive definite."""
-        curvature = self._matrix
-        for part in (0.0, 0.1, 0.3, 1.0):
-            self._matrix = curvature + part * excess
+            matrix = sweeps.sample_matrix(sample, parameters, seen) / share + restraint.toarray()
             try:
-                self._factor = self._factored(0.0)
-            except LinAlgError:
-                continue
+                factor = cho_factor(matrix)
+            except LinAlgError as error:
+                raise DataError(
+                    "the scaling model is singular: its parts can't be told from each other with these data; "
+                    "switch parts off, or use fewer control points"
+                ) from error
+            self.solve = partial(cho_solve, factor)
+            self.sigma = np.sqrt(np.diag(cho_solve(factor, np.identity(len(matrix)))))
             return
-        raise DataError(
-            "the scaling model is singular: its parts can't be told from each other with these data; "
-            "switch parts off, or use fewer control points"
-        )
-
-    def _factored(self, damping: float):
-        diagonal = self._matrix.diagonal()
-        if self.dense:
-            return cho_factor(self._matrix + np.diag((damping + 1e-12) * diagonal))
-        return splu((self._matrix + sparse.diags((damping + 1e-12) * diagonal)).tocsc())
-
-    @property
-    def diagonal(self) -> np.ndarray:
-        """(n,) of the approximate matrix."""
-        return self._matrix.diagonal()
-
-    def damped(self, damping: float):
-        """Return a function that applies the inverse with the diagonal raised by `damping` of itself."""
-        factor = self._factor if damping == 0 else self._factored(damping)
-        return (lambda v: cho_solve(factor, v)) if self.dense else factor.solve
+        # Too many parameters for a dense matrix: intensities are eliminated from sigma only.
+        jacobian, weight, signal = sweeps.derivatives(sample, parameters)
+        whole = (jacobian.T @ sparse.diags(weight) @ jacobian) / share
+        taken = sweeps.projected(sample, seen, jacobian, weight * signal)
+        left = whole.diagonal() - np.asarray(taken.multiply(taken).sum(axis=0)).ravel() / share
+        self.sigma = 1 / np.sqrt(np.maximum(left, 0.0) + restraint.diagonal())
+        whole = whole + restraint
+        self.solve = splu((whole + sparse.diags(1e-12 * whole.diagonal())).tocsc()).solve
 
 
 def _solve(
@@ -421,30 +394,25 @@ def _solve(
     restraint: sparse.csr_matrix,
     preconditioner: Preconditioner,
     gradient: np.ndarray,
-    damping: float,
-    exact: bool,
     accuracy: float = 0.03,
     max_products: int = 60,
 ) -> tuple[np.ndarray, int]:
-    """Return the step and the products it took: preconditioned conjugate gradients, none unless `exact`."""
-    inverse = preconditioner.damped(damping)
-    if not exact:
-        return inverse(gradient), 0
-    diagonal = damping * preconditioner.diagonal
+    """Return the step and the products it took: of conjugate gradients, where the inverse is not at hand."""
+    if preconditioner.dense:
+        return preconditioner.solve(gradient), 0
     step, residual = np.zeros_like(gradient), gradient.copy()
-    direction = z = inverse(residual)
+    direction = z = preconditioner.solve(residual)
     rho = rho_start = float(residual @ z)
     products = 0
     while products < max_products and rho > accuracy**2 * rho_start:
-        product = sweeps.curvature(parameters, seen, direction)
-        product = product + restraint @ direction + diagonal * direction
+        product = sweeps.curvature(parameters, seen, direction) + restraint @ direction
         products += 1
         along = float(direction @ product)
         if not along > 0:
             break
         step = step + rho / along * direction
         residual = residual - rho / along * product
-        z = inverse(residual)
+        z = preconditioner.solve(residual)
         rho, rho_old = float(residual @ z), rho
         direction = z + rho / rho_old * direction
     return step, products

@@ -1,14 +1,16 @@
 """Rows of sums as the fit of a scaling model reads them, and its loops over them.
 
-The fit minimises ``sum w (n - mu)^2`` with mu = e (F I + O) + background, where the intensity I of
-each voxel is eliminated: it is the weighted least-squares value at the current F and O. The weights
-w = 1/variance are those expected from the model and from intensities shrunk towards the mean of
-their resolution shell, never from the row's own counts, so that dim data are not biased.
+With mu = e (F I + O) + background, the fit solves ``sum (d mu / d p) (n - mu) / v = 0`` for the
+parameters p (quasi-likelihood; Wedderburn 1974, Biometrika 61, 439), where the intensity I of each
+voxel is its weighted least-squares value at the current F and O. The variances v and the derivatives
+follow from the model and from intensities J shrunk towards the mean of their resolution shell, never
+from the voxel's own value alone. Then the matrix of the derivatives is the one of the errors, however few
+the counts. What is left of a correlation between J and the counts is taken off: with f = e F, h = sum f^2/v,
+t = 1 - f sum(f) / (v h) and k = dJ / d(counts of the voxel), the expectation of the left side is
 
-Along a change of F the sum of squares curves with I^2. The estimate's square is on average larger than
-that by the variance 1/h of the estimate, h = sum w (e F)^2: where photons are few, most of the
-Gauss-Newton matrix is noise, steps come out short and uncertainties too small. Therefore 1/h is taken
-off wherever the square of an intensity enters the matrix.
+    sum d f/d p k t - sum (d mu/d p) f / v (k t + C / h),  C = k (sum(f) sum(f^3/v^2) / h - h)
+
+It is 0 where all counts are signal: there the equation is that of the Poisson likelihood.
 """
 
 from __future__ import annotations
@@ -206,18 +208,16 @@ class RowSource:
 @njit(cache=True)
 def _sweep(
     mode, image, voxel, panel, fast, slow, counts, background, background_variance, exposure, variance,
-    q, tables, states, weight_states, same, prior, vector, by_voxel, sums, out,
+    q, tables, states, weight_states, same, prior, slope, vector, intensity, exposures, information, taken_up, projection,
+    sums, out,
 ):  # fmt: skip
     """One pass of the fit over a piece; what it adds up where depends on `mode`.
 
     intensities: to `sums` what gives each voxel's least-squares intensity, and its scaled exposure and
                  counts of the offset
-    residuals:   returns the weighted sum of squares, adds its gradient by states to `out`
-    forward:     derivative of each row along `vector`, projected on its voxel; and the same of what
-                 is proportional to the intensity, at unit intensity
-    backward:    the same less its projections, back on states
-
-    Columns of `by_voxel`: intensity, the two projections, variance of the intensity.
+    residuals:   returns the weighted sum of squares, adds the left side of the equation to `out`
+    forward:     derivative of each row along `vector`, projected on its voxel
+    backward:    the same less its projection, back on states
     """
     first_b, first_c = tables.first[SCALE], tables.first[OFFSET]
     first_d, first_a, first_s = tables.first[PANEL], tables.first[ABSORPTION], tables.first[RESOLUTION]
@@ -271,13 +271,16 @@ def _sweep(
             if not known:
                 sums[v, 2] += signal
                 sums[v, 3] += extra
+                sums[v, 4] += weight * weight * signal * signal * signal
             continue
-        expected = signal * by_voxel[v, 0]
-        u_2 = 0.0
+        expected = signal * prior[v]
+        u_signal = 0.0
         if mode == _RESIDUALS:
-            residual = counts[row] - background[row] - extra - expected
+            residual = counts[row] - background[row] - extra - signal * intensity[v]
             total += weight * residual * residual
-            u = weight * residual
+            t = 1 - weight * signal * exposures[v] / information[v] if information[v] > 0 else 0.0
+            u = weight * (residual + signal * (slope[v] * t + taken_up[v]))
+            u_signal = slope[v] * t
         else:
             # Relative change of the signal, and change of the offset's counts.
             relative = t = 0.0
@@ -296,11 +299,9 @@ def _sweep(
             change = expected * relative + by_offset
             if mode == _FORWARD:
                 sums[v, 0] += weight * signal * change
-                sums[v, 1] += weight * signal * signal * relative
                 continue
-            u = weight * (change - signal * by_voxel[v, 1])
-            u_2 = by_voxel[v, 3] * weight * signal * (relative - by_voxel[v, 2])
-        by_signal = u * expected - u_2 * signal
+            u = weight * (change - signal * projection[v])
+        by_signal = u * expected - u_signal * signal
         by_both = by_signal + u * extra
         if first_b >= 0:
             out[at_b] += by_signal / b
@@ -336,18 +337,14 @@ class VoxelEstimates:
         information: its inverse variance.
         exposure: scaled.
         offset: counts of the offset.
+        cubes: sum of cubes of scaled exposures over squares of variances.
     """
 
     intensity: np.ndarray
     information: np.ndarray
     exposure: np.ndarray
     offset: np.ndarray
-
-    def table(self) -> np.ndarray:
-        """Return a new array (n_voxels, 4) whose first column is the intensity; the loops fill the rest."""
-        result = np.zeros((len(self.intensity), 4))
-        result[:, 0] = self.intensity
-        return result
+    cubes: np.ndarray
 
 
 @dataclass(eq=False)
@@ -358,7 +355,8 @@ class Sweeps:
         source: the rows.
         layout: of the model.
         q: |q| of every voxel of the grid, then of the reflections.
-        prior: intensities from which the weights follow, one for each.
+        prior: intensities from which weights and derivatives follow, one for each.
+        slope: by how much each of them rises with the voxel's counts.
         weight_parameters: the model from which they follow.
     """
 
@@ -366,100 +364,100 @@ class Sweeps:
     layout: Layout
     q: np.ndarray
     prior: np.ndarray
+    slope: np.ndarray
     weight_parameters: np.ndarray
 
     def _run(
-        self, mode: int, parameters: np.ndarray, by_voxel: np.ndarray | None = None, vector: np.ndarray | None = None
+        self,
+        mode: int,
+        parameters: np.ndarray,
+        estimates: VoxelEstimates | None = None,
+        vector: np.ndarray | None = None,
+        projection: np.ndarray | None = None,
     ) -> tuple[float, np.ndarray, np.ndarray]:
-        """Return the total, sums by voxel (n, 4) or (n, 2), and sums by parameter."""
-        columns = {_INTENSITIES: 4, _FORWARD: 2}.get(mode, 0)
+        """Return the total, sums by voxel (n, 5) or (n, 1), and sums by parameter."""
+        columns = {_INTENSITIES: 5, _FORWARD: 1}.get(mode, 0)
         sums = np.zeros((len(self.q) if columns else 1, max(columns, 1)))
-        layout = self.layout
+        layout, nothing = self.layout, np.zeros(1)
         states = padded(layout.expansion @ parameters, layout.tables)
         same = parameters is self.weight_parameters
         weight_states = states if same else padded(layout.expansion @ self.weight_parameters, layout.tables)
-        along = padded(layout.expansion @ (np.zeros_like(parameters) if vector is None else vector), layout.tables)
-        by_voxel = np.zeros((1, 4)) if by_voxel is None else by_voxel
+        along = states if vector is None else padded(layout.expansion @ vector, layout.tables)
+        seen = VoxelEstimates(*[nothing] * 5) if estimates is None else estimates
+        taken_up = nothing if estimates is None else self._taken_up(estimates)
+        projection = nothing if projection is None else projection
         out = np.zeros_like(states)
         total = 0.0
         for rows in self.source.pieces():
             total += _sweep(
                 mode, rows.image, rows.voxel, rows.panel, rows.fast, rows.slow, rows.counts, rows.background,
                 rows.background_variance, rows.exposure, rows.variance,
-                self.q, layout.tables, states, weight_states, same, self.prior, along, by_voxel, sums, out,
+                self.q, layout.tables, states, weight_states, same, self.prior, self.slope, along,
+                seen.intensity, seen.exposure, seen.information, taken_up, projection, sums, out,
             )  # fmt: skip
         return total, sums, layout.expansion.T @ out[: layout.expansion.shape[0]]
 
     def intensities(self, parameters: np.ndarray) -> VoxelEstimates:
         """Return each voxel's least-squares intensity and what belongs to it."""
         _, sums, _ = self._run(_INTENSITIES, parameters)
-        weighted, information, exposure, offset = sums.T
-        return VoxelEstimates(weighted * _inverse(information), information, exposure, offset)
+        weighted, information, exposure, offset, cubes = (np.ascontiguousarray(column) for column in sums.T)
+        return VoxelEstimates(weighted * _inverse(information), information, exposure, offset, cubes)
+
+    def _taken_up(self, seen: VoxelEstimates) -> np.ndarray:
+        """Return C / h of each voxel, of the correction for correlated intensities."""
+        inverse = _inverse(seen.information)
+        return self.slope * (seen.exposure * seen.cubes * inverse**2 - (seen.information > 0))
 
     def residuals(self, parameters: np.ndarray, estimates: VoxelEstimates) -> tuple[float, np.ndarray]:
-        """Return the weighted sum of squares, and minus half its gradient by parameters."""
-        total, _, gradient = self._run(_RESIDUALS, parameters, estimates.table())
+        """Return the weighted sum of squares, and the left side of the equation (n_parameters,)."""
+        total, _, gradient = self._run(_RESIDUALS, parameters, estimates)
         return total, gradient
 
     def curvature(self, parameters: np.ndarray, estimates: VoxelEstimates, vector: np.ndarray) -> np.ndarray:
-        """Return the matrix of second derivatives, with the intensities eliminated, times `vector`."""
-        table = estimates.table()
-        _, projected, _ = self._run(_FORWARD, parameters, table, vector)
-        table[:, 3] = _inverse(estimates.information)
-        table[:, 1:3] = projected * table[:, 3:]
-        return self._run(_BACKWARD, parameters, table, vector)[2]
+        """Return the product with `vector` of the equation's matrix, the intensities eliminated."""
+        _, projected, _ = self._run(_FORWARD, parameters, None, vector)
+        projection = projected[:, 0] * _inverse(estimates.information)
+        return self._run(_BACKWARD, parameters, None, vector, projection)[2]
 
-    def sample_matrices(
-        self, sample: Rows, parameters: np.ndarray, estimates: VoxelEstimates
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return two dense matrices (n_parameters, n_parameters) of some whole voxels.
+    def sample_matrix(self, sample: Rows, parameters: np.ndarray, estimates: VoxelEstimates) -> np.ndarray:
+        """Return the equation's matrix for some whole voxels, dense (n_parameters, n_parameters)."""
+        jacobian, weight, signal = self.derivatives(sample, parameters)
+        inside = sparse.diags(np.sqrt(weight)) @ jacobian
+        return _gram(inside.tocsr()) - _gram(self.projected(sample, estimates, jacobian, weight * signal))
 
-        The second derivatives, and what noise in the intensities adds to the variance of the
-        gradient.
-        """
-        jacobian, by_signal, weight, signal = self.derivatives(sample, parameters, estimates.intensity)
-        noise = _inverse(estimates.information)
+    def projected(
+        self, sample: Rows, estimates: VoxelEstimates, jacobian: sparse.csr_matrix, weighted: np.ndarray
+    ) -> sparse.csr_matrix:
+        """Return for each voxel of whole ones the part of the derivatives that its intensity takes up."""
         voxels, local = np.unique(sample.voxel, return_inverse=True)
         shape = (len(voxels), len(sample))
-        gather = sparse.csr_matrix((weight * signal, (local.ravel(), np.arange(len(sample)))), shape)
-
-        def projected_out(
-            derivatives: sparse.csr_matrix, row_weight: np.ndarray, of_voxel: np.ndarray
-        ) -> np.ndarray:
-            inside = sparse.diags(np.sqrt(of_voxel * noise[voxels])) @ (gather @ derivatives)
-            return _gram(sparse.diags(np.sqrt(row_weight)) @ derivatives) - _gram(inside.tocsr())
-
-        gauss_newton = projected_out(jacobian, weight, np.ones(len(voxels)))
-        excess = projected_out(by_signal, weight * noise[sample.voxel], noise[voxels])
-        return gauss_newton - excess, excess
+        gather = sparse.csr_matrix((weighted, (local.ravel(), np.arange(len(sample)))), shape)
+        return (sparse.diags(np.sqrt(_inverse(estimates.information[voxels]))) @ gather @ jacobian).tocsr()
 
     def derivatives(
-        self, rows: Rows, parameters: np.ndarray, intensity: np.ndarray
-    ) -> tuple[sparse.csr_matrix, sparse.csr_matrix, np.ndarray, np.ndarray]:
-        """Return derivatives of rows by the parameters, (n, n_parameters) each, weights and signals, (n,) each.
+        self, rows: Rows, parameters: np.ndarray
+    ) -> tuple[sparse.csr_matrix, np.ndarray, np.ndarray]:
+        """Return derivatives of the expected counts by the parameters (n, n_parameters), weights and signals (n,).
 
-        The derivatives are those of the expected counts, and of the signal: the expected counts of
-        unit intensity without offset.
+        The signal is the derivative by the intensity.
         """
-        tables = self.layout.tables
+        tables, n_states = self.layout.tables, self.layout.expansion.shape[0]
         states = padded(self.layout.expansion @ parameters, tables)
         weight_states = padded(self.layout.expansion @ self.weight_parameters, tables)
         index = np.zeros((len(rows), N_DERIVATIVES), np.int64)
-        value, value_2 = np.zeros((2, len(rows), N_DERIVATIVES))
+        value = np.zeros((len(rows), N_DERIVATIVES))
         weight, signal = np.empty(len(rows)), np.empty(len(rows))
         _derivatives(
             rows.image, rows.voxel, rows.panel, rows.fast, rows.slow, rows.background, rows.background_variance,
-            rows.exposure, rows.variance, self.q, self.layout.tables, states, weight_states, self.prior, intensity,
-            index, value, value_2, weight, signal,
+            rows.exposure, rows.variance, self.q, tables, states, weight_states, self.prior,
+            index, value, weight, signal,
         )  # fmt: skip
         row = np.repeat(np.arange(len(rows)), N_DERIVATIVES)
-        shape = (len(rows), len(states))
-        result = []
-        for values in (value, value_2):
-            by_states = sparse.csr_matrix((values.ravel(), (row, index.ravel())), shape)
-            by_states.eliminate_zeros()
-            result.append((by_states[:, : self.layout.expansion.shape[0]] @ self.layout.expansion).tocsr())
-        return result[0], result[1], weight, signal
+        # Where an axis has one control point the other two weights are 0 and belong to nothing.
+        column = np.where(value == 0, 0, index).ravel()
+        by_states = sparse.csr_matrix((value.ravel(), (row, column)), (len(rows), n_states))
+        by_states.eliminate_zeros()
+        return (by_states @ self.layout.expansion).tocsr(), weight, signal
 
 
 def _inverse(information: np.ndarray) -> np.ndarray:
@@ -483,7 +481,7 @@ def _gram(matrix: sparse.csr_matrix) -> np.ndarray:
 @njit(cache=True)
 def _derivatives(
     image, voxel, panel, fast, slow, background, background_variance, exposure, variance,
-    q, tables, states, weight_states, prior, intensity, index, value, value_2, weight, signal_out,
+    q, tables, states, weight_states, prior, index, value, weight, signal_out,
 ):  # fmt: skip
     """Fill the derivatives of the expected counts of rows by states, and their weights."""
     first, of_image = tables.first, tables.states
@@ -525,7 +523,7 @@ def _derivatives(
         ad = a * d
         signal = e * b * s * ad
         extra = e * c * ad
-        expected = signal * intensity[v]
+        expected = signal * prior[v]
         if known:
             weight[row] = 1.0 / variance[row]
         else:
@@ -535,27 +533,27 @@ def _derivatives(
             weight[row] = 1.0 / (all_of_it + background_variance[row])
         signal_out[row] = signal
         if first[SCALE] >= 0:
-            value[row, 0], value_2[row, 0] = expected / b, signal / b
+            value[row, 0] = expected / b
         if first[PANEL] >= 0:
-            value[row, 1], value_2[row, 1] = (expected + extra) / d, signal / d
+            value[row, 1] = (expected + extra) / d
         for m in range(3):
             if has_c:
                 index[row, 2 + m] = at_c + m
                 value[row, 2 + m] = e * ad * w_c[m]
             if first[RESOLUTION] >= 0:
                 index[row, 5 + m] = at_s + m
-                value[row, 5 + m], value_2[row, 5 + m] = expected * w_s[m] / s, signal * w_s[m] / s
+                value[row, 5 + m] = expected * w_s[m] / s
             for n in range(3):
                 if first[ABSORPTION] >= 0:
                     at, w = 8 + 3 * n + m, w_y[n] * w_x[m]
                     index[row, at] = corner + n * stride + m
-                    value[row, at], value_2[row, at] = (expected + extra) * w / a, signal * w / a
+                    value[row, at] = (expected + extra) * w / a
 
 
 def shrunk_intensities(
     q: np.ndarray, net_counts: np.ndarray, exposure: np.ndarray, background: np.ndarray
-) -> np.ndarray:
-    """Return an intensity above 0 for each voxel (n,), for weights only.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return an intensity above 0 for each voxel (n,), and by how much it rises with the voxel's counts (n,).
 
     Between the mean of the resolution shell and the voxel's own value, as its precision and the
     true spread within the shell warrant (the posterior mean of a Gamma prior whose mean and
@@ -567,10 +565,10 @@ def shrunk_intensities(
         net_counts, exposure: photons above background, and scaled exposure.
         background: expected photons of background and offset.
     """
-    result = np.zeros(len(q))
+    result, slope = np.zeros((2, len(q)))
     seen = exposure > 0
     if not seen.any():
-        return result
+        return result, slope
     shells, _ = shell_numbers(q[seen], N_SHELLS)
     net, exposed, behind = net_counts[seen], exposure[seen], background[seen]
 
@@ -587,9 +585,11 @@ def shrunk_intensities(
     noise = per_shell(mean[shells] + np.maximum(behind, 0) / exposed)
     spread = np.divide(squares - noise, all_exposed, out=np.zeros(N_SHELLS), where=all_exposed > 0)
     shape = mean**2 / np.maximum(spread, 1e-4 * mean**2)
-    own = np.maximum(net, 0)
-    result[seen] = (shape[shells] + own) / (shape[shells] / mean[shells] + exposed)
-    return result
+    shape, mean = shape[shells], mean[shells]
+    rising = net > -0.9 * shape
+    slope[seen] = rising / (shape / mean + exposed)
+    result[seen] = np.where(rising, shape + net, 0.1 * shape) / (shape / mean + exposed)
+    return result, slope
 
 
 def extent_of(surveyed: Survey, q: np.ndarray, data_set: np.ndarray, order: np.ndarray) -> Extent:
