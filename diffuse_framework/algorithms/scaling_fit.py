@@ -253,9 +253,9 @@ def _minimise(
         seen = sweeps.intensities(parameters)
         quality, gradient = sweeps.residuals(parameters, seen)
         deviation = parameters - null
-        worse = quality + float(deviation @ (restraint @ deviation)) > 1.2 * objective
+        # Weights change from cycle to cycle, so that only a large increase means a bad step.
+        worse = not quality + float(deviation @ (restraint @ deviation)) < 2 * objective
         if worse and shorter > 1e-4:
-            # Weights change from cycle to cycle, so that only a clear increase means a bad step.
             shorter, step = 0.3 * shorter, 0.3 * step
             parameters = before + step
             continue
