@@ -87,7 +87,8 @@ absorption
     .help = "Expected second difference of neighbouring control points."
 }
 resolution
-  .help = "Factor s(|q|, order): decay with resolution. What all images share of it can't be told from the map."
+  .help = "Factor s(|q|, order): decay with resolution, as far as it changes from image to image. What all"
+          "images share of it can't be told from the map."
 {
   refine = False
     .type = bool
@@ -118,10 +119,11 @@ tolerance = 0.02
 max_cycles = 30
   .type = int(value_min=1)
   .help = "Stop after so many cycles, converged or not."
-memory_mib = 1024
+memory_mib = 2048
   .type = float(value_min=0)
   .expert_level = 2
-  .help = "Observations are kept in this much memory; where they need more, they are read again in each pass."
+  .help = "Observations are kept in twice this much memory; where they need more, they are read again in"
+          "each pass."
 """
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numba import njit
@@ -30,6 +31,7 @@ class VoxelTotals:
         exposure: scaled.
         exposure_squares: sum of squares of the observations' scaled exposures.
         multiplicity: number of observations.
+        background_variance: of the background.
     """
 
     counts: np.ndarray
@@ -37,6 +39,7 @@ class VoxelTotals:
     exposure: np.ndarray
     exposure_squares: np.ndarray
     multiplicity: np.ndarray
+    background_variance: np.ndarray
 
     @property
     def intensity(self) -> np.ndarray:
@@ -88,7 +91,7 @@ def observed(
         use &= scales.keep(table)
         use[(rejected or {}).get(number, nothing)] = False
         rows = np.flatnonzero(use)
-        kept = table.select(rows)
+        kept = table if len(rows) == len(table) else table.select(rows)
         background = kept.background + kept.exposure * scales.offset(kept)
         exposure = kept.exposure * scales.factor(kept)
         yield number, Observed(kept, rows, exposure, background, kept.background_variance)
@@ -97,7 +100,7 @@ def observed(
 def voxel_totals(sums: VoxelSums, scales: Scales, rejected: Rejected | None = None) -> VoxelTotals:
     """Return the sums of all accepted observations, voxel by voxel."""
     size = sums.grid.size
-    totals = VoxelTotals(*(np.zeros(size) for _ in range(5)))
+    totals = VoxelTotals(*(np.zeros(size) for _ in range(6)))
     for _, seen in observed(sums, scales, rejected):
         _add(totals, seen, 1.0)
     return totals
@@ -106,13 +109,14 @@ def voxel_totals(sums: VoxelSums, scales: Scales, rejected: Rejected | None = No
 def _add(totals: VoxelTotals, seen: Observed, sign: float) -> None:
     voxel = seen.table.voxel
     _add_rows(
-        voxel, seen.table.counts, seen.background, seen.exposure, sign,
+        voxel, seen.table.counts, seen.background, seen.exposure, seen.background_variance, sign,
         totals.counts, totals.background, totals.exposure, totals.exposure_squares, totals.multiplicity,
+        totals.background_variance,
     )  # fmt: skip
 
 
 @njit(cache=True)
-def _add_rows(voxel, counts, background, exposure, sign, n, b, e, e2, m):
+def _add_rows(voxel, counts, background, exposure, background_variance, sign, n, b, e, e2, m, bv):
     for row in range(len(voxel)):
         v = voxel[row]
         n[v] += sign * counts[row]
@@ -120,6 +124,7 @@ def _add_rows(voxel, counts, background, exposure, sign, n, b, e, e2, m):
         e[v] += sign * exposure[row]
         e2[v] += sign * exposure[row] * exposure[row]
         m[v] += sign
+        bv[v] += sign * background_variance[row]
 
 
 @njit(cache=True, inline="always")
@@ -187,7 +192,12 @@ class Outliers:
 
 
 def find_outliers(
-    sums: VoxelSums, scales: Scales, limit: float, model: ErrorModel, max_rounds: int = 10
+    sums: VoxelSums,
+    scales: Scales,
+    limit: float,
+    model: ErrorModel,
+    max_rounds: int = 10,
+    totals: VoxelTotals | None = None,
 ) -> Outliers:
     """Find observations that disagree with the rest of their voxel, too high or too low.
 
@@ -196,13 +206,15 @@ def find_outliers(
     again without it. Voxels of two observations lose none: nothing says which is wrong.
 
     Args:
-        sums: read once, and twice per round.
+        sums: read twice per round.
         scales: of the observations.
         limit: in standard deviations.
         model: of the errors.
         max_rounds: most observations that a voxel may lose.
+        totals: of all observations, where they are known already.
     """
-    totals = voxel_totals(sums, scales)
+    # A copy: it changes as observations go.
+    totals = voxel_totals(sums, scales) if totals is None else VoxelTotals(*(v.copy() for v in vars(totals).values()))
     found: Rejected = {}
     keys, values, disputed = [], [], 0
     for round_number in range(max_rounds):
@@ -317,7 +329,7 @@ class Agreement:
     """Measures how observations scatter about their voxels' means."""
 
     def __init__(self, sums: VoxelSums, scales: Scales, rejected: Rejected | None = None) -> None:
-        """Read the sums twice for the means and variances of voxels."""
+        """Read the sums once for the means and variances of voxels."""
         self._sums, self._scales, self._rejected = sums, scales, rejected
         self.totals = voxel_totals(sums, scales, rejected)
         totals = self.totals
@@ -326,71 +338,75 @@ class Agreement:
         self.typical, _ = shrunk_intensities(self.q, net, totals.exposure, totals.background)
         self._variance = np.zeros(sums.grid.size)
         mean = np.maximum(totals.intensity, 0)
-        for _, seen in observed(sums, scales, rejected):
-            expected = np.maximum(seen.exposure * mean[seen.table.voxel] + seen.background, 0)
-            self._variance += sum_by(seen.table.voxel, expected + seen.background_variance, sums.grid.size)
+        expected = np.maximum(totals.exposure * mean + totals.background, 0)
+        self._variance = expected + totals.background_variance
 
     def by_signal(self, limit: float = 20.0) -> Scatter:
-        """Return the scatter in bins of equal ratio of expected signal."""
+        """Return the scatter in bins of equal ratio of expected signal; beyond `limit` sigma it is left out."""
         edges = self._signal_edges()
-        return self._collect(
-            lambda seen: np.clip(
-                np.searchsorted(edges, seen.exposure * self.typical[seen.table.voxel]) - 1, 0, N_BINS - 1
-            ),
-            N_BINS,
-            limit,
-        )
+        (scatter,) = self._collect([partial(self._signal_bins, edges)], limit)
+        return scatter
 
     def _signal_edges(self) -> np.ndarray:
-        low, high = np.inf, 0.0
-        for _, seen in observed(self._sums, self._scales, self._rejected):
-            signal = seen.exposure * self.typical[seen.table.voxel]
-            signal = signal[signal > 0]
-            if len(signal):
-                low, high = min(low, float(signal.min())), max(high, float(signal.max()))
-        return np.geomspace(low, high * 1.0001, N_BINS + 1) if high > 0 else np.arange(N_BINS + 1.0)
+        seen = self.totals.exposure > 0
+        signal = self.typical[seen] * self.totals.exposure[seen] / self.totals.multiplicity[seen]
+        signal = signal[signal > 0]
+        if not len(signal):
+            return np.arange(N_BINS + 1.0)
+        return np.geomspace(0.5 * signal.min(), 2 * signal.max(), N_BINS + 1)
 
-    def table(self, by: str, model: ErrorModel) -> list[dict[str, float]]:
-        """Return chi squared per degree of freedom in bins of "resolution", "multiplicity" or "intensity".
+    def _signal_bins(self, edges: np.ndarray, seen: Observed) -> np.ndarray:
+        return np.clip(np.searchsorted(edges, seen.exposure * self.typical[seen.table.voxel]) - 1, 0, N_BINS - 1)
+
+    def tables(self, model: ErrorModel) -> dict[str, list[dict[str, float]]]:
+        """Return chi squared per degree of freedom in bins of "resolution", "multiplicity" and "intensity".
 
         Args:
-            by: what the bins are of.
             model: the errors that the observations should have.
         """
         seen = self.totals.exposure > 0
-        bins = np.zeros(len(seen), np.int64)
-        if by == "resolution":
-            bins[seen], edges = shell_numbers(self.q[seen], N_BINS)
-        else:
-            values = self.totals.multiplicity if by == "multiplicity" else self.totals.intensity
-            edges = np.unique(np.quantile(values[seen], np.linspace(0, 1, N_BINS + 1)))
-            bins[seen] = np.clip(
-                np.searchsorted(edges, values[seen], side="right") - 1, 0, max(len(edges) - 2, 0)
-            )
-        scatter = self._collect(lambda rows: bins[rows.table.voxel], N_BINS, np.inf)
-        wanted = model.inflation * (scatter.expected + model.fraction**2 * scatter.signal)
-        return [
-            {
-                "from": float(edges[k]),
-                "to": float(edges[min(k + 1, len(edges) - 1)]),
-                "observations": int(scatter.n[k]),
-                "chi_squared": float(scatter.squares[k] / wanted[k]),
-                "chi_squared_counting": float(scatter.squares[k] / scatter.expected[k]),
-            }
-            for k in range(max(len(edges) - 1, 1))
-            if scatter.n[k] and wanted[k] > 0
-        ]
+        edges: dict[str, np.ndarray] = {}
+        bins: dict[str, np.ndarray] = {}
+        for by, values in (("multiplicity", self.totals.multiplicity), ("intensity", self.totals.intensity)):
+            edges[by] = np.unique(np.quantile(values[seen], np.linspace(0, 1, N_BINS + 1)))
+            inside = np.searchsorted(edges[by], values, side="right") - 1
+            bins[by] = np.clip(inside, 0, max(len(edges[by]) - 2, 0))
+        bins["resolution"] = np.zeros(len(seen), np.int64)
+        bins["resolution"][seen], edges["resolution"] = shell_numbers(self.q[seen], N_BINS)
+        kinds = ("resolution", "multiplicity", "intensity")
+        scatters = self._collect([partial(_of_voxels, bins[by]) for by in kinds], np.inf)
+        return {by: _rows(edges[by], s, model) for by, s in zip(kinds, scatters, strict=True)}
 
-    def _collect(self, bins_of: Callable[[Observed], np.ndarray], n_bins: int, limit: float) -> Scatter:
-        out = np.zeros((n_bins, 5))
+    def _collect(self, bins_of: list[Callable[[Observed], np.ndarray]], limit: float) -> list[Scatter]:
+        outs = [np.zeros((N_BINS, 5)) for _ in bins_of]
         totals = self.totals
         for _, seen in observed(self._sums, self._scales, self._rejected):
-            _scatter(
-                seen.table.voxel, seen.table.counts, seen.background, seen.background_variance, seen.exposure,
-                bins_of(seen), limit, totals.counts, totals.background, totals.exposure,
-                totals.exposure_squares, self.typical, self._variance, out,
-            )  # fmt: skip
-        return Scatter(*out.T)
+            for bins, out in zip(bins_of, outs, strict=True):
+                _scatter(
+                    seen.table.voxel, seen.table.counts, seen.background, seen.background_variance,
+                    seen.exposure, bins(seen), limit, totals.counts, totals.background, totals.exposure,
+                    totals.exposure_squares, self.typical, self._variance, out,
+                )  # fmt: skip
+        return [Scatter(*out.T) for out in outs]
+
+
+def _of_voxels(bins: np.ndarray, seen: Observed) -> np.ndarray:
+    return bins[seen.table.voxel]
+
+
+def _rows(edges: np.ndarray, scatter: Scatter, model: ErrorModel) -> list[dict[str, float]]:
+    wanted = model.inflation * (scatter.expected + model.fraction**2 * scatter.signal)
+    return [
+        {
+            "from": float(edges[k]),
+            "to": float(edges[min(k + 1, len(edges) - 1)]),
+            "observations": int(scatter.n[k]),
+            "chi_squared": float(scatter.squares[k] / wanted[k]),
+            "chi_squared_counting": float(scatter.squares[k] / scatter.expected[k]),
+        }
+        for k in range(max(len(edges) - 1, 1))
+        if scatter.n[k] and wanted[k] > 0
+    ]
 
 
 def fit_error_model(scatter: Scatter) -> ErrorModel:

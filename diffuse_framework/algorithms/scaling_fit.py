@@ -81,7 +81,13 @@ class Fit:
 
 
 def restraint_matrix(layout: Layout, restraints: Restraints, level: np.ndarray) -> sparse.csr_matrix:
-    """Return the information (n, n) that restraints and pins add about parameters' deviation from null.
+    """Return the information (n, n) that restraints and pins add about parameters' deviation from null."""
+    rows = restraint_rows(layout, restraints, level)
+    return (rows.T @ rows).tocsr()
+
+
+def restraint_rows(layout: Layout, restraints: Restraints, level: np.ndarray) -> sparse.csr_matrix:
+    """Return restraints and pins as rows (m, n): each times parameters' deviation from null is a normal deviate.
 
     Args:
         layout: of the parameters.
@@ -104,8 +110,7 @@ def restraint_matrix(layout: Layout, restraints: Restraints, level: np.ndarray) 
         pins = _pins(layout, name)
         if pins is not None:
             rows.append(pins / _PINNED)
-        block = sparse.vstack(rows)
-        blocks.append(block.T @ block)
+        blocks.append(sparse.vstack(rows))
     return sparse.block_diag(blocks, "csr")
 
 
@@ -242,7 +247,7 @@ def _minimise(
     null = layout.null()
     seen = Sweeps(source, layout, q, np.ones(len(q)), np.zeros(len(q)), parameters).intensities(parameters)
     prior, slope = _prior(problem, source, seen)
-    level = _level_at_q(layout, q, seen.exposure, prior)
+    level = level_at_q(layout, q, seen.exposure, prior)
     # Set once: where it followed the fit, it would pull along directions that data don't see.
     restraint = restraint_matrix(layout, problem.restraints, level)
     preconditioner: Preconditioner | None = None
@@ -323,7 +328,7 @@ def _first_pass(source: RowSource, n_voxels: int) -> tuple[np.ndarray, np.ndarra
     return photons, background, concatenate_rows(sample) if n_rows else None, n_rows
 
 
-def _level_at_q(layout: Layout, q: np.ndarray, exposure: np.ndarray, prior: np.ndarray) -> np.ndarray:
+def level_at_q(layout: Layout, q: np.ndarray, exposure: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """Mean intensity at the offset's control points, (n_q,)."""
     if "offset" not in layout.parts:
         return np.ones(1)
@@ -445,7 +450,7 @@ def pin(layout: Layout, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     """Return parameters with degenerate directions pinned, and the offset's common part.
 
     The mean of b over images and the means of d and a over their control points become 1; the common
-    part g makes ``c - b g`` 0 at its lowest over the images, at each control point in |q|.
+    part g makes ``c - b s g`` 0 at its lowest over the images, at each control point in |q|.
     """
     result = parameters.copy()
     total = 1.0
@@ -460,5 +465,4 @@ def pin(layout: Layout, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         result[layout.slices["scale"]] /= layout.image_scales(result).mean()
     if "offset" not in layout.parts:
         return result, np.zeros(1)
-    scales = layout.image_scales(result)
-    return result, (layout.at_images("offset", result) / scales[:, None]).min(axis=0)
+    return result, (layout.at_images("offset", result) / layout.crystal_at_offset(result)).min(axis=0)

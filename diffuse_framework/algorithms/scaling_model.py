@@ -202,6 +202,14 @@ class Layout:
         at_nodes = parameters[self.slices[name]].reshape(part.n_nodes, part.width)
         return (part.order_weights @ at_nodes)[part.state]
 
+    def crystal_at_offset(self, parameters: np.ndarray) -> np.ndarray:
+        """Return b s of every image at the offset's control points, (n_images, n_q)."""
+        result = np.repeat(self.image_scales(parameters)[:, None], self.parts["offset"].q.n_values, axis=1)
+        if "resolution" in self.parts:
+            along = weight_matrix(self.parts["resolution"].q, self.parts["offset"].q.positions)
+            result *= (along @ self.at_images("resolution", parameters).T).T
+        return result
+
 
 def make_layout(options: ScalingOptions, extent: Extent) -> Layout:
     """Return the layout of the model that `options` ask for.

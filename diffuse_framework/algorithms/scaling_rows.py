@@ -31,6 +31,7 @@ from diffuse_framework.algorithms.scaling_model import (
     SCALE,
     Extent,
     Layout,
+    evaluate,
     line_value,
     padded,
     patch_value,
@@ -91,7 +92,9 @@ def concatenate_rows(pieces: list[Rows]) -> Rows:
 
 def rows_of(table: SumsTable) -> Rows:
     """Return the rows of a table that have exposure."""
-    use = table.exposure > 0
+    use: np.ndarray | slice = table.exposure > 0
+    n_rows = int(np.count_nonzero(use))
+    use = slice(None) if n_rows == len(table) else use
     return Rows(
         image=table.image[use],
         voxel=table.voxel[use],
@@ -102,7 +105,7 @@ def rows_of(table: SumsTable) -> Rows:
         background=table.background[use],
         background_variance=table.background_variance[use],
         exposure=table.exposure[use],
-        variance=np.zeros(int(use.sum()), np.float32),
+        variance=np.zeros(n_rows, np.float32),
     )
 
 
@@ -168,7 +171,7 @@ class RowSource:
 
     sums: VoxelSums
     surveyed: Survey
-    memory_mib: float = 1024.0
+    memory_mib: float = 2048.0
     extra: Rows | None = None
     rejected: dict[int, np.ndarray] = field(default_factory=dict)
     _kept: list[Rows] | None = None
@@ -183,7 +186,7 @@ class RowSource:
         for number, table in enumerate(self.sums.tables()):
             use = (table.exposure > 0) & (self.surveyed.rows_per_voxel[table.voxel] > 1)
             use[self.rejected.get(number, np.zeros(0, np.int64))] = False
-            piece = rows_of(table.select(use))
+            piece = rows_of(table if use.all() else table.select(use))
             if kept is not None:
                 size += piece.nbytes
                 kept = None if size > self.memory_mib * 2**20 else [*kept, piece]
@@ -433,6 +436,12 @@ class Sweeps:
         shape = (len(voxels), len(sample))
         gather = sparse.csr_matrix((weighted, (local.ravel(), np.arange(len(sample)))), shape)
         return (sparse.diags(np.sqrt(_inverse(estimates.information[voxels]))) @ gather @ jacobian).tocsr()
+
+    def offset_counts(self, rows: Rows, parameters: np.ndarray) -> np.ndarray:
+        """Return the counts of the offset that are expected in rows, (n,)."""
+        at = self.q[rows.voxel]
+        _, offset = evaluate(self.layout, parameters, rows.image, rows.panel, rows.fast, rows.slow, at)
+        return np.where(rows.variance == 0, offset * rows.exposure, 0.0)
 
     def derivatives(
         self, rows: Rows, parameters: np.ndarray

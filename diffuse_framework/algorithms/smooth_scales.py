@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -101,7 +101,8 @@ class SmoothScales:
         """Return c at its control points for every image, (n_images, n_q), at its lowest 0."""
         if "offset" not in self.layout.parts:
             return np.zeros((self.layout.extent.n_images, 1))
-        return self.layout.at_images("offset", self.parameters) - self.per_image[:, None] * self.common
+        taken_off = self.layout.crystal_at_offset(self.parameters) * self.common
+        return self.layout.at_images("offset", self.parameters) - taken_off
 
     def _q(self, table: SumsTable) -> np.ndarray:
         return np.linalg.norm(self.grid.q_of(table.voxel), axis=1)
@@ -110,6 +111,29 @@ class SmoothScales:
         smooth_in_q = {"offset", "resolution"} & set(self.layout.parts)
         q = self._q(table) if smooth_in_q else np.zeros(len(table))
         return evaluate(self.layout, self.parameters, table.image, table.panel, table.fast, table.slow, q)
+
+
+class KeptSums:
+    """Sums that stay in memory once read, where they fit into what they may take."""
+
+    def __init__(self, sums: VoxelSums, memory_mib: float) -> None:
+        """Read nothing yet."""
+        self._sums, self._limit = sums, memory_mib * 2**20
+        self._kept: list[SumsTable] | None = None
+        self.grid, self.image_names = sums.grid, sums.image_names
+
+    def tables(self) -> Iterator[SumsTable]:
+        """Yield all tables, from memory or as the sums do."""
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept: list[SumsTable] | None = []
+        size = 0
+        for table in self._sums.tables():
+            size += sum(values.nbytes for values in vars(table).values())
+            kept = None if kept is None or size > self._limit else [*kept, table]
+            yield table
+        self._kept = kept
 
 
 def data_sets_by_name(image_names: tuple[str, ...]) -> np.ndarray:
@@ -163,7 +187,7 @@ class Recipe:
     max_cycles: int = 30
     outlier_limit: float | None = 6.0
     error_model: bool = True
-    memory_mib: float = 1024.0
+    memory_mib: float = 2048.0
 
 
 Fitter = Callable[..., Fit]
@@ -188,6 +212,7 @@ def scale_smoothly(
         DataError: nothing to scale, or images or data sets without overlap with the others.
         ConfigError: a model that can't be determined from any data.
     """
+    sums = KeptSums(sums, recipe.memory_mib)
     surveyed = survey(sums)
     _refuse_dark_images(sums, surveyed)
     per_image = recipe.options.scale == "per_image"
@@ -202,24 +227,25 @@ def scale_smoothly(
     source = RowSource(sums, surveyed, recipe.memory_mib)
     fit = fitter(source, layout, q, recipe.restraints, recipe.tolerance, recipe.max_cycles)
     scales = _scales(sums.grid, fit)
+    agreement = Agreement(sums, scales)
     outliers = Outliers()
     if recipe.outlier_limit is not None:
-        model = fit_error_model(Agreement(sums, scales).by_signal()) if recipe.error_model else ErrorModel()
-        outliers = find_outliers(sums, scales, recipe.outlier_limit, model)
+        model = fit_error_model(agreement.by_signal()) if recipe.error_model else ErrorModel()
+        outliers = find_outliers(sums, scales, recipe.outlier_limit, model, totals=agreement.totals)
         if len(outliers):
             source = source.without(outliers.rows)
             fit = fitter(
                 source, layout, q, recipe.restraints, recipe.tolerance, recipe.max_cycles, fit.parameters
             )
             scales = replace(_scales(sums.grid, fit), rejected=outliers.keys)
-    agreement = Agreement(sums, scales)
+            agreement = Agreement(sums, scales)
     scatter = agreement.by_signal(np.inf)
     model = fit_error_model(scatter) if recipe.error_model else ErrorModel()
     statistics = fit.statistics | {
         "chi_squared_per_observation": float(scatter.squares.sum() / max(scatter.expected.sum(), 1e-300)),
         "outliers": outlier_report(outliers, sums.image_names, surveyed.n_rows),
         "error_model": {"inflation": model.inflation, "fraction": model.fraction},
-        "chi_squared": {by: agreement.table(by, model) for by in ("resolution", "multiplicity", "intensity")},
+        "chi_squared": agreement.tables(model),
     }
     return replace(scales, error_model=model, statistics=statistics)
 

@@ -71,8 +71,8 @@ def test_chi_squared_is_one_for_counts_at_any_level(level):
     model = fit_error_model(agreement.by_signal())
     assert abs(model.inflation - 1) < 0.03
     assert model.fraction < 0.1
-    for by in ("resolution", "multiplicity", "intensity"):
-        entries = [entry for entry in agreement.table(by, ErrorModel()) if entry["observations"] > 2000]
+    for table in agreement.tables(ErrorModel()).values():
+        entries = [entry for entry in table if entry["observations"] > 2000]
         assert entries
         # Squares of at least 2000 Poisson deviates: variance (2 + 1/mean) / n, five deviations.
         limit = 5 * np.sqrt((2 + 1 / (0.3 * level)) / 2000)
@@ -89,7 +89,7 @@ def test_the_error_model_finds_errors_beyond_counting():
     agreement = Agreement(noisy, known.scales)
     model = fit_error_model(agreement.by_signal())
     assert abs(model.fraction * np.sqrt(model.inflation) - 0.15) < 0.01
-    chi_squared = [entry["chi_squared"] for entry in agreement.table("intensity", model)]
+    chi_squared = [entry["chi_squared"] for entry in agreement.tables(model)["intensity"]]
     assert np.allclose(chi_squared, 1, atol=0.12)
     # Merged with that model, voxels lie as far from the truth as their variances say.
     merged = poisson_merge(noisy, replace(known.scales, error_model=model))
