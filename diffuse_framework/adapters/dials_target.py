@@ -58,7 +58,9 @@ def components_of(
         shapes = [(x.n_values, y.n_values) for x, y in part.panels] or [(part.q.n_values,)]
         # One stretch of nodes per data set; one in all where the data sets share the part.
         nodes = [axis.n_values for axis in part.order]
-        stretches = np.split(np.arange(part.n_nodes), np.cumsum(nodes)[:-1]) if sum(nodes) == part.n_nodes else None
+        stretches = (
+            np.split(np.arange(part.n_nodes), np.cumsum(nodes)[:-1]) if sum(nodes) == part.n_nodes else None
+        )
         for n, stretch in enumerate(stretches or [np.array([k]) for k in range(part.n_nodes)]):
             for p, (column, shape) in enumerate(zip(columns, shapes, strict=True)):
                 place = index[np.ix_(stretch, column)].ravel()
@@ -121,9 +123,7 @@ class DiffuseScalingTarget:
             (weight * signal, (self._local, np.arange(len(rows)))), (n_voxels, len(rows))
         )
         per_voxel = scipy_sparse.diags(1 / information) @ gather @ jacobian
-        spread = scipy_sparse.csr_matrix(
-            (signal, (np.arange(len(rows)), self._local)), (len(rows), n_voxels)
-        )
+        spread = scipy_sparse.csr_matrix((signal, (np.arange(len(rows)), self._local)), (len(rows), n_voxels))
         return residual, weight, (spread @ per_voxel - jacobian).tocsc()
 
     def compute_residuals(self, block: Any) -> tuple[Any, Any]:
@@ -163,7 +163,9 @@ def _to_scitbx(matrix: scipy_sparse.csc_matrix) -> Any:
     columns = []
     for start, stop in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
         entries = slice(start, stop)
-        columns.append(dict(zip(matrix.indices[entries].tolist(), matrix.data[entries].tolist(), strict=True)))
+        columns.append(
+            dict(zip(matrix.indices[entries].tolist(), matrix.data[entries].tolist(), strict=True))
+        )
     return sparse.matrix(*matrix.shape, columns)
 
 
@@ -198,7 +200,9 @@ def fit_with_dials(
             "use scaler.plugin=smooth, which fits the same model"
         )
     if not n_rows:
-        raise DataError("no voxel is seen twice, so nothing can be scaled; use coarser voxels (grid.hkl.divisions)")
+        raise DataError(
+            "no voxel is seen twice, so nothing can be scaled; use coarser voxels (grid.hkl.divisions)"
+        )
     rows = concatenate_rows(pieces)
     parameters = layout.null() if start is None else start.copy()
     counted = rows.variance == 0

@@ -53,7 +53,9 @@ class DiffuseScalingModel(ScalingModelBase):
             raise RuntimeError(f"expected __id__ {cls.id_}, got {obj['__id__']}")
         configdict = obj["configuration_parameters"]
         components = {
-            name: _component(name, obj[name]["parameters"], obj[name].get("est_standard_devs"), configdict["axes"])
+            name: _component(
+                name, obj[name]["parameters"], obj[name].get("est_standard_devs"), configdict["axes"]
+            )
             for name in configdict["corrections"]
         }
         return cls(components, configdict)

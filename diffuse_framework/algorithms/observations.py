@@ -214,7 +214,11 @@ def find_outliers(
         totals: of all observations, where they are known already.
     """
     # A copy: it changes as observations go.
-    totals = voxel_totals(sums, scales) if totals is None else VoxelTotals(*(v.copy() for v in vars(totals).values()))
+    totals = (
+        voxel_totals(sums, scales)
+        if totals is None
+        else VoxelTotals(*(v.copy() for v in vars(totals).values()))
+    )
     found: Rejected = {}
     keys, values, disputed = [], [], 0
     for round_number in range(max_rounds):
@@ -356,7 +360,9 @@ class Agreement:
         return np.geomspace(0.5 * signal.min(), 2 * signal.max(), N_BINS + 1)
 
     def _signal_bins(self, edges: np.ndarray, seen: Observed) -> np.ndarray:
-        return np.clip(np.searchsorted(edges, seen.exposure * self.typical[seen.table.voxel]) - 1, 0, N_BINS - 1)
+        return np.clip(
+            np.searchsorted(edges, seen.exposure * self.typical[seen.table.voxel]) - 1, 0, N_BINS - 1
+        )
 
     def tables(self, model: ErrorModel) -> dict[str, list[dict[str, float]]]:
         """Return chi squared per degree of freedom in bins of "resolution", "multiplicity" and "intensity".

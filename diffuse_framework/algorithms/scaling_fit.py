@@ -193,7 +193,9 @@ def fit_model(
     if problem.share < 0.5 and start is None:
         # All large steps are taken on the sample, where they cost next to nothing.
         only_sample = replace(source, extra=None, _kept=[sample])
-        parameters = _minimise(replace(problem, share=1.0), only_sample, parameters, tolerance, max_cycles).parameters
+        parameters = _minimise(
+            replace(problem, share=1.0), only_sample, parameters, tolerance, max_cycles
+        ).parameters
     end = _minimise(problem, source, parameters, tolerance, max_cycles)
     parameters, common = pin(layout, end.parameters)
     statistics = {
@@ -268,7 +270,9 @@ def _minimise(
             return _end(before, preconditioner, level, cycle, "no step makes it better", change, seen)
         objective, shorter = quality + float(deviation @ (restraint @ deviation)), min(1.0, 3 * shorter)
         if preconditioner is None or change > 1:
-            preconditioner = Preconditioner(sweeps, problem.sample, problem.share, parameters, seen, restraint)
+            preconditioner = Preconditioner(
+                sweeps, problem.sample, problem.share, parameters, seen, restraint
+            )
         step, products = _solve(
             sweeps, parameters, seen, restraint, preconditioner, gradient - restraint @ deviation
         )

@@ -361,7 +361,9 @@ def _rows(image, panel, fast, slow, q, states, tables, factor, offset):
         if tables.first[ABSORPTION] >= 0:
             x, x0, x1, x2 = weights_at(fast[row], axes[p, 0], axes[p, 1], nodes[p, 1])
             y, y0, y1, y2 = weights_at(slow[row], axes[p, 2], axes[p, 3], nodes[p, 2])
-            corner = tables.first[ABSORPTION] + tables.states[ABSORPTION, i] + nodes[p, 0] + y * nodes[p, 1] + x
+            corner = (
+                tables.first[ABSORPTION] + tables.states[ABSORPTION, i] + nodes[p, 0] + y * nodes[p, 1] + x
+            )
             a = patch_value(states, corner, nodes[p, 1], x0, x1, x2, y0, y1, y2)
         if tables.first[RESOLUTION] >= 0:
             k, w0, w1, w2 = weights_at(

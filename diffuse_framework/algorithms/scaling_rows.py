@@ -255,7 +255,9 @@ def _sweep(
             a = patch_value(states, corner, stride, x0, x1, x2, y0, y1, y2)
             wa = a if same else patch_value(weight_states, corner, stride, x0, x1, x2, y0, y1, y2)
         if first_s >= 0:
-            k, s0, s1, s2 = weights_at(q[v], q_axes[RESOLUTION, 0], q_axes[RESOLUTION, 1], q_values[RESOLUTION])
+            k, s0, s1, s2 = weights_at(
+                q[v], q_axes[RESOLUTION, 0], q_axes[RESOLUTION, 1], q_values[RESOLUTION]
+            )
             at_s = first_s + of_image[RESOLUTION, i] + k
             s = line_value(states, at_s, s0, s1, s2)
             ws = s if same else line_value(weight_states, at_s, s0, s1, s2)
@@ -508,7 +510,9 @@ def _derivatives(
             index[row, 0] = first[SCALE] + of_image[SCALE, i]
             b, wb = states[index[row, 0]], weight_states[index[row, 0]]
         if has_c:
-            k, w_c[0], w_c[1], w_c[2] = weights_at(q[v], q_axes[OFFSET, 0], q_axes[OFFSET, 1], q_values[OFFSET])
+            k, w_c[0], w_c[1], w_c[2] = weights_at(
+                q[v], q_axes[OFFSET, 0], q_axes[OFFSET, 1], q_values[OFFSET]
+            )
             at_c = first[OFFSET] + of_image[OFFSET, i] + k
             c = line_value(states, at_c, w_c[0], w_c[1], w_c[2])
             wc = line_value(weight_states, at_c, w_c[0], w_c[1], w_c[2])

@@ -11,6 +11,7 @@ import numpy as np
 
 from diffuse_framework.algorithms.binning import sum_by
 from diffuse_framework.algorithms.merging import poisson_merge
+from diffuse_framework.algorithms.symmetry import fold
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.maps import MergedMap
 from diffuse_framework.model.scales import ErrorModel, Scales
@@ -76,11 +77,16 @@ def shells_of_equal_volume(q_max: float, n_shells: int, q_min: float = 0.0) -> n
 
 
 def voxels_possible(grid: VoxelGrid, edges: np.ndarray) -> np.ndarray:
-    """Return the number of voxels of the asymmetric unit in each shell, from its volume, (n_shells,)."""
-    voxel_volume = abs(np.linalg.det(grid.reciprocal_basis)) / np.prod(grid.divisions)
-    low, high = 1 / grid.d_max, 1 / grid.d_min
-    within = np.clip(edges, low, high)
-    return 4 / 3 * np.pi * np.diff(within**3) / voxel_volume / len(grid.symmetry.operators)
+    """Return the number of voxels of the asymmetric unit in each shell, (n_shells,), counted one by one."""
+    result, step = np.zeros(len(edges) - 1, np.int64), 1 << 20
+    for start in range(0, grid.size, step):
+        voxel = np.arange(start, min(start + step, grid.size))
+        q = np.linalg.norm(grid.q_of(voxel), axis=1)
+        near = (q >= edges[0]) & (q < edges[-1])
+        index = grid.index_of(voxel[near])
+        inside = (fold(index, grid.symmetry, grid.divisions)[0] == index).all(axis=1)
+        result += np.histogram(q[near][inside], edges)[0]
+    return result
 
 
 def isotropic_part(q: np.ndarray, intensity: np.ndarray, variance: np.ndarray, width: float) -> np.ndarray:

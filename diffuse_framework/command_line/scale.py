@@ -44,7 +44,9 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
     experiments = opened.params.input.experiments
     if experiments:
         if not isinstance(scales, SmoothScales):
-            raise ConfigError("only scaler.plugin=smooth and dials_target make a scaling model that DIALS can hold")
+            raise ConfigError(
+                "only scaler.plugin=smooth and dials_target make a scaling model that DIALS can hold"
+            )
         scaled = opened.folder / "scaled.expt"
         write_scaled_experiments(Path(experiments), scaled, scales)
         logger.info("The experiments with their scaling models are in %s", scaled)

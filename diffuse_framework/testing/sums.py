@@ -99,7 +99,9 @@ def known_sums(
     q = np.linalg.norm(grid.q_of(np.arange(grid.size)), axis=1)
     inside = np.flatnonzero((q > 0.05) & (q < 1 / grid.d_min))
     data_set = np.arange(n_images) * n_data_sets // n_images
-    order = np.concatenate([np.arange(np.count_nonzero(data_set == n), dtype=float) for n in range(n_data_sets)])
+    order = np.concatenate(
+        [np.arange(np.count_nonzero(data_set == n), dtype=float) for n in range(n_data_sets)]
+    )
     extent = Extent(data_set, order, (float(q[inside].min()), float(q[inside].max())), np.array(panels))
     layout = make_layout(options, extent)
     parameters = true_parameters(layout, amplitude)

@@ -69,7 +69,9 @@ def test_another_number_of_experiments_is_refused(tmp_path):
 def test_dials_finds_the_same_answer(options):
     known = known_sums(options, np.random.default_rng(2), n_images=12, rows_per_image=600, exposure=100.0)
     ours, theirs = (
-        scale_smoothly(known.sums, known.data_set, known.order, Recipe(options, outlier_limit=None, tolerance=1e-3), *f)
+        scale_smoothly(
+            known.sums, known.data_set, known.order, Recipe(options, outlier_limit=None, tolerance=1e-3), *f
+        )
         for f in ((), (fit_with_dials,))
     )
     assert ours.statistics["converged"]

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from diffuse_framework.algorithms.merging import poisson_merge
-from diffuse_framework.algorithms.observations import Agreement, find_outliers, fit_error_model, outlier_report
+from diffuse_framework.algorithms.observations import (
+    Agreement,
+    find_outliers,
+    fit_error_model,
+    outlier_report,
+)
 from diffuse_framework.algorithms.scaling_model import ScalingOptions
 from diffuse_framework.algorithms.smooth_scales import Recipe, scale_smoothly
 from diffuse_framework.model.scales import ErrorModel, ImageScales
@@ -66,7 +71,9 @@ def test_good_data_lose_what_a_normal_distribution_says():
 
 @pytest.mark.parametrize("level", [0.1, 1.0, 20.0])
 def test_chi_squared_is_one_for_counts_at_any_level(level):
-    known = known_sums(ScalingOptions(), np.random.default_rng(2), n_images=30, rows_per_image=3000, exposure=level)
+    known = known_sums(
+        ScalingOptions(), np.random.default_rng(2), n_images=30, rows_per_image=3000, exposure=level
+    )
     agreement = Agreement(known.sums, known.scales)
     model = fit_error_model(agreement.by_signal())
     assert abs(model.inflation - 1) < 0.03
@@ -80,10 +87,13 @@ def test_chi_squared_is_one_for_counts_at_any_level(level):
 
 
 def test_the_error_model_finds_errors_beyond_counting():
-    known = known_sums(ScalingOptions(), np.random.default_rng(2), n_images=30, rows_per_image=3000, exposure=60.0)
+    known = known_sums(
+        ScalingOptions(), np.random.default_rng(2), n_images=30, rows_per_image=3000, exposure=60.0
+    )
     rng = np.random.default_rng(3)
     tables = tuple(
-        replace(t, counts=(t.counts * rng.normal(1, 0.15, len(t))).astype(np.float32)) for t in known.sums.pieces
+        replace(t, counts=(t.counts * rng.normal(1, 0.15, len(t))).astype(np.float32))
+        for t in known.sums.pieces
     )
     noisy = SumsInMemory(known.sums.grid, known.sums.image_names, tables)
     agreement = Agreement(noisy, known.scales)

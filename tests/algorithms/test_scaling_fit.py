@@ -73,7 +73,9 @@ def test_each_part_alone_is_recovered_within_twice_the_counting_error(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [5, 6])
 def test_all_parts_together_are_recovered_within_twice_the_counting_error(seed):
-    known = known_sums(TOGETHER, np.random.default_rng(seed), n_images=40, rows_per_image=4000, panels=TWO_PANELS)
+    known = known_sums(
+        TOGETHER, np.random.default_rng(seed), n_images=40, rows_per_image=4000, panels=TWO_PANELS
+    )
     scales = scaled(known, TOGETHER)
     assert scales.statistics["converged"]
     assert all(value < 2 for value in differences_in_sigma(known, scales).values())
@@ -101,11 +103,15 @@ def test_scales_are_unbiased_at_every_level_and_their_errors_are_right(level):
     options = ScalingOptions(offset=False)
     z, ratio = [], []
     for seed in range(4):
-        known = known_sums(options, np.random.default_rng(seed), n_images=30, rows_per_image=3000, exposure=level)
+        known = known_sums(
+            options, np.random.default_rng(seed), n_images=30, rows_per_image=3000, exposure=level
+        )
         scales = scaled(known, options, outlier_limit=None)
         z.append((scales.per_image - known.scales.per_image) / scales.per_image_sigma)
         merged = poisson_merge(known.sums, scales)
-        ratio.append(np.average(merged.intensity, weights=1 / merged.variance) / np.mean(known.intensity[merged.voxel]))
+        ratio.append(
+            np.average(merged.intensity, weights=1 / merged.variance) / np.mean(known.intensity[merged.voxel])
+        )
     # 120 deviates, each set of 30 bound by its mean.
     assert 0.8 < np.sqrt(np.mean(np.square(z))) < 1.2
     # b spreads over a factor of 2: a slope of the error with b would show a bias that mean 1 hides.
@@ -153,7 +159,9 @@ def test_products_with_the_matrix_agree_with_the_matrix_of_all_voxels():
     seen = sweeps.intensities(parameters)
     matrix = sweeps.sample_matrix(concatenate_rows(list(sweeps.source.pieces())), parameters, seen)
     vector = np.random.default_rng(0).normal(size=len(parameters))
-    np.testing.assert_allclose(sweeps.curvature(parameters, seen, vector), matrix @ vector, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(
+        sweeps.curvature(parameters, seen, vector), matrix @ vector, rtol=1e-8, atol=1e-8
+    )
     assert np.linalg.eigvalsh(matrix).min() > -1e-6 * np.abs(matrix).max()
 
 
@@ -241,7 +249,9 @@ def test_the_layout_survives_its_numbers():
 
 
 def test_nothing_seen_twice_can_not_be_scaled():
-    known = known_sums(ScalingOptions(scale="smooth"), np.random.default_rng(4), n_images=1, rows_per_image=50)
+    known = known_sums(
+        ScalingOptions(scale="smooth"), np.random.default_rng(4), n_images=1, rows_per_image=50
+    )
     with pytest.raises(DataError, match="seen twice"):
         fit_model(
             RowSource(known.sums, survey(known.sums)), known.scales.layout, voxel_q(known.sums), Restraints()

@@ -18,7 +18,9 @@ def test_one_dimension_is_that_of_dials(intervals):
     theirs = components.GaussianSmoother1D([0, 5], intervals)
     values = np.random.default_rng(1).random(theirs.num_values())
     expected, _, _ = theirs.multi_value_weight(flex.double(x), flex.double(values))
-    np.testing.assert_allclose(weight_matrix(axis_over(0, 5, 5 / intervals), x) @ values, list(expected), atol=1e-12)
+    np.testing.assert_allclose(
+        weight_matrix(axis_over(0, 5, 5 / intervals), x) @ values, list(expected), atol=1e-12
+    )
 
 
 def test_three_dimensions_are_products_as_in_dials():

@@ -96,7 +96,10 @@ def main() -> None:
             continue
         print(f"\n{name}", flush=True)
         for program, numbers in compare(options).items():
-            print(f"  {program:8s} " + "  ".join(f"{key} {value:.4g}" for key, value in numbers.items()), flush=True)
+            print(
+                f"  {program:8s} " + "  ".join(f"{key} {value:.4g}" for key, value in numbers.items()),
+                flush=True,
+            )
 
 
 def _warm_up() -> None:
@@ -166,7 +169,9 @@ def _full(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     return _timed(options, model, flags)
 
 
-def _timed(options: argparse.Namespace, model: ScalingOptions, flags: list[str]) -> dict[str, dict[str, float]]:
+def _timed(
+    options: argparse.Namespace, model: ScalingOptions, flags: list[str]
+) -> dict[str, dict[str, float]]:
     n_images = 180
     per_image = int(options.observations / n_images)
     # Voxels for a multiplicity of about 20.
@@ -201,7 +206,9 @@ def _columns(merged) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return merged.voxel, merged.intensity, np.sqrt(merged.variance)
 
 
-def _against_truth(known: KnownSums, voxel: np.ndarray, intensity: np.ndarray, sigma: np.ndarray) -> dict[str, float]:
+def _against_truth(
+    known: KnownSums, voxel: np.ndarray, intensity: np.ndarray, sigma: np.ndarray
+) -> dict[str, float]:
     """Compare merged voxels with the truth, on the scale on which they agree best."""
     use = np.isfinite(intensity) & np.isfinite(sigma) & (sigma > 0)
     truth, intensity, sigma = known.intensity[voxel[use]], intensity[use], sigma[use]
@@ -227,7 +234,10 @@ def _peer(
         where = Path(f"/usr/lib/cctbx/python{sys.version_info[0]}.{sys.version_info[1]}")
         environment = {**os.environ, **({"LIBTBX_BUILD": str(where)} if where.is_dir() else {})}
         run = subprocess.run(
-            [python, f"{folder}/peer.py", f"{folder}/job.json"], capture_output=True, text=True, env=environment
+            [python, f"{folder}/peer.py", f"{folder}/job.json"],
+            capture_output=True,
+            text=True,
+            env=environment,
         )
         if run.returncode:
             sys.exit(f"mdx2 failed:\n{run.stdout[-2000:]}\n{run.stderr[-2000:]}")

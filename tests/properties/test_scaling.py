@@ -46,16 +46,16 @@ def test_more_exposure_at_the_same_counts_changes_no_ratio(options, seed, power)
     np.testing.assert_allclose(b.intensity * unit, a.intensity, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("options", MODELS, ids=["b", "b, c and a"])
-@given(seed=st.integers(0, 1000))
+@given(seed=st.integers(0, 1000), factor=st.sampled_from([0.5, 3.0, 10.0]))
 @FEW
-def test_all_counts_times_a_constant_change_no_ratio(options, seed):
-    """The weights see other errors, so that the answer moves by less than a tenth of its own."""
-    known = draw(options, seed)
-    tables = tuple(replace(t, counts=t.counts * np.float32(3)) for t in known.sums.pieces)
+def test_all_counts_times_a_constant_change_no_ratio(seed, factor):
+    """Multiplicative scales: the Poisson equation for them is homogeneous in the counts."""
+    known = draw(MODELS[0], seed)
+    tables = tuple(replace(t, counts=t.counts * np.float32(factor)) for t in known.sums.pieces)
     other = SumsInMemory(known.sums.grid, known.sums.image_names, tables)
-    ours, theirs = scaled(known, options), scaled(known, options, other)
-    assert np.abs((theirs.per_image - ours.per_image) / ours.per_image_sigma).max() < 0.5
+    recipe = Recipe(MODELS[0], tolerance=1e-5, outlier_limit=None)
+    ours, theirs = (scale_smoothly(s, known.data_set, known.order, recipe) for s in (known.sums, other))
+    np.testing.assert_allclose(theirs.per_image, ours.per_image, rtol=1e-3)
 
 
 @given(seed=st.integers(0, 1000), cut=st.integers(0, 100))
@@ -92,5 +92,6 @@ def test_a_data_set_merged_with_itself_has_errors_smaller_by_root_two(options, s
     twice = SumsInMemory(known.sums.grid, known.sums.image_names, known.sums.pieces * 2)
     once, doubled = poisson_merge(known.sums, known.scales), poisson_merge(twice, known.scales)
     np.testing.assert_allclose(doubled.intensity, once.intensity, rtol=1e-9, atol=1e-12)
-    bright = once.counts > 20
+    # Of few counts the variance follows the shell's too, by less the more there are.
+    bright = once.counts > 50
     np.testing.assert_allclose(doubled.variance[bright] * 2, once.variance[bright], rtol=0.06)
