@@ -11,7 +11,7 @@ from diffuse_framework.algorithms.smooth_scales import scale_smoothly
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.scales import Scales
 from diffuse_framework.model.voxels import VoxelSums
-from diffuse_plugins.scaler_smooth import SmoothScaler, warn
+from diffuse_plugins.scaler_smooth import SmoothScaler, warn  # type: ignore[import-not-found]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class DialsTargetScaler(SmoothScaler):
     def fit(self, sums: VoxelSums, experiment: Experiment | None) -> Scales:
         """Return the fitted model; raises as `smooth` does, and for more data than fit into memory."""
         data_set, order = self.places(sums, experiment)
-        scales = scale_smoothly(sums, data_set, order, self.recipe, fit_with_dials)
+        reflections = self.reflections(sums, experiment)
+        scales = scale_smoothly(sums, data_set, order, self.recipe, fit_with_dials, reflections)
         warn(scales.statistics)
         return scales
 

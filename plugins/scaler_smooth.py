@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from diffuse_framework import hookimpl
+from diffuse_framework.algorithms.bragg_reference import Reflections, bragg_reference
 from diffuse_framework.algorithms.scaling_fit import Restraints
 from diffuse_framework.algorithms.scaling_model import ScalingOptions
 from diffuse_framework.algorithms.smooth_scales import (
@@ -103,6 +104,20 @@ resolution
     .type = float(value_min=1e-6)
     .help = "Expected second difference of neighbouring control points."
 }
+bragg
+  .help = "Bragg reference: integrated intensities, corrected for partiality, as further observations for the"
+          "scales. It needs the experiment (diffuse.process, not diffuse.scale)."
+{
+  use = False
+    .type = bool
+    .help = "Whether reflections count."
+  min_partiality = 0.2
+    .type = float(value_min=0, value_max=1)
+    .help = "Leave out reflections recorded to a smaller fraction."
+  relative_error = 0.2
+    .type = float(value_min=0)
+    .help = "Expected relative error of partialities."
+}
 outliers
   .help = "Observations that disagree with the rest of their voxel."
 {
@@ -136,11 +151,13 @@ class SmoothScaler:
     recipe: Recipe = Recipe()
     one_data_set: bool = False
     by_angle: bool = False
+    bragg: tuple[float, float] | None = None
 
     @classmethod
     def from_params(cls, params: Any) -> SmoothScaler:
         """Return the scaler."""
-        return cls(recipe_of(params), params.data_sets == "one", params.order == "angle")
+        bragg = (params.bragg.min_partiality, params.bragg.relative_error) if params.bragg.use else None
+        return cls(recipe_of(params), params.data_sets == "one", params.order == "angle", bragg)
 
     def fit(self, sums: VoxelSums, experiment: Experiment | None) -> Scales:
         """Return the fitted model; warns where it did not converge, and of what data can't tell.
@@ -150,9 +167,22 @@ class SmoothScaler:
             DataError: images or data sets that share no voxel with the others, or without photons.
         """
         data_set, order = self.places(sums, experiment)
-        scales = scale_smoothly(sums, data_set, order, self.recipe)
+        scales = scale_smoothly(
+            sums, data_set, order, self.recipe, reflections=self.reflections(sums, experiment)
+        )
         warn(scales.statistics)
         return scales
+
+    def reflections(self, sums: VoxelSums, experiment: Experiment | None) -> Reflections | None:
+        """Return the Bragg reference, None where it is not asked for."""
+        if self.bragg is None:
+            return None
+        if experiment is None:
+            raise ConfigError(
+                f"scaler.{self.name}.bragg.use=True needs the Bragg intensities, which the sums do not hold; "
+                "run diffuse.process with it, or switch it off"
+            )
+        return bragg_reference(experiment, sums.grid, *self.bragg)
 
     def places(self, sums: VoxelSums, experiment: Experiment | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the data set of each image, (n,), and where in it the image is, (n,)."""
@@ -202,8 +232,8 @@ def warn(statistics: dict) -> None:
     """Say in the log what a user should know of a fit."""
     if not statistics["converged"]:
         logger.warning(
-            "Scaling did not converge in %d cycles (%s): a parameter still changed by %.2g of its uncertainty. The "
-            "best model so far goes on. Use fewer parts or control points, or raise scaler.smooth.max_cycles.",
+            "Scaling did not converge in %d cycles (%s): a parameter still changed by %.2g of its "
+            "uncertainty. The best model so far goes on. Use fewer parts or control points, or raise its max_cycles.",
             statistics["cycles"],
             statistics["reason"],
             statistics["largest_change"],

@@ -55,7 +55,8 @@ def components_of(
             continue
         boxes = [x.n_values * y.n_values for x, y in part.panels]
         columns = np.split(np.arange(part.width), np.cumsum(boxes)[:-1]) if boxes else [np.arange(part.width)]
-        shapes = [(x.n_values, y.n_values) for x, y in part.panels] or [(part.q.n_values,)]
+        shapes: list[tuple[int, ...]] = [(x.n_values, y.n_values) for x, y in part.panels]
+        shapes = shapes or [(part.q.n_values,)]
         # One stretch of nodes per data set; one in all where the data sets share the part.
         nodes = [axis.n_values for axis in part.order]
         stretches = (
@@ -196,8 +197,8 @@ def fit_with_dials(
     n_rows = sum(len(piece) for piece in pieces)
     if n_rows > MAX_ROWS:
         raise ConfigError(
-            f"scaler 'dials_target' keeps all observations in memory and takes at most {MAX_ROWS}, not {n_rows}; "
-            "use scaler.plugin=smooth, which fits the same model"
+            f"scaler 'dials_target' keeps all observations in memory and takes at most {MAX_ROWS}, not "
+            f"{n_rows}; use scaler.plugin=smooth, which fits the same model"
         )
     if not n_rows:
         raise DataError(
@@ -211,7 +212,8 @@ def fit_with_dials(
     )
     change, sigma, cycle, zeros = np.inf, np.full(layout.size, np.inf), 0, np.zeros(len(q))
     level: np.ndarray | None = None
-    for cycle in range(1, max_cycles + 1):
+    while cycle < max_cycles and not change < tolerance:
+        cycle += 1
         sweeps = Sweeps(source, layout, q, zeros + 1, zeros, parameters)
         seen = sweeps.intensities(parameters)
         behind = background + seen.offset
@@ -220,10 +222,8 @@ def fit_with_dials(
         found, sigma = _minimised(sweeps, rows, restraint_rows(layout, restraints, level))
         change = float(np.max(np.abs(found - parameters) / sigma))
         parameters = found
-        if change < tolerance:
-            break
     parameters, common = pin(layout, parameters)
-    statistics = {
+    statistics: dict[str, Any] = {
         "cycles": cycle,
         "converged": change < tolerance,
         "reason": "converged" if change < tolerance else "reached the largest number of cycles",

@@ -119,7 +119,8 @@ def _range(axis: Axis) -> list[float]:
 
 
 def _inside(axis: Axis, x: np.ndarray) -> list[float]:
-    return np.clip(x.astype(float), *_range(axis)).tolist()
+    low, high = _range(axis)
+    return np.clip(x.astype(float), low, high).tolist()
 
 
 def _component(
@@ -194,8 +195,8 @@ def write_scaled_experiments(source: Path, target: Path, scales: SmoothScales) -
     models = image_models(scales)
     if len(experiments) != len(models):
         raise DataError(
-            f"{source} holds {len(experiments)} experiments, the scales are of {len(models)} images; give the "
-            "experiments of those images, one each"
+            f"{source} holds {len(experiments)} experiments, the scales are of {len(models)} images; give "
+            "the experiments of those images, one each"
         )
     for experiment, model in zip(experiments, models, strict=True):
         experiment.scaling_model = model

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from numba import njit
 
-from diffuse_framework.algorithms.binning import shell_numbers, sum_by
+from diffuse_framework.algorithms.binning import shell_numbers
 from diffuse_framework.algorithms.scaling_rows import shrunk_intensities
 from diffuse_framework.model.scales import ErrorModel, Scales
 from diffuse_framework.model.voxels import SumsTable, VoxelSums
@@ -346,7 +346,7 @@ class Agreement:
         self._variance = expected + totals.background_variance
 
     def by_signal(self, limit: float = 20.0) -> Scatter:
-        """Return the scatter in bins of equal ratio of expected signal; beyond `limit` sigma it is left out."""
+        """Return the scatter in bins of expected signal, without differences beyond `limit` sigma."""
         edges = self._signal_edges()
         (scatter,) = self._collect([partial(self._signal_bins, edges)], limit)
         return scatter

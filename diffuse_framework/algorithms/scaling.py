@@ -117,8 +117,8 @@ def refuse_islands(sums: VoxelSums, shared: np.ndarray, group_of: np.ndarray, na
     if alone:
         shown = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
         raise DataError(
-            f"{len(alone)} of {len(names)} images or data sets share no voxel with the rest and can't be scaled "
-            f"({shown}); use coarser voxels (grid.hkl.divisions, grid.hkl.d_min) or leave them out"
+            f"{len(alone)} of {len(names)} images or data sets share no voxel with the rest and can't be "
+            f"scaled ({shown}); use coarser voxels (grid.hkl.divisions, grid.hkl.d_min) or leave them out"
         )
 
 
@@ -132,7 +132,9 @@ def _photons(sums: VoxelSums, shared: np.ndarray) -> tuple[np.ndarray, np.ndarra
         per_image += sum_by(rows.image, net, len(per_image))
     if (per_image <= 0).any():
         name = sums.image_names[int(np.argmin(per_image))]
-        raise DataError(f"{name} has no scattering above its background; leave it out, or check the background")
+        raise DataError(
+            f"{name} has no scattering above its background; leave it out, or check the background"
+        )
     return per_voxel, per_image
 
 

@@ -87,7 +87,9 @@ def restraint_matrix(layout: Layout, restraints: Restraints, level: np.ndarray) 
 
 
 def restraint_rows(layout: Layout, restraints: Restraints, level: np.ndarray) -> sparse.csr_matrix:
-    """Return restraints and pins as rows (m, n): each times parameters' deviation from null is a normal deviate.
+    """Return restraints and pins as rows (m, n).
+
+    Each row times the parameters' deviation from null is a normal deviate.
 
     Args:
         layout: of the parameters.
@@ -185,8 +187,8 @@ def fit_model(
     photons, background, sample, n_rows = _first_pass(source, len(q))
     if sample is None:
         raise DataError(
-            "no voxel is seen twice, so nothing can be scaled; use coarser voxels (grid.hkl.divisions) or more "
-            "images"
+            "no voxel is seen twice, so nothing can be scaled; use coarser voxels (grid.hkl.divisions) or "
+            "more images"
         )
     problem = _Problem(layout, q, photons, background, restraints, sample, len(sample) / n_rows)
     parameters = layout.null() if start is None else start.copy()
@@ -307,8 +309,8 @@ def _prior(problem: _Problem, source: RowSource, seen: VoxelEstimates) -> tuple[
     behind = problem.background + seen.offset
     prior, slope = shrunk_intensities(problem.q, problem.photons - behind, seen.exposure, behind)
     if source.n_extra:
-        # Reflections are bright: their own intensity will do.
-        prior[-source.n_extra :] = seen.intensity[-source.n_extra :]
+        # Reflections are bright: their own intensity will do. Weak ones say little about scales.
+        prior[-source.n_extra :] = np.maximum(seen.intensity[-source.n_extra :], 1e-30)
     return prior, slope
 
 

@@ -245,8 +245,8 @@ def make_layout(options: ScalingOptions, extent: Extent) -> Layout:
         parts["resolution"] = _smooth("resolution", extent, options.resolution_order, axis)
         if parts["resolution"].n_nodes < 2:
             raise ConfigError(
-                "a resolution smoother that is the same for all images can't be told from the map itself; give "
-                "scaler.smooth.resolution.order_spacing a value, or several data sets"
+                "a resolution smoother that is the same for all images can't be told from the map itself; "
+                "give scaler.smooth.resolution.order_spacing a value, or several data sets"
             )
     return assemble_layout(extent, parts)
 

@@ -92,9 +92,9 @@ def concatenate_rows(pieces: list[Rows]) -> Rows:
 
 def rows_of(table: SumsTable) -> Rows:
     """Return the rows of a table that have exposure."""
-    use: np.ndarray | slice = table.exposure > 0
-    n_rows = int(np.count_nonzero(use))
-    use = slice(None) if n_rows == len(table) else use
+    seen = table.exposure > 0
+    n_rows = int(np.count_nonzero(seen))
+    use = slice(None) if n_rows == len(table) else seen
     return Rows(
         image=table.image[use],
         voxel=table.voxel[use],
@@ -211,8 +211,8 @@ class RowSource:
 @njit(cache=True)
 def _sweep(
     mode, image, voxel, panel, fast, slow, counts, background, background_variance, exposure, variance,
-    q, tables, states, weight_states, same, prior, slope, vector, intensity, exposures, information, taken_up, projection,
-    sums, out,
+    q, tables, states, weight_states, same, prior, slope, vector, intensity, exposures, information,
+    taken_up, projection,    sums, out,
 ):  # fmt: skip
     """One pass of the fit over a piece; what it adds up where depends on `mode`.
 
@@ -448,7 +448,7 @@ class Sweeps:
     def derivatives(
         self, rows: Rows, parameters: np.ndarray
     ) -> tuple[sparse.csr_matrix, np.ndarray, np.ndarray]:
-        """Return derivatives of the expected counts by the parameters (n, n_parameters), weights and signals (n,).
+        """Return derivatives of expected counts (n, n_parameters), weights and signals (n,).
 
         The signal is the derivative by the intensity.
         """
@@ -459,9 +459,9 @@ class Sweeps:
         value = np.zeros((len(rows), N_DERIVATIVES))
         weight, signal = np.empty(len(rows)), np.empty(len(rows))
         _derivatives(
-            rows.image, rows.voxel, rows.panel, rows.fast, rows.slow, rows.background, rows.background_variance,
-            rows.exposure, rows.variance, self.q, tables, states, weight_states, self.prior,
-            index, value, weight, signal,
+            rows.image, rows.voxel, rows.panel, rows.fast, rows.slow, rows.background,
+            rows.background_variance, rows.exposure, rows.variance, self.q, tables, states, weight_states,
+            self.prior, index, value, weight, signal,
         )  # fmt: skip
         row = np.repeat(np.arange(len(rows)), N_DERIVATIVES)
         # Where an axis has one control point the other two weights are 0 and belong to nothing.
@@ -477,7 +477,7 @@ def _inverse(information: np.ndarray) -> np.ndarray:
 
 
 def _gram(matrix: sparse.csr_matrix) -> np.ndarray:
-    """Return the dense ``matrix.T @ matrix``; dense blocks beat sparse products unless rows are very sparse."""
+    """Return the dense ``matrix.T @ matrix``: by dense blocks unless rows are very sparse."""
     n_rows, n_columns = matrix.shape
     if n_columns**2 > 200 * (matrix.nnz / max(n_rows, 1)) ** 2:
         return (matrix.T @ matrix).toarray()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from diffuse_framework.algorithms.bragg_reference import Reflections
 from diffuse_framework.algorithms.observations import (
     Agreement,
     Outliers,
@@ -199,6 +200,7 @@ def scale_smoothly(
     order: np.ndarray,
     recipe: Recipe,
     fitter: Fitter = fit_model,
+    reflections: Reflections | None = None,
 ) -> SmoothScales:
     """Fit the scaling model, reject outliers, fit again, and fit the error model.
 
@@ -207,6 +209,7 @@ def scale_smoothly(
         data_set, order: (n_images,) data set of each image, and where in it.
         recipe: what to do.
         fitter: minimises; called like `fit_model`.
+        reflections: Bragg reflections that help to set the scales.
 
     Raises:
         DataError: nothing to scale, or images or data sets without overlap with the others.
@@ -225,6 +228,9 @@ def scale_smoothly(
     q = voxel_q(sums)
     layout = make_layout(recipe.options, extent_of(surveyed, q, data_set, order))
     source = RowSource(sums, surveyed, recipe.memory_mib)
+    if reflections is not None:
+        source.extra = reflections.rows
+        q = np.concatenate([q, reflections.q])
     fit = fitter(source, layout, q, recipe.restraints, recipe.tolerance, recipe.max_cycles)
     scales = _scales(sums.grid, fit)
     agreement = Agreement(sums, scales)
@@ -260,6 +266,6 @@ def _refuse_dark_images(sums: VoxelSums, surveyed: Survey) -> None:
     if len(dark):
         shown = ", ".join(sums.image_names[image] for image in dark[:5]) + (", ..." if len(dark) > 5 else "")
         raise DataError(
-            f"{len(dark)} images have no scattering above their background ({shown}); leave them out, or check "
-            "the background"
+            f"{len(dark)} images have no scattering above their background ({shown}); leave them out, or "
+            "check the background"
         )

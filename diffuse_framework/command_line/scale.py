@@ -20,7 +20,7 @@ from diffuse_framework.config.selection import select
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.host.registry import Registry
 from diffuse_framework.io.outputs import write_scales
-from diffuse_framework.report.summary import scaling_text, scales_text
+from diffuse_framework.report.summary import scales_text, scaling_text
 
 logger = logging.getLogger(__name__)
 

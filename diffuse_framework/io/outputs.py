@@ -83,8 +83,8 @@ def _resolution_smoother(scales: SmoothScales) -> dict[str, Any]:
     return {
         "enabled": True,
         "control_points": [
-            {"q": q, "value_mean": values[:, k].mean(), "value_min": values[:, k].min(), "value_max": values[:, k].max()}
-            for k, q in enumerate(part.q.positions)
+            {"q": q, "value_mean": at_q.mean(), "value_min": at_q.min(), "value_max": at_q.max()}
+            for q, at_q in zip(part.q.positions, values.T, strict=True)
         ],
     }
 
@@ -110,7 +110,9 @@ def read_scales(path: Path, image_names: tuple[str, ...], grid: VoxelGrid) -> Im
         model = content.get("model")
         if model is not None:
             if list(content["refined_parameters"]) != list(image_names):
-                raise DataError(f"{path} is a model of other images, or in another order; run diffuse.scale again")
+                raise DataError(
+                    f"{path} is a model of other images, or in another order; run diffuse.scale again"
+                )
             return SmoothScales(
                 grid,
                 layout_from_numbers(model["layout"]),

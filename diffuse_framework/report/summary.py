@@ -172,7 +172,8 @@ def statistics_text(statistics: dict[str, Any]) -> str:
         limits = "inf" if shell["d_max"] is None else f"{shell['d_max']:.2f}", f"{shell['d_min']:.2f}"
         values = ("" if shell[key] is None else format(shell[key], form) for _, key, form in columns)
         rows.append((*limits, *values))
-    return tabulate(rows, ("d_max", "d_min", *(name for name, _, _ in columns)), "simple", disable_numparse=True)
+    header = ("d_max", "d_min", *(name for name, _, _ in columns))
+    return tabulate(rows, header, "simple", disable_numparse=True)
 
 
 def scaling_text(statistics: dict[str, Any]) -> str:

@@ -126,7 +126,7 @@ def _draw(
     rng: np.random.Generator,
 ) -> SumsTable:
     n_rows = len(voxel)
-    columns = {name: np.zeros(n_rows, COLUMN_TYPES[name]) for name in COLUMNS}
+    columns: dict[str, np.ndarray] = {name: np.zeros(n_rows).astype(COLUMN_TYPES[name]) for name in COLUMNS}
     panel = rng.integers(0, len(panels), n_rows)
     box = panels[panel]
     columns |= {

@@ -10,18 +10,19 @@ from diffuse_framework.testing.sums import SQUARE_PANEL, known_sums
 
 pytest.importorskip("dials")
 
-from dxtbx.model import Experiment, ExperimentList  # noqa: E402
-from dxtbx.model.experiment_list import ExperimentListFactory  # noqa: E402
+from dxtbx.model import Experiment, ExperimentList
+from dxtbx.model.experiment_list import ExperimentListFactory
 
-from diffuse_framework.adapters.dials_target import fit_with_dials  # noqa: E402
-from diffuse_framework.adapters.scaling_model import (  # noqa: E402
+from diffuse_framework.adapters.dials_target import fit_with_dials
+from diffuse_framework.adapters.scaling_model import (
     DiffuseScalingModel,
     image_models,
     write_scaled_experiments,
 )
 
 ALL = ScalingOptions(
-    scale="smooth", offset=True, offset_q=0.15, panel=True, absorption=True, absorption_order=6.0, resolution=True,
+    scale="smooth", offset=True, offset_q=0.15, panel=True, absorption=True, absorption_order=6.0,
+    resolution=True,
     resolution_order=6.0,
 )  # fmt: skip
 TWO_PANELS = (*SQUARE_PANEL, (0.0, 1000.0, 0.0, 500.0))
@@ -77,6 +78,6 @@ def test_dials_finds_the_same_answer(options):
     assert ours.statistics["converged"]
     assert theirs.statistics["converged"]
     difference = (ours.parameters - theirs.parameters) / ours.sigma
-    # What is left: DIALS's derivatives are those of the sum of squares, ours take noise in the intensities off.
+    # DIALS follows the sum of squares; ours takes the noise in the intensities off its derivatives.
     assert np.abs(difference).max() < 0.3
     np.testing.assert_allclose(ours.sigma, theirs.sigma, rtol=0.05)

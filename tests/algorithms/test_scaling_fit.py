@@ -37,7 +37,8 @@ ALONE = {
     "s": ScalingOptions(scale="off", resolution=True),
 }
 TOGETHER = ScalingOptions(
-    scale="smooth", offset=True, offset_q=0.15, panel=True, absorption=True, absorption_order=15.0, resolution=True
+    scale="smooth", offset=True, offset_q=0.15, panel=True, absorption=True, absorption_order=15.0,
+    resolution=True,
 )  # fmt: skip
 
 

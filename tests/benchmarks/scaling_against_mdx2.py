@@ -51,7 +51,8 @@ job = json.load(open(sys.argv[1]))
 os.chdir(job["folder"])
 data = np.load("observations.npz")
 table = HKLTable(*(data[name] for name in "hkl"), ndiv=job["ndiv"],
-                 **{name: data[name] for name in ("intensity", "intensity_error", "phi", "s", "ix", "iy", "op")})
+                 **{name: data[name] for name in
+                    ("intensity", "intensity_error", "phi", "s", "ix", "iy", "op")})
 saveobj(table, "corrected.nxs", name="hkl_table", append=False)
 rejected = []
 original = ScaledData.mask_outliers
@@ -75,7 +76,8 @@ if job["outlier"]:
 merge.run_merge(merge.parse_arguments(arguments))
 merged = loadobj("merged.nxs", "hkl_table")
 done = time.process_time()
-np.savez("merged.npz", H=merged.H, K=merged.K, L=merged.L, intensity=merged.intensity, error=merged.intensity_error,
+np.savez("merged.npz", H=merged.H, K=merged.K, L=merged.L,
+         intensity=merged.intensity, error=merged.intensity_error,
          rejected=np.concatenate(rejected) if rejected else np.zeros(0, int))
 print("CPU", scaled - start, done - scaled)
 """
