@@ -4,6 +4,8 @@ Examples::
 
   diffuse.merge diffuse/sums.h5
   diffuse.merge diffuse/sums.h5 merger.plugin=inverse_variance output.directory=weighted
+  diffuse.merge diffuse/sums.h5 absolute_scaler.plugin=krogh_moe \\
+    krogh_moe.contents.sequence=lysozyme.fasta krogh_moe.wavelength=0.98
 """
 
 from __future__ import annotations
@@ -18,7 +20,15 @@ from diffuse_framework.command_line.failures import report_failures
 from diffuse_framework.command_line.reduce import open_sums
 from diffuse_framework.config.selection import select
 from diffuse_framework.host.registry import Registry
-from diffuse_framework.io.outputs import read_scales, write_grid, write_half_maps, write_map
+from diffuse_framework.io.outputs import (
+    read_scales,
+    write_absolute,
+    write_grid,
+    write_half_maps,
+    write_map,
+)
+from diffuse_framework.io.whole import write_figure
+from diffuse_framework.report.figures import absolute_scale_figure
 from diffuse_framework.report.summary import log_map, map_statistics
 
 logger = logging.getLogger(__name__)
@@ -43,4 +53,7 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
     if opened.params.statistics.half_maps:
         rng = np.random.default_rng(opened.params.statistics.seed)
         write_half_maps(opened.folder, half_maps(opened.sums, scales, rng))
+    if final.report is not None:
+        write_absolute(opened.folder, final, scales, opened.sums.image_names)
+        write_figure(opened.folder / "absolute_scale.png", absolute_scale_figure(final.report))
     logger.info("The map is in %s", opened.folder)
