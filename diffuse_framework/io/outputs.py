@@ -72,8 +72,13 @@ def write_scales(path: Path, scales: Scales, image_names: tuple[str, ...]) -> No
             "common_offset": smooth.common,
             "rejected": smooth.rejected,
             "rejected_columns": ["image", "voxel", "operator", "panel"],
+            "voxel_numbering": _numbering(smooth.grid),
         }
     write_json(path, content)
+
+
+def _numbering(grid: VoxelGrid) -> list[list[int]]:
+    return [[int(n) for n in three] for three in (grid.divisions, grid.index_min, grid.dimensions)]
 
 
 def _resolution_smoother(scales: SmoothScales) -> dict[str, Any]:
@@ -112,16 +117,17 @@ def read_scales(path: Path, image_names: tuple[str, ...], grid: VoxelGrid) -> Im
         model = content.get("model")
         if model is not None:
             if list(content["refined_parameters"]) != list(image_names):
-                raise DataError(
-                    f"{path} is a model of other images, or in another order; run diffuse.scale again"
-                )
+                raise DataError(f"{path} is a model of other images, or in another order; run diffuse.scale again")
             return SmoothScales(
                 grid,
                 layout_from_numbers(model["layout"]),
                 np.array(model["parameters"], float),
                 np.array([np.inf if value is None else value for value in model["sigma"]], float),
                 np.array(model["common_offset"], float),
-                np.array(model["rejected"], np.int64).reshape(-1, 4),
+                # On another grid the numbers of outlying observations mean nothing.
+                np.array(model["rejected"] if model["voxel_numbering"] == _numbering(grid) else [], np.int64).reshape(
+                    -1, 4
+                ),
                 error_model,
                 statistics,
             )

@@ -10,6 +10,7 @@ from diffuse_framework.algorithms.smooth_scales import Recipe, SmoothScales, sca
 from diffuse_framework.errors import DataError
 from diffuse_framework.io.outputs import read_scales, write_scales
 from diffuse_framework.model.scales import ErrorModel, ImageScales
+from diffuse_framework.testing.fakes import orthorhombic_grid
 from diffuse_framework.testing.sums import known_sums
 
 OPTIONS = ScalingOptions(scale="smooth", offset=True, offset_q=0.2, absorption=True, resolution=True)
@@ -63,3 +64,13 @@ def test_a_model_of_other_images_is_refused(fitted, tmp_path):
     write_scales(tmp_path / "s.json", scales, known.sums.image_names)
     with pytest.raises(DataError, match="other images"):
         read_scales(tmp_path / "s.json", known.sums.image_names[:5], known.sums.grid)
+
+
+def test_on_another_grid_the_model_is_the_same_and_its_outliers_are_forgotten(fitted, tmp_path):
+    known, scales = fitted
+    names = known.sums.image_names
+    write_scales(tmp_path / "s.json", scales, names)
+    finer = orthorhombic_grid(divisions=(3, 3, 3))
+    again = read_scales(tmp_path / "s.json", names, finer)
+    assert len(again.rejected) == 0
+    assert (again.per_image == scales.per_image).all()
