@@ -1,0 +1,27 @@
+"""Every default plugin keeps the contract of its stage."""
+
+from __future__ import annotations
+
+import pytest
+
+from diffuse_framework.host.loader import load_registry
+from diffuse_framework.testing.conformance import conformance_tests
+
+# Those that wrap DIALS need a source of DIALS; tests/plugins has their contract on files.
+ON_FILES = ("dials_ssx", "dials_stills", "given")
+
+PLUGINS = [
+    plugin
+    for plugin in load_registry().plugins.values()
+    if plugin.package == "diffuse_framework" and plugin.name not in ON_FILES
+]
+
+
+@pytest.mark.parametrize("plugin", PLUGINS, ids=lambda plugin: f"{plugin.stage}-{plugin.name}")
+def test_a_default_plugin_keeps_its_contract(plugin):
+    conformance_tests(plugin.stage, plugin.factory, max_examples=15)()
+
+
+def test_a_stage_that_there_is_not_is_said():
+    with pytest.raises(ValueError, match="there is no stage 'scalar'; there are indexer"):
+        conformance_tests("scalar", object)
