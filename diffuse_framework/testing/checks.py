@@ -187,8 +187,8 @@ def _call(plugin: Any, method: str, **arguments: Any) -> Any:
             plugin,
             f"{method} changes what it is given: {where}. Others use it too; return a new object, or copy first",
         )
-    if before[1] is not None:
-        where = first_difference(before[1], vars(plugin), "self")
+    for name, value in (before[1] or {}).items():
+        where = first_difference(value, getattr(plugin, name, None), f"self.{name}")
         _require(
             where is None,
             plugin,
@@ -778,13 +778,14 @@ def reordered(sums: SumsInMemory, order: np.ndarray) -> SumsInMemory:
 def _check_scaler_invariance(
     scaler: Any, scales: Scales, sums: SumsInMemory, experiment: Experiment | None, rtol: float
 ) -> None:
-    other = _fitted(scaler, with_columns(sums, exposure=1024.0, bragg_exposure=1024.0), experiment)
-    _require(
-        other is not None and np.allclose(other.per_image, scales.per_image, rtol=rtol),
-        scaler,
-        "the scales change with the unit of exposure (1024 times longer, the same counts). Only ratios between "
-        "images mean something; make thresholds relative",
-    )
+    for unit in (2.0**20, 2.0**-20):
+        other = _fitted(scaler, with_columns(sums, exposure=unit, bragg_exposure=unit), experiment)
+        _require(
+            other is not None and np.allclose(other.per_image, scales.per_image, rtol=rtol),
+            scaler,
+            f"the scales change with the unit of exposure (all {unit:.3g} times as long, the same counts). Only "
+            "ratios between images mean something; make thresholds relative",
+        )
     if experiment is not None:
         return
     order = np.arange(len(sums.image_names))[::-1]

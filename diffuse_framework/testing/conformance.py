@@ -49,7 +49,12 @@ def conformance_tests(stage: str, factory: type, parameters: str = "", max_examp
         plugin = check_plugin(stage, factory, parameters)
         accepted = []
 
-        @settings(max_examples=max_examples, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(
+            max_examples=max_examples,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            report_multiple_bugs=False,
+        )
         @given(data=st.data())
         def on_drawn_data(data: Any) -> None:
             accepted.append(check(plugin, data))

@@ -182,9 +182,16 @@ def pixel_tables(draw: Any, geometry: Geometry) -> PixelTable:
     )
 
 
+class Summarised:
+    """Prints as a summary, in the reports of Hypothesis too."""
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))
+
+
 @dataclass(frozen=True, eq=False)
-class DataSet:
-    """Images and what is known of them; prints as a summary, not as arrays."""
+class DataSet(Summarised):
+    """Images and what is known of them."""
 
     source: FramesInMemory
     experiment: Experiment
@@ -255,7 +262,7 @@ def covering_grid(data: DataSet, n_divisions: tuple[int, int, int] = (1, 1, 1)) 
 
 
 @dataclass(frozen=True, eq=False)
-class AccumulatorCase:
+class AccumulatorCase(Summarised):
     """All that an accumulator is given, for each image of a data set."""
 
     data: DataSet
@@ -294,8 +301,8 @@ def accumulator_cases(draw: Any, max_images: int = 3, max_panels: int = 16) -> A
 
 
 @dataclass(frozen=True, eq=False)
-class SumsCase(SumsInMemory):
-    """Sums that print as a summary."""
+class SumsCase(Summarised, SumsInMemory):
+    """Sums of a few images."""
 
     def __repr__(self) -> str:
         table = concatenate(list(self.pieces))
@@ -368,8 +375,16 @@ def image_scales(draw: Any, n_images: int) -> ImageScales:
     return ImageScales(scales, 0.01 * scales)
 
 
+@dataclass(frozen=True, eq=False)
+class MapCase(Summarised, MergedMap):
+    """A small map."""
+
+    def __repr__(self) -> str:
+        return f"MapCase({len(self)} of {self.grid.n_voxels} voxels, mean intensity {self.intensity.mean():.4g})"
+
+
 @st.composite
-def merged_maps(draw: Any) -> MergedMap:
+def merged_maps(draw: Any) -> MapCase:
     """Draw a map on a relative scale, negative intensities among them."""
     grid = draw(grids())
     rng = np.random.default_rng(draw(seeds()))
@@ -379,7 +394,7 @@ def merged_maps(draw: Any) -> MergedMap:
     pixels = rng.integers(1, 1000, n)
     variance = level**2 * rng.uniform(0.01, 0.1, n)
     intensity = level * rng.gamma(2.0, 0.5, n) + np.sqrt(variance) * rng.normal(size=n)
-    return MergedMap(
+    return MapCase(
         grid=grid,
         voxel=voxel,
         intensity=intensity,
