@@ -57,3 +57,10 @@ def lorentz_still(positions_mm: np.ndarray, beam: Beam) -> np.ndarray:
     _, direction = _directions(positions_mm)
     along_beam = direction @ (beam.s0 / np.linalg.norm(beam.s0))
     return 1 / np.sqrt(np.maximum(1 - along_beam**2, 1e-12))
+
+
+def lorentz_inverse_q(positions_mm: np.ndarray, beam: Beam) -> np.ndarray:
+    """Return 1/(wavelength |q|) = 1/(2 sin theta), the other form in use; see `lorentz_still`."""
+    _, direction = _directions(positions_mm)
+    along_beam = direction @ (beam.s0 / np.linalg.norm(beam.s0))
+    return 1 / np.sqrt(np.maximum(2 - 2 * along_beam, 1e-12))

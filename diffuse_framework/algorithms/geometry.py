@@ -104,6 +104,26 @@ def q_at_px(geometry: Geometry, panel: np.ndarray, px: np.ndarray) -> np.ndarray
     return q
 
 
+def _on_panel(panel: Panel, s1: np.ndarray, margin_px: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return which rays (n, 3) hit a panel or pass it by no more than a margin, and where.
+
+    Returns:
+        Numbers of the rays (m,) and pixel coordinates (m, 2).
+    """
+    axes = np.stack([panel.fast_axis, panel.slow_axis, panel.origin_mm], -1)
+    x, y, w = np.linalg.solve(axes, s1.T)
+    size_mm = np.array(panel.pixel_size_mm) * panel.shape[::-1]
+    # Parallax moves a spot by less than the thickness of the sensor, times the slope of the ray.
+    reach = margin_px * max(panel.pixel_size_mm) + 10 * panel.thickness_mm
+    near = (w > 1e-9) & (x >= -reach * w) & (x <= (size_mm[0] + reach) * w)
+    near &= (y >= -reach * w) & (y <= (size_mm[1] + reach) * w)
+    rays = np.flatnonzero(near)
+    px = mm_to_px(panel, np.stack([x[rays], y[rays]], -1) / w[rays, None])
+    limits = np.array(panel.shape[::-1]) + margin_px
+    hit = ((px >= -margin_px) & (px < limits)).all(axis=1)
+    return rays[hit], px[hit]
+
+
 def project(geometry: Geometry, s1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return where rays hit the detector.
 
@@ -117,18 +137,31 @@ def project(geometry: Geometry, s1: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     panel = np.full(len(s1), -1, np.int32)
     px = np.full((len(s1), 2), np.nan)
     for number, model in enumerate(geometry.panels):
-        axes = np.stack([model.fast_axis, model.slow_axis, model.origin_mm], -1)
-        x, y, w = np.linalg.solve(axes, s1.T)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mm = np.stack([x / w, y / w], -1)
-        ahead = (w > 0) & np.isfinite(mm).all(-1)
-        here = np.full((len(s1), 2), np.nan)
-        here[ahead] = mm_to_px(model, mm[ahead])
-        slow, fast = model.shape
-        with np.errstate(invalid="ignore"):
-            inside = (here >= 0).all(-1) & (here[:, 0] < fast) & (here[:, 1] < slow) & (panel < 0)
-        panel[inside], px[inside] = number, here[inside]
+        rays, here = _on_panel(model, s1)
+        new = panel[rays] < 0
+        panel[rays[new]], px[rays[new]] = number, here[new]
     return panel, px
+
+
+def project_near(geometry: Geometry, s1: np.ndarray, margin_px: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return where rays hit each panel or pass it by no more than a margin.
+
+    A peak in the gap between panels reaches into both, and into a panel's edge from outside.
+
+    Args:
+        geometry: beam and panels.
+        s1: (n, 3) directions of scattering, any length.
+        margin_px: in pixels.
+
+    Returns:
+        Panel numbers (m,) and pixel coordinates (m, 2); a ray has a row for every panel it is near.
+    """
+    panels, positions = [np.zeros(0, np.int32)], [np.zeros((0, 2))]
+    for number, model in enumerate(geometry.panels):
+        _, px = _on_panel(model, s1, margin_px)
+        panels.append(np.full(len(px), number, np.int32))
+        positions.append(px)
+    return np.concatenate(panels), np.concatenate(positions)
 
 
 def highest_resolution(geometry: Geometry) -> float:

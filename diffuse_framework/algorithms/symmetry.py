@@ -78,7 +78,7 @@ def _fold_many(index, operators, cuts, laue, folded, operator):
 
 
 def voxel_operators(
-    symmetry: Symmetry, divisions: tuple[int, int, int]
+    symmetry: Symmetry, divisions: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Return what `fold_one` needs for a grid with these divisions.
 
@@ -105,7 +105,7 @@ def voxel_operators(
 
 
 def fold(
-    index: np.ndarray, symmetry: Symmetry, divisions: tuple[int, int, int]
+    index: np.ndarray, symmetry: Symmetry, divisions: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return representatives (n, 3) of voxel indices (n, 3) and the operators (n,) that lead there."""
     operators, cuts, laue = voxel_operators(symmetry, divisions)
@@ -152,7 +152,7 @@ def q2_limits(d_min: float, d_max: float) -> tuple[float, float]:
 
 def asymmetric_box(
     symmetry: Symmetry,
-    divisions: tuple[int, int, int],
+    divisions: tuple[int, ...],
     reciprocal_basis: np.ndarray,
     d_min: float,
     d_max: float = np.inf,

@@ -36,10 +36,10 @@ from diffuse_framework.command_line.logs import log_start, start_logs
 from diffuse_framework.config.scope import build_scope
 from diffuse_framework.config.selection import select_steps
 from diffuse_framework.engine.processes import available_cpus, process_engine
-from diffuse_framework.errors import DataError
+from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.host.registry import Registry
-from diffuse_framework.io.outputs import file_stem, write_results, write_pixels
+from diffuse_framework.io.outputs import file_stem, write_pixels, write_results
 from diffuse_framework.io.sums_store import SumsWriter
 from diffuse_framework.io.whole import make_folder, write_json
 from diffuse_framework.model.experiment import CrystalHints, Experiment, Image
@@ -59,6 +59,8 @@ logger = logging.getLogger(__name__)
 
 # Indexes more of the real stills it was tried on than dials_stills, and faster.
 AUTO_INDEXER = "dials_ssx"
+
+SHORTEST_AXIS = 2.0
 
 USAGE = "diffuse.process [options] [params.phil] image_*.cbf | indexed.expt indexed.refl"
 
@@ -87,6 +89,7 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
     watch = Stopwatch()
     with watch("opening images"):
         source = _open_images(params)
+    hints = _hints(params)
     steps = select_steps(registry, params, "given" if all_have_crystals(source) else AUTO_INDEXER)
     logger.info("%d images; indexer: %s", len(source), steps.indexer.name)
     around = Surroundings(
@@ -97,7 +100,7 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
         chunk_size=params.mp.chunk,
         write_pixels=_image_files(params, folder),
     )
-    outcome = process(source, steps, _hints(params), partial(_validated, params, len(source)), around)
+    outcome = process(source, steps, hints, partial(_validated, params, len(source)), around)
 
     with watch("writing"):
         write_results(folder, outcome.scales, outcome.sums.image_names, outcome.map)
@@ -122,6 +125,14 @@ def _open_images(params: Any) -> DxtbxSource:
 
 def _hints(params: Any) -> CrystalHints:
     cell, group = params.crystal.unit_cell, params.crystal.space_group
+    # PHIL completes a cell of too few numbers with ones.
+    if cell and min(cell_of(cell)[:3]) < SHORTEST_AXIS:
+        raise ConfigError(
+            f"crystal.unit_cell={cell_of(cell)} is no crystal's: give three lengths in angstrom and three angles "
+            "in degrees, separated by commas"
+        )
+    if cell and group and not group.group().is_compatible_unit_cell(cell):
+        raise ConfigError(f"crystal.unit_cell={cell_of(cell)} can't be that of crystal.space_group={group}")
     return CrystalHints(cell_of(cell) if cell else None, str(group) if group else None)
 
 

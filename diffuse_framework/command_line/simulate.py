@@ -25,8 +25,10 @@ from diffuse_framework.adapters.simulated import Extinctions, sensor_mu_per_mm, 
 from diffuse_framework.adapters.symmetry import symmetry_of
 from diffuse_framework.command_line.arguments import parse_arguments
 from diffuse_framework.command_line.failures import report_failures
-from diffuse_framework.command_line.logs import start_logs
+from diffuse_framework.command_line.logs import log_start, start_logs
 from diffuse_framework.engine.processes import available_cpus, process_engine
+from diffuse_framework.errors import DataError
+from diffuse_framework.host.registry import Registry
 from diffuse_framework.io.whole import make_folder, writing
 from diffuse_framework.simulate.cbf import ImageWriter
 from diffuse_framework.simulate.experiment import simulate
@@ -63,11 +65,12 @@ def run(args: list[str] | None = None) -> None:
     params, options = parse_arguments(parser, sys.argv[1:] if args is None else args)
     folder = make_folder(Path(params.output.directory))
     start_logs(options.verbose, folder / params.output.log)
+    log_start(parser.diff_phil.as_str(), Registry())
 
     group = params.crystal.space_group.group()
     simulation = simulate(settings_of(params, symmetry_of(group), sensor_mu_per_mm), Extinctions(group))
     experiment, truth = simulation.experiment, simulation.truth
-    logger.info("%s", parser.diff_phil.as_str() or "All parameters have their default values.")
+    _refuse_strangers(folder, truth.names)
     logger.info(
         "Simulating %d images to d = %.2f angstrom; %.0f reflections an image",
         len(simulation.source),
@@ -80,13 +83,23 @@ def run(args: list[str] | None = None) -> None:
     paths = list(engine.map(work, range(len(simulation.source))))
     with writing(folder / "truth.h5") as unfinished:
         truth.save(unfinished)
-    write_models(paths, experiment, writing, folder / "truth.expt", folder / "truth.refl")
+    models = folder / "truth.expt", folder / "truth.refl"
+    write_models(paths, experiment, truth.bragg.reach[0], writing, *models)
     logger.info("Images and truth are in %s. A map of them:", folder)
     cell = ",".join(f"{x:g}" for x in truth.intensity.cell)
     logger.info(
         "  diffuse.process crystal.unit_cell=%s crystal.space_group=%s %s/*.cbf",
         cell, truth.intensity.symmetry.space_group, folder,
     )  # fmt: skip
+
+
+def _refuse_strangers(folder: Path, names: tuple[str, ...]) -> None:
+    """Check that the folder holds no images but those to be written over."""
+    strangers = sorted(path.name for path in folder.glob("*.cbf") if path.name not in names)
+    if strangers:
+        raise DataError(
+            f"{folder} holds images of another data set ({strangers[0]}); empty it or set output.directory="
+        )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import numpy as np
 
 from diffuse_framework.errors import DataError
 from diffuse_framework.io.grid_file import grid_to_numbers
-from diffuse_framework.io.whole import write_json, writing
+from diffuse_framework.io.whole import require_space, write_json, writing
 from diffuse_framework.model.experiment import Image
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.maps import AbsoluteMap, MergedMap
@@ -144,6 +144,7 @@ def write_map_nexus(path: Path, final: AbsoluteMap) -> None:
         "multiplicity": (merged.multiplicity, np.int32, 0),
         "pixels": (merged.pixels, np.int32, 0),
     }
+    require_space(path, 4 * len(fields) * grid.size)
     with writing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["default"] = "entry"
         entry = file.create_group("entry")

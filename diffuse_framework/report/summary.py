@@ -106,7 +106,7 @@ def map_statistics(merged: MergedMap) -> dict[str, Any]:
     }
 
 
-def _shells(merged: MergedMap, q: np.ndarray) -> list[dict[str, float]]:
+def _shells(merged: MergedMap, q: np.ndarray) -> list[dict[str, float | None]]:
     shells, edges = shell_numbers(q, N_SHELLS)
     possible = _voxels_per_shell(merged.grid, edges)
     n = np.bincount(shells, minlength=N_SHELLS)

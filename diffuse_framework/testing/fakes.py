@@ -23,7 +23,7 @@ def orthorhombic_symmetry() -> Symmetry:
 
 def orthorhombic_grid(
     cell: Cell = (20.0, 25.0, 30.0, 90.0, 90.0, 90.0),
-    divisions: tuple[int, int, int] = (2, 2, 2),
+    divisions: tuple[int, ...] = (2, 2, 2),
     d_min: float = 2.0,
 ) -> VoxelGrid:
     """Return a grid of Laue group mmm, of some 10^4 voxels by default."""
@@ -107,3 +107,7 @@ class FramesInMemory:
     def exposure_s(self, index: int) -> float:
         """Exposure time in seconds of image number `index`."""
         return self.seconds[index]
+
+    def trusted_pixels(self, index: int) -> tuple[np.ndarray, ...] | None:
+        """Return None: no mask comes with the images."""
+        return None

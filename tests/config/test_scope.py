@@ -37,11 +37,15 @@ def test_every_definition_has_type_and_help(registry):
         assert definition.object.type is not None, f"{definition.path} has no type"
 
 
+# Parameters that plugins can't do without.
+NEEDED = "corrector.background.constant = 1"
+
+
 def test_every_default_plugin_parses_its_defaults_pickles_and_is_frozen(registry):
-    params = extracted(registry)
+    params = extracted(registry, NEEDED)
     for plugin in registry.plugins.values():
         made = plugin.factory.from_params(getattr(getattr(params, plugin.stage), plugin.name))
-        assert pickle.loads(pickle.dumps(made)) == made
+        assert repr(pickle.loads(pickle.dumps(made))) == repr(made)
         if dataclasses.fields(made):
             with pytest.raises(dataclasses.FrozenInstanceError):
                 setattr(made, dataclasses.fields(made)[0].name, None)

@@ -19,7 +19,12 @@ from diffuse_framework.simulate.experiment import Simulation, SimulationSettings
 from diffuse_framework.simulate.images import ModuleSource
 from diffuse_framework.testing.runs import run_pipeline
 
-GRID = "grid.hkl.divisions = 2 2 2\ngrid.hkl.d_min = 2.5\n"
+# The simulated crystal stands in a vacuum.
+GRID = """
+grid.hkl.divisions = 2 2 2
+grid.hkl.d_min = 2.5
+corrector.plugins = solid_angle polarization efficiency
+"""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,7 @@ def same(a: MergedMap, b: MergedMap) -> bool:
 
 def test_the_map_agrees_with_the_truth(simulation, outcome):
     agreement = compare_merged(simulation.truth, outcome.map.merged)
-    assert agreement.correlation > 0.95
+    assert agreement.weighted_correlation > 0.95
     assert 0.8 < agreement.chi_squared < 1.3
 
 
@@ -81,7 +86,7 @@ def test_the_order_of_maskers_and_correctors_changes_nothing_but_rounding(simula
     other = run_pipeline(
         simulation.source,
         simulation.experiment,
-        GRID + "masker.plugins = bragg dynamic trusted\ncorrector.plugins = air efficiency polarization solid_angle",
+        GRID + "masker.plugins = bragg dynamic trusted\ncorrector.plugins = efficiency polarization solid_angle",
     ).map.merged
     assert (outcome.map.merged.voxel == other.voxel).all()
     assert np.allclose(outcome.map.merged.intensity, other.intensity, rtol=1e-5)

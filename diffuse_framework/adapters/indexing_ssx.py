@@ -1,0 +1,289 @@
+"""The functions behind `dials.find_spots`, `dials.ssx_index` and `dials.ssx_integrate`, image by image."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from typing import Any
+
+from diffuse_framework.adapters.dials_phil import DialsParameters
+from diffuse_framework.adapters.experiments import IndexedStill, reset_ids, still_for_dials
+from diffuse_framework.adapters.images import DxtbxSource
+from diffuse_framework.adapters.indexing import (
+    INDEXING,
+    INTEGRATION,
+    SPOTS,
+    ImageRefused,
+    Outcome,
+    best_lattice,
+    dials_chatter,
+    one_line,
+    spot_finding_failure,
+)
+
+SSX_INDEX_DEFAULTS = """
+# As for dials.stills_process.
+indexing.stills.ewald_proximal_volume_max = 0.02
+refinement.reflections.outlier.algorithm = null
+"""
+
+# Processes are ours to handle.
+FIND_SPOTS_FIXED = "spotfinder.mp.nproc = 1"
+SSX_INDEX_FIXED = """
+nproc = 1
+indexing.nproc = 1
+output.nuggets = None
+"""
+# A file name for the report, which is not written here, because DIALS 3.30 needs what is
+# gathered for it.
+SSX_INTEGRATE_FIXED = """
+nproc = 1
+integration.mp.nproc = 1
+output.nuggets = None
+output.html = unused.html
+image_range = None
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Spots:
+    """The spots of one image; travels between workers.
+
+    Attributes:
+        source_index: number of the image.
+        table: a strong reflection table, None where the image was refused.
+        max_cell: longest cell axis that the spots suggest, angstrom, None where not looked for.
+        refused_at, reason: as for an `Outcome`.
+        n_found: spots found.
+        chatter: what DIALS logged and printed.
+    """
+
+    source_index: int
+    table: Any = None
+    max_cell: float | None = None
+    refused_at: str = ""
+    reason: str = ""
+    n_found: int = 0
+    chatter: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class FindSpotsWork:
+    """Finds the spots of one image; pickles.
+
+    Attributes:
+        source: all images.
+        find: parameters of `dials.find_spots`.
+        index: parameters of `dials.ssx_index`.
+    """
+
+    source: DxtbxSource
+    find: DialsParameters
+    index: DialsParameters
+
+    def __call__(self, index: int) -> Spots:
+        """Find spots on image number `index`, and the longest axis where no cell is known."""
+        with dials_chatter() as chatter:
+            try:
+                table, max_cell = self._find(index)
+            except ImageRefused as refusal:
+                return Spots(
+                    index,
+                    refused_at=refusal.stage,
+                    reason=refusal.reason,
+                    n_found=refusal.n_found,
+                    chatter=chatter.getvalue(),
+                )
+        return Spots(index, table, max_cell, n_found=len(table), chatter=chatter.getvalue())
+
+    def _find(self, index: int) -> tuple[Any, float | None]:
+        from dials.array_family import flex
+        from dxtbx.model import ExperimentList
+
+        experiments = ExperimentList([still_for_dials(self.source.experiments[index])])
+        params = self.index.fresh()
+        try:
+            table = flex.reflection_table.from_observations(experiments, self.find.fresh(), is_stills=True)
+        # DIALS raises whatever its parts do: RuntimeError, AssertionError, Sorry, IndexError ...
+        except Exception as error:
+            raise spot_finding_failure(self.source, index, error) from error
+        if len(table) < params.min_spots:
+            raise ImageRefused(
+                SPOTS, f"{len(table)} spots found, {params.min_spots} needed", n_found=len(table)
+            )
+        return table, _max_cell(experiments, table, params)
+
+
+def _max_cell(experiments: Any, table: Any, params: Any) -> float | None:
+    """Return the longest axis the spots suggest, as `dials.ssx_index` does where it needs one."""
+    from dials.algorithms.indexing import DialsIndexError
+    from dials.algorithms.indexing.max_cell import find_max_cell
+    from dials.array_family import flex
+
+    if not _needs_max_cell(params):
+        return None
+    table = table.copy()
+    table["imageset_id"] = flex.int(len(table), 0)
+    table.centroid_px_to_mm(experiments)
+    table.map_centroids_to_reciprocal_space(experiments)
+    try:
+        return find_max_cell(table).max_cell
+    except (DialsIndexError, AssertionError):
+        return None
+
+
+def _needs_max_cell(params: Any) -> bool:
+    from libtbx import Auto
+
+    return params.indexing.max_cell is Auto and not params.indexing.known_symmetry.unit_cell
+
+
+@dataclass(frozen=True, eq=False)
+class IndexWork:
+    """Indexes and integrates the spots of one image; pickles.
+
+    Attributes:
+        source: all images.
+        index: parameters of `dials.ssx_index`.
+        integrate: parameters of `dials.ssx_integrate`, None to leave it out.
+        max_cell: longest cell axis to look for, None to leave it to DIALS.
+        shoeboxes: whether to keep the foreground of shoeboxes.
+    """
+
+    source: DxtbxSource
+    index: DialsParameters
+    integrate: DialsParameters | None
+    max_cell: float | None = None
+    shoeboxes: bool = False
+
+    def __call__(self, spots: Spots) -> Outcome:
+        """Index and integrate one image."""
+        number = spots.source_index
+        if spots.table is None:
+            return Outcome(
+                number,
+                n_found=spots.n_found,
+                refused_at=spots.refused_at,
+                reason=spots.reason,
+                chatter=spots.chatter,
+            )
+        with dials_chatter() as chatter:
+            chatter.write(spots.chatter)
+            try:
+                still, lattices = self._process(spots, chatter)
+            except ImageRefused as refusal:
+                return Outcome(
+                    number,
+                    n_found=spots.n_found,
+                    refused_at=refusal.stage,
+                    reason=refusal.reason,
+                    chatter=chatter.getvalue(),
+                )
+        return Outcome(number, pickle.dumps(still), spots.n_found, lattices, chatter=chatter.getvalue())
+
+    def _process(self, spots: Spots, chatter: Any) -> tuple[IndexedStill, tuple[int, ...]]:
+        experiments, indexed = self._index(spots, chatter)
+        integrated = None
+        if self.integrate is not None:
+            experiments, integrated = self._integrate(self.integrate.fresh(), experiments, indexed, chatter)
+        return best_lattice(spots.source_index, experiments, indexed, integrated, self.shoeboxes)
+
+    def _index(self, spots: Spots, chatter: Any) -> tuple[Any, Any]:
+        from dials.algorithms.indexing.ssx.processing import index
+        from dxtbx.model import ExperimentList
+
+        experiments = ExperimentList([still_for_dials(self.source.experiments[spots.source_index])])
+        params = self.index.fresh()
+        if self.max_cell is not None:
+            params.indexing.max_cell = self.max_cell
+        try:
+            # DIALS 3.12 points stdout elsewhere and, at the end, to the terminal.
+            with redirect_stdout(chatter):
+                experiments, indexed, _ = index(experiments, spots.table, params)
+        # DIALS raises whatever its parts do: RuntimeError, AssertionError, Sorry, IndexError ...
+        except Exception as error:
+            raise ImageRefused(INDEXING, f"{one_line(error)} ({spots.n_found} spots found)") from error
+        if len(experiments) == 0:
+            reason = _last_error(chatter) or "no lattice was found"
+            raise ImageRefused(INDEXING, f"{reason} ({spots.n_found} spots found)")
+        return experiments, indexed
+
+    def _integrate(self, params: Any, experiments: Any, indexed: Any, chatter: Any) -> tuple[Any, Any]:
+        from dials.array_family import flex
+        from dials.command_line.ssx_integrate import run_integration
+        from dxtbx.model import ExperimentList
+
+        tables = indexed.split_by_experiment_id()
+        params.debug.output.shoeboxes = self.shoeboxes
+        integrated_experiments, integrated = ExperimentList(), flex.reflection_table()
+        try:
+            for number, table in enumerate(tables):
+                # One lattice at a time, because integration changes ids and identifiers.
+                for one, reflections, _ in run_integration([table], experiments[number : number + 1], params):
+                    if len(one) == 0:
+                        continue
+                    if "partiality" not in reflections:
+                        reflections.compute_partiality(one)
+                    _append(integrated_experiments, integrated, one[0], reflections)
+        # DIALS raises whatever its parts do: RuntimeError, AssertionError, Sorry, IndexError ...
+        except Exception as error:
+            raise ImageRefused(INTEGRATION, one_line(error)) from error
+        if len(integrated_experiments) == 0:
+            raise ImageRefused(INTEGRATION, _last_error(chatter) or "no reflection was integrated")
+        return integrated_experiments, integrated
+
+
+def _append(experiments: Any, table: Any, experiment: Any, reflections: Any) -> None:
+    reset_ids(reflections, len(experiments), experiment.identifier)
+    experiments.append(experiment)
+    table.extend(reflections)
+
+
+def _last_error(chatter: Any) -> str:
+    """Return what DIALS logged as its last error; it logs some and goes on."""
+    errors = [line for line in chatter.getvalue().splitlines() if "error:" in line]
+    return errors[-1].rpartition("error:")[2].strip() if errors else ""
+
+
+@dataclass(frozen=True, eq=False)
+class SsxWork:
+    """All steps on one image; pickles."""
+
+    find: FindSpotsWork
+    index: IndexWork
+
+    def __call__(self, number: int) -> Outcome:
+        """Find spots on, index and integrate image `number`."""
+        return self.index(self.find(number))
+
+
+def run_ssx(
+    source: DxtbxSource,
+    find: DialsParameters,
+    index: DialsParameters,
+    integrate: DialsParameters | None,
+    shoeboxes: bool,
+    spread: Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]],
+) -> Iterator[Outcome]:
+    """Yield the outcome of every image, in order.
+
+    Where nothing is known of the cell, spots are found on all images first, because
+    `dials.ssx_index` looks for cells up to the longest axis that any image suggests.
+
+    Args:
+        source: all images.
+        find, index: parameters of `dials.find_spots` and `dials.ssx_index`.
+        integrate: parameters of `dials.ssx_integrate`, None to leave it out.
+        shoeboxes: whether to keep the foreground of shoeboxes.
+        spread: takes work and items, yields ``work(item)`` in the order of the items.
+    """
+    find_work = FindSpotsWork(source, find, index)
+    work = IndexWork(source, index, integrate, shoeboxes=shoeboxes)
+    if not _needs_max_cell(index.fresh()):
+        yield from spread(SsxWork(find_work, work), range(len(source)))
+        return
+    spots = list(spread(find_work, range(len(source))))
+    longest = max((item.max_cell for item in spots if item.max_cell is not None), default=None)
+    yield from spread(replace(work, max_cell=longest), spots)

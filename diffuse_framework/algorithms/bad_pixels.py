@@ -1,0 +1,274 @@
+"""Pixels that behave unlike their surroundings on nearly every image.
+
+What a pixel should count is told by its surroundings: blocks of 8 x 8 pixels, image by
+image, so that images of any brightness can be added. The sums over the images are then held
+against Bennett's inequality, which bounds the chance of a deviation from above; for Poisson
+counts it is Chernoff's bound (Boucheron, Lugosi & Massart (2013), Concentration Inequalities,
+section 2.7). A pixel is bad only if that bound, a deviation by a factor, and the pixel's own
+neighbours agree: the neighbours tell a bad pixel from the edge of a shadow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+BLOCK = 8
+"""Width of a block in pixels."""
+
+_LEAST_IN_BLOCK = 16
+INVALID = np.int16(-32768)
+"""Stands for a pixel that says nothing on an image."""
+
+_LARGEST = 32767
+
+# Photons per pixel below which images count as equally bright.
+_LEAST_LEVEL = 0.01
+
+GOOD, HOT, DEAD, NEGATIVE, UNDECIDED = (np.uint8(number) for number in range(5))
+
+# Of the 24 pixels around one so many must have been seen.
+_LEAST_NEIGHBOURS = 8
+
+
+@njit(cache=True)
+def _photons(values, usable, gain, pedestal, out):
+    for slow in range(values.shape[0]):
+        for fast in range(values.shape[1]):
+            if usable[slow, fast] == 2:
+                photons = np.rint((values[slow, fast] - pedestal) / gain)
+                out[slow, fast] = min(max(photons, -_LARGEST), _LARGEST)
+            else:
+                out[slow, fast] = -32768
+
+
+def photons_of(values: np.ndarray, classes: np.ndarray, gain: float, pedestal: float) -> np.ndarray:
+    """Return whole photons (slow, fast) int16, `INVALID` for pixels that are not diffuse.
+
+    Args:
+        values: (slow, fast) raw values.
+        classes: (slow, fast) uint8 of `model.conventions`.
+        gain, pedestal: photons = (value - pedestal) / gain.
+    """
+    out = np.empty(values.shape, np.int16)
+    _photons(values, classes, float(gain), float(pedestal), out)
+    return out
+
+
+@njit(cache=True)
+def _levels(photons, mean, variance):
+    n_slow, n_fast = photons.shape
+    block = np.empty(BLOCK * BLOCK, np.float64)
+    for b in range(mean.shape[0]):
+        for c in range(mean.shape[1]):
+            n = 0
+            for slow in range(b * BLOCK, min((b + 1) * BLOCK, n_slow)):
+                for fast in range(c * BLOCK, min((c + 1) * BLOCK, n_fast)):
+                    if photons[slow, fast] != -32768:
+                        block[n] = photons[slow, fast]
+                        n += 1
+            mean[b, c] = variance[b, c] = np.nan
+            if n < _LEAST_IN_BLOCK:
+                continue
+            middle = np.median(block[:n])
+            spread = np.median(np.abs(block[:n] - middle)) * 1.4826
+            width = 6 * max(spread, np.sqrt(abs(middle) + 1))
+            used, total, squares = 0, 0.0, 0.0
+            for i in range(n):
+                if abs(block[i] - middle) <= width:
+                    used += 1
+                    total += block[i]
+                    squares += block[i] * block[i]
+            mean[b, c] = total / used
+            variance[b, c] = max(squares / used - (total / used) ** 2, 0.0)
+
+
+def block_levels(photons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and variance of each block of one image, outliers left out.
+
+    Args:
+        photons: (slow, fast) of `photons_of`.
+
+    Returns:
+        Two float32 arrays (blocks along slow, blocks along fast), NaN where a block has too
+        few valid pixels.
+    """
+    shape = tuple(-(-n // BLOCK) for n in photons.shape)
+    mean, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    _levels(photons, mean, variance)
+    return mean, variance
+
+
+@njit(cache=True)
+def _add(
+    photons, mean, variance, level, total, expected, spread, sameness, brightness, n_valid, lowest, largest
+):
+    n_largest = largest.shape[2]
+    for slow in range(photons.shape[0]):
+        for fast in range(photons.shape[1]):
+            value = photons[slow, fast]
+            here = mean[slow // BLOCK, fast // BLOCK]
+            if value == -32768 or np.isnan(here):
+                continue
+            total[slow, fast] += value
+            expected[slow, fast] += here
+            brightness[slow, fast] += level
+            spread[slow, fast] += variance[slow // BLOCK, fast // BLOCK]
+            # No value of a Poisson variable is likelier than 1/sqrt(2 e mean); where a detector
+            # blurs, counts vary less.
+            here = min(here, variance[slow // BLOCK, fast // BLOCK])
+            if here > 0.184:
+                sameness[slow, fast] += 0.5 * np.log(5.4366 * here)
+            n_valid[slow, fast] += 1
+            if value < lowest[slow, fast]:
+                lowest[slow, fast] = value
+            if value > largest[slow, fast, 0]:
+                place = 0
+                while place + 1 < n_largest and largest[slow, fast, place + 1] < value:
+                    largest[slow, fast, place] = largest[slow, fast, place + 1]
+                    place += 1
+                largest[slow, fast, place] = value
+
+
+@njit(cache=True)
+def _bennett(deviation, variance, jump):
+    """Exponent of Bennett's bound: P(S - E >= deviation) <= exp(-exponent)."""
+    u = jump * deviation / variance
+    return variance / (jump * jump) * ((1 + u) * np.log1p(u) - u)
+
+
+@njit(cache=True)
+def _lower(deviation, variance):
+    """Exponent for E - S >= deviation: Chernoff's down to no count, and a Gaussian's below."""
+    u = deviation / variance
+    if u < 1:
+        return variance * ((1 - u) * np.log1p(-u) + u)
+    return deviation * deviation / (2 * variance)
+
+
+@njit(cache=True)
+def _judge(
+    total, expected, spread, sameness, brightness, n_valid, lowest, largest,
+    least_valid, exponent, hot_factor, dead_factor, verdict,
+):  # fmt: skip
+    n_slow, n_fast = total.shape
+    around = np.empty(24, np.float64)
+    for slow in range(n_slow):
+        for fast in range(n_fast):
+            n = n_valid[slow, fast]
+            verdict[slow, fast] = UNDECIDED
+            if n < least_valid:
+                continue
+            mean = float(expected[slow, fast])
+            variance = max(spread[slow, fast], mean, 0.3)
+            # Four standard deviations of a mean over 16 pixels: its own error never marks a pixel.
+            margin = 4 * np.sqrt(variance / _LEAST_IN_BLOCK)
+            count = float(total[slow, fast])
+            trimmed = count
+            for place in range(largest.shape[2]):
+                trimmed -= largest[slow, fast, place]
+            kind = GOOD
+            above = trimmed - mean - margin
+            below = mean - count - margin
+            if above > 0 and trimmed > hot_factor * mean:
+                # Where the variance exceeds the mean a photon counts for more than one.
+                jump = max(1.0, variance / max(mean, np.sqrt(variance)))
+                if _bennett(above, variance, jump) >= exponent:
+                    kind = HOT
+            elif below > 0 and count <= dead_factor * mean and _lower(below, variance) >= exponent:
+                kind = NEGATIVE if count < 0 else DEAD
+            same = sameness[slow, fast] * (n - 1) / n
+            stuck = kind == GOOD and same >= exponent and lowest[slow, fast] == largest[slow, fast, -1]
+            if kind == GOOD and not stuck:
+                # Could a pixel that counts nothing be told from a good one?
+                decided = mean - margin > 0 and _lower(mean - margin, variance) >= exponent
+                verdict[slow, fast] = GOOD if decided else UNDECIDED
+                continue
+            deviation = (trimmed if kind == HOT else count) - mean
+            m = n_stuck = 0
+            for i in range(max(slow - 2, 0), min(slow + 3, n_slow)):
+                for j in range(max(fast - 2, 0), min(fast + 3, n_fast)):
+                    if (i != slow or j != fast) and n_valid[i, j] >= least_valid:
+                        # A neighbour may have been valid on brighter or dimmer images.
+                        around[m] = total[i, j] * (brightness[slow, fast] / brightness[i, j]) - mean
+                        n_stuck += lowest[i, j] == largest[i, j, -1]
+                        m += 1
+            if m < _LEAST_NEIGHBOURS:
+                continue
+            if stuck:
+                # In a shadow all are stuck, at no count.
+                verdict[slow, fast] = DEAD if n_stuck <= m // 3 else GOOD
+                continue
+            # Two thirds of the neighbours must not share half of the deviation.
+            ordered = np.sort(around[:m])
+            if kind == HOT:
+                alone = deviation > 2 * ordered[m - 1 - m // 3]
+            else:
+                alone = deviation < 2 * ordered[m // 3]
+            verdict[slow, fast] = kind if alone else GOOD
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """When a pixel is bad.
+
+    Attributes:
+        false_alarm: bound on the probability that noise alone makes a pixel look bad.
+        hot_factor: a hot pixel counts more than this times its surroundings.
+        dead_factor: a dead pixel counts less than this times its surroundings.
+    """
+
+    false_alarm: float = 1e-9
+    hot_factor: float = 3.0
+    dead_factor: float = 0.1
+
+
+class PixelHistory:
+    """Sums of one panel over a sample of images; its memory does not grow with the sample."""
+
+    def __init__(self, shape: tuple[int, ...], n_images: int) -> None:
+        """Prepare for a panel of `shape` (slow, fast) and a sample of `n_images`."""
+        self._least_valid = max(2, -(-n_images // 2))
+        # A pixel must be hot without its largest counts, so that a Bragg peak now and then
+        # does not make it so.
+        n_largest = min(max(1, -(-n_images // 4)), 8)
+        self._total = np.zeros(shape, np.int32)
+        self._expected = np.zeros(shape, np.float32)
+        self._spread = np.zeros(shape, np.float32)
+        self._sameness = np.zeros(shape, np.float32)
+        self._brightness = np.zeros(shape, np.float32)
+        self._n_valid = np.zeros(shape, np.int32)
+        self._lowest = np.full(shape, _LARGEST, np.int16)
+        self._largest = np.full((*shape, n_largest), -_LARGEST, np.int16)
+
+    def add(self, photons: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> None:
+        """Add one image: what `photons_of` and `block_levels` return."""
+        seen = mean[np.isfinite(mean)]
+        level = max(float(np.median(seen)), _LEAST_LEVEL) if len(seen) else _LEAST_LEVEL
+        _add(
+            photons, mean, variance, np.float32(level),
+            self._total, self._expected, self._spread, self._sameness, self._brightness, self._n_valid,
+            self._lowest, self._largest,
+        )  # fmt: skip
+
+    def judge(self, criteria: Criteria) -> np.ndarray:
+        """Return the verdict (slow, fast) uint8: good, hot, dead, negative or undecided.
+
+        Undecided are pixels seen on less than half of the images, and pixels so dim that a dead
+        one would look the same.
+        """
+        verdict = np.empty(self._total.shape, np.uint8)
+        _judge(
+            self._total, self._expected, self._spread, self._sameness, self._brightness, self._n_valid,
+            self._lowest, self._largest,
+            self._least_valid, -np.log(criteria.false_alarm), criteria.hot_factor, criteria.dead_factor,
+            verdict,
+        )  # fmt: skip
+        return verdict
+
+    @property
+    def seen(self) -> np.ndarray:
+        """True (slow, fast) where a pixel was valid on half of the images or more."""
+        return self._n_valid >= self._least_valid

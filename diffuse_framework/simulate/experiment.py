@@ -1,0 +1,151 @@
+"""A whole simulated data set, from a few settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from diffuse_framework.algorithms.geometry import highest_resolution
+from diffuse_framework.errors import ConfigError
+from diffuse_framework.model.experiment import Experiment, Image, Symmetry
+from diffuse_framework.model.lattice import Cell
+from diffuse_framework.simulate.crystals import primitive_symmetry, random_rotations
+from diffuse_framework.simulate.detector import Detector, header_beam, pilatus
+from diffuse_framework.simulate.images import SimulatedSource, bragg_spots
+from diffuse_framework.simulate.intensity import BraggParameters, DiffuseParameters, make_intensity
+from diffuse_framework.simulate.truth import Truth
+
+# Images and pixels of each that set the mean count.
+_SAMPLE_IMAGES, _SAMPLE_PIXELS = 20, 20_000
+
+
+def default_detector() -> Detector:
+    """Return a PILATUS 300K that sees to about 1.8 angstrom in its corners."""
+    return pilatus((1, 3), 100.0, header_beam(1.0))
+
+
+@dataclass(frozen=True, eq=False)
+class SimulationSettings:
+    """What to simulate.
+
+    Attributes:
+        n_images: stills.
+        counts_per_pixel: mean diffuse photons of a pixel that exists and is lit, over all images;
+            without Bragg peaks and background.
+        cell: angstrom and degrees.
+        symmetry: None takes P212121.
+        detector: None takes `default_detector`.
+        diffuse, bragg: what the crystal scatters.
+        exposure_s: seconds, each image.
+        scale_spread: standard deviation of the logarithm of the images' scales.
+        offset: images get an isotropic offset c_i between 0 and this, in units of the intensity.
+        air_per_mm: linear absorption of the air.
+        background_rate: photons per second in each pixel.
+        setting_matrices: (n_images, 3, 3) A of the images; random orientations where not given.
+        name: of the images, with the image's number from 1.
+        seed: everything random follows from it.
+    """
+
+    n_images: int = 20
+    counts_per_pixel: float = 1.0
+    cell: Cell = (34.0, 39.0, 45.0, 90.0, 90.0, 90.0)
+    symmetry: Symmetry | None = None
+    detector: Detector | None = None
+    diffuse: DiffuseParameters = field(default_factory=DiffuseParameters)
+    bragg: BraggParameters = field(default_factory=BraggParameters)
+    exposure_s: float = 0.1
+    scale_spread: float = 0.3
+    offset: float = 0.0
+    air_per_mm: float = 0.0
+    background_rate: float = 0.0
+    setting_matrices: np.ndarray | None = None
+    name: str = "sim_%05d.cbf"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that describe no experiment.
+
+        Raises:
+            ConfigError: which setting, and what it must be.
+        """
+        if self.n_images < 1:
+            raise ConfigError(f"images={self.n_images}: simulate at least one")
+        if not self.counts_per_pixel > 0:
+            raise ConfigError(f"counts_per_pixel={self.counts_per_pixel:g} must be above 0")
+        if not self.exposure_s > 0:
+            raise ConfigError(f"exposure_time={self.exposure_s:g} must be above 0")
+        if min(self.scale_spread, self.offset, self.air_per_mm, self.background_rate, self.seed) < 0:
+            raise ConfigError(
+                "spread of scales, offset, air absorption, background and seed can't be negative"
+            )
+        if self.setting_matrices is not None and np.shape(self.setting_matrices) != (self.n_images, 3, 3):
+            raise ConfigError(f"{self.n_images} images need as many setting matrices, (3, 3) each")
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """Images, what indexing ought to find in them, and what they were made from."""
+
+    source: SimulatedSource
+    experiment: Experiment
+    truth: Truth
+
+
+def simulate(
+    settings: SimulationSettings, extinct: Callable[[np.ndarray], np.ndarray] | None = None
+) -> Simulation:
+    """Return a simulated data set; its images are drawn when they are read.
+
+    Args:
+        settings: what to simulate.
+        extinct: tells for integers (n, 3) which reflections (n,) the space group extinguishes;
+            none where not given.
+
+    Raises:
+        ConfigError: settings that contradict each other.
+    """
+    symmetry = settings.symmetry or primitive_symmetry("P212121")
+    detector = settings.detector or default_detector()
+    d_min = highest_resolution(detector.geometry)
+    intensity = make_intensity(settings.cell, symmetry, d_min, settings.diffuse, settings.seed, extinct)
+    rng = np.random.default_rng([settings.seed, 0])
+    setting_matrices = random_rotations(settings.n_images, rng) @ intensity.basis
+    scales = np.exp(settings.scale_spread * rng.normal(size=settings.n_images))
+    offsets = settings.offset * rng.random(settings.n_images)
+    truth = Truth(
+        intensity=intensity,
+        bragg=settings.bragg,
+        names=tuple(settings.name % (number + 1) for number in range(settings.n_images)),
+        scales=scales / scales.mean(),
+        offsets=offsets - offsets.min(),
+        setting_matrices=setting_matrices if settings.setting_matrices is None else settings.setting_matrices,
+        exposure_s=settings.exposure_s,
+        air_per_mm=settings.air_per_mm,
+        background_rate=settings.background_rate,
+        seed=settings.seed,
+        counts_per_pixel=settings.counts_per_pixel,
+    )
+    per_unit = SimulatedSource(truth, detector).mean_diffuse_photons(_SAMPLE_IMAGES, _SAMPLE_PIXELS)
+    if not per_unit > 0:
+        raise ConfigError("no pixel of the detector sees the crystal; is the beamstop too large?")
+    truth = replace(truth, photons_per_unit=settings.counts_per_pixel / per_unit)
+    return Simulation(SimulatedSource(truth, detector), experiment_of(truth, detector), truth)
+
+
+def experiment_of(truth: Truth, detector: Detector) -> Experiment:
+    """Return what a perfect indexer finds: true orientations, and every excited reflection."""
+    images = tuple(
+        Image(
+            name=name,
+            source_index=number,
+            geometry=0,
+            exposure_s=truth.exposure_s,
+            setting_matrix=truth.setting_matrices[number],
+            mosaic_width_deg=truth.bragg.reach[1],
+            spots=bragg_spots(truth, number, detector.geometry),
+        )
+        for number, name in enumerate(truth.names)
+    )
+    return Experiment((detector.geometry,), truth.intensity.symmetry, images)

@@ -1,0 +1,221 @@
+"""Photons that do not come from the crystal: a constant, or a map measured without it."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import h5py
+import numpy as np
+
+from diffuse_framework import hookimpl
+from diffuse_framework.adapters.images import DxtbxSource
+from diffuse_framework.adapters.inputs import images_from_files
+from diffuse_framework.errors import ConfigError, DataError
+from diffuse_framework.model.experiment import Image
+from diffuse_framework.model.geometry import Geometry
+from diffuse_framework.model.pixels import Background
+
+PHIL = """
+constant = 0.0
+  .type = float(value_min=0, allow_none=False)
+  .help = "Background in photons per pixel and second, the same everywhere."
+sigma = 0.0
+  .type = float(value_min=0, allow_none=False)
+  .help = "Standard uncertainty of the constant, in photons per pixel and second."
+map {
+  file = None
+    .type = path
+    .help = "Photons per pixel of an exposure without crystal: an image, or an array of shape"
+            "(slow, fast) or (panel, slow, fast) as .npy, .npz or .h5. The last two name it counts,"
+            "and may hold variance and exposure_time. Without a variance that of counting is taken."
+  exposure_time = None
+    .type = float(value_min=0)
+    .help = "Exposure time of the map in seconds, instead of that of the file. A sum of images has"
+            "the sum of their times."
+}
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class BackgroundMap:
+    """A background as measured.
+
+    Attributes:
+        counts, variance: one (slow, fast) float32 array per panel, photons.
+        exposure_s: of the measurement.
+    """
+
+    counts: tuple[np.ndarray, ...]
+    variance: tuple[np.ndarray, ...]
+    exposure_s: float
+
+
+@dataclass(frozen=True)
+class BackgroundCorrector:
+    """Subtracts a constant background, or a map scaled to the image's exposure time, or both."""
+
+    name: ClassVar[str] = "background"
+    phil: ClassVar[str] = PHIL
+    constant: float = 0.0
+    sigma: float = 0.0
+    map_file: Path | None = None
+    map_exposure_s: float | None = None
+
+    @classmethod
+    def from_params(cls, params: Any) -> BackgroundCorrector:
+        """Return the corrector that the parameters describe, its map read.
+
+        Raises:
+            ConfigError: no background at all, or a map whose exposure time is unknown.
+            DataError: a map that can't be read.
+        """
+        if not (params.constant or params.sigma or params.map.file):
+            raise ConfigError("corrector 'background' has nothing to subtract: set constant= or map.file=")
+        if params.map.exposure_time is not None and not params.map.exposure_time > 0:
+            raise ConfigError(f"map.exposure_time={params.map.exposure_time:g} must be above 0 seconds")
+        corrector = cls(
+            constant=params.constant,
+            sigma=params.sigma,
+            map_file=Path(params.map.file).absolute() if params.map.file else None,
+            map_exposure_s=params.map.exposure_time,
+        )
+        # Read now, so that a bad file stops the run before the slow steps.
+        _ = corrector.map
+        return corrector
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle as parameters: a worker reads the map itself."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @cached_property
+    def map(self) -> BackgroundMap | None:
+        """The map of `map_file`, None where there is none.
+
+        Raises:
+            ConfigError: its exposure time is unknown.
+            DataError: it can't be read.
+        """
+        return None if self.map_file is None else read_map(self.map_file, self.map_exposure_s)
+
+    def factor(self, geometry: Geometry) -> tuple[np.ndarray, ...] | None:
+        """Return None: a background is no factor."""
+        return None
+
+    def background(self, image: Image, geometry: Geometry) -> Background:
+        """Return the background's photons and their variance for the exposure of `image`.
+
+        Raises:
+            DataError: a map of another detector.
+        """
+        seconds = image.exposure_s
+        shapes = tuple(panel.shape for panel in geometry.panels)
+        counts = tuple(np.full(shape, self.constant * seconds, np.float32) for shape in shapes)
+        variance = tuple(np.full(shape, (self.sigma * seconds) ** 2, np.float32) for shape in shapes)
+        measured = self.map
+        if measured is None:
+            return Background(counts, variance)
+        found = tuple(panel.shape for panel in measured.counts)
+        if found != shapes:
+            raise DataError(
+                f"the background map {self.map_file} has panels of {found} (slow, fast) pixels, the detector "
+                f"of {image.name} has {shapes}"
+            )
+        scale = np.float32(seconds / measured.exposure_s)
+        return Background(
+            tuple(flat + scale * panel for flat, panel in zip(counts, measured.counts, strict=True)),
+            tuple(flat + scale**2 * panel for flat, panel in zip(variance, measured.variance, strict=True)),
+        )
+
+
+def read_map(path: Path, exposure_s: float | None = None) -> BackgroundMap:
+    """Read a background map.
+
+    Args:
+        path: an image, .npy, .npz or .h5.
+        exposure_s: replaces the exposure time of the file.
+
+    Raises:
+        ConfigError: the exposure time is unknown.
+        DataError: the file can't be read, or holds no usable numbers.
+    """
+    readers = {".npy": _read_npy, ".npz": _read_npz, ".h5": _read_hdf5, ".hdf5": _read_hdf5}
+    read = readers.get(path.suffix.lower(), _read_image)
+    try:
+        counts, variance, own_exposure_s = read(path)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"can't read the background map {path}: {error}") from error
+    seconds = exposure_s or own_exposure_s
+    if not seconds or not seconds > 0:
+        raise ConfigError(
+            f"the exposure time of the background map {path} is unknown: set map.exposure_time=, in seconds"
+        )
+    for name, panels in (("counts", counts), ("variance", variance)):
+        if not all(np.isfinite(panel).all() for panel in panels):
+            raise DataError(f"the background map {path} has {name} that are not numbers (NaN or infinite)")
+    if any((panel < 0).any() for panel in variance):
+        raise DataError(f"the background map {path} has negative variances")
+    return BackgroundMap(counts, variance, float(seconds))
+
+
+_Panels = tuple[np.ndarray, ...]
+
+
+def _panels(values: Any) -> _Panels:
+    """Return float32 panels of an array (slow, fast) or (panel, slow, fast)."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iuf" or array.ndim not in (2, 3):
+        raise ValueError(f"an array of type {array.dtype} and shape {array.shape} is no map")
+    return tuple(
+        np.ascontiguousarray(panel, np.float32) for panel in (array if array.ndim == 3 else array[None])
+    )
+
+
+def _counting_variance(counts: _Panels) -> _Panels:
+    return tuple(np.maximum(panel, 0) for panel in counts)
+
+
+def _read_npy(path: Path) -> tuple[_Panels, _Panels, float | None]:
+    counts = _panels(np.load(path, allow_pickle=False))
+    return counts, _counting_variance(counts), None
+
+
+def _read_npz(path: Path) -> tuple[_Panels, _Panels, float | None]:
+    with np.load(path, allow_pickle=False) as file:
+        return _from_names(file)
+
+
+def _read_hdf5(path: Path) -> tuple[_Panels, _Panels, float | None]:
+    with h5py.File(path, "r") as file:
+        return _from_names({name: file[name][()] for name in file if isinstance(file[name], h5py.Dataset)})
+
+
+def _from_names(arrays: Mapping[str, Any]) -> tuple[_Panels, _Panels, float | None]:
+    if "counts" not in arrays:
+        raise ValueError(f"it has no array named counts, only {', '.join(arrays) or 'nothing'}")
+    counts = _panels(arrays["counts"])
+    variance = _panels(arrays["variance"]) if "variance" in arrays else _counting_variance(counts)
+    if [panel.shape for panel in variance] != [panel.shape for panel in counts]:
+        raise ValueError("its counts and variance differ in shape")
+    return counts, variance, float(arrays["exposure_time"]) if "exposure_time" in arrays else None
+
+
+def _read_image(path: Path) -> tuple[_Panels, _Panels, float | None]:
+    """Read an image; pixels out of the trusted range, which no map uses, hold 0."""
+    source = DxtbxSource(images_from_files([str(path)]))
+    counts = []
+    for values, panel in zip(source.read(0).counts, source.geometry(0).panels, strict=True):
+        low, high = panel.trusted_range
+        photons = (values.astype(np.float32) - np.float32(panel.pedestal)) / np.float32(panel.gain)
+        counts.append(np.where((values >= low) & (values <= high), photons, np.float32(0)))
+    return tuple(counts), _counting_variance(tuple(counts)), source.exposure_s(0)
+
+
+@hookimpl
+def diffuse_correctors() -> list[type]:
+    """Offer the corrector."""
+    return [BackgroundCorrector]

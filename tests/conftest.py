@@ -1,0 +1,57 @@
+"""Settings for all tests, and real images for those that are marked real_data."""
+
+from __future__ import annotations
+
+import bz2
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# The first example of a test may compile numba kernels.
+settings.register_profile("diffuse", deadline=None)
+settings.load_profile("diffuse")
+
+DATA_SET = "thaumatin_grid_scan"
+
+
+@pytest.fixture(scope="session")
+def thaumatin_images(tmp_path_factory) -> Callable[..., list[str]]:
+    """Return a function that takes image numbers, 1 to 19, and gives the paths of those CBF files.
+
+    They are 19 stills of thaumatin on a PILATUS3 6M from the DIALS project's test data: the
+    last four are blank. Each is unpacked once, when first asked for.
+    """
+    packed = _data_folder()
+    folder = tmp_path_factory.mktemp(DATA_SET)
+
+    def paths(*numbers: int) -> list[str]:
+        found = []
+        for number in numbers:
+            path = folder / f"thau_3_2_{number:04d}.cbf"
+            if not path.exists():
+                path.write_bytes(bz2.decompress((packed / f"{path.name}.bz2").read_bytes()))
+            found.append(str(path))
+        return found
+
+    return paths
+
+
+def _data_folder() -> Path:
+    root = os.environ.get("DIALS_DATA")
+    if root and (Path(root) / DATA_SET).is_dir():
+        return Path(root) / DATA_SET
+    message = (
+        f"no real images: set DIALS_DATA to a folder that holds {DATA_SET} (fetched by "
+        f"`dials.data get {DATA_SET}` of the package dials_data)"
+    )
+    try:
+        from dials_data.download import DataFetcher
+    except ImportError:
+        pytest.skip(message)
+    found = DataFetcher(read_only=True)(DATA_SET)
+    if not found:
+        pytest.skip(message)
+    return Path(found)
