@@ -23,7 +23,7 @@ from diffuse_framework.algorithms.binning import sum_by
 from diffuse_framework.algorithms.symmetry import fold
 from diffuse_framework.config.scope import build_scope
 from diffuse_framework.engine.base import SerialEngine
-from diffuse_framework.errors import DataError, DiffuseError, GeometryError, PluginError
+from diffuse_framework.errors import ConfigError, DataError, DiffuseError, GeometryError, PluginError
 from diffuse_framework.host.interfaces import INTERFACES, METHODS, interface_of
 from diffuse_framework.host.registry import Plugin, Registry
 from diffuse_framework.model.conventions import BRAGG, DIFFUSE, UNTRUSTED
@@ -123,6 +123,11 @@ def _made(stage: str, factory: Any, parameters: str) -> Any:
     params = getattr(getattr(scope.fetch(parse(inner)).extract(), stage), factory.name, None)
     try:
         return factory.from_params(params)
+    except ConfigError as error:
+        raise BrokenContract(
+            f"{_title(factory)}: refuses {'these parameters' if parameters else 'its own defaults'} ({error}); give "
+            "parameters with which it works"
+        ) from error
     except AttributeError as error:
         raise BrokenContract(
             f"{_title(factory)}: from_params asks for a parameter that its phil does not have ({error})"

@@ -13,7 +13,7 @@ import numpy as np
 from diffuse_framework.algorithms.binning import VoxelAdder, sum_by
 from diffuse_framework.algorithms.merging import poisson_merge
 from diffuse_framework.algorithms.symmetry import asymmetric_box
-from diffuse_framework.errors import GeometryError
+from diffuse_framework.errors import ConfigError, GeometryError
 from diffuse_framework.model.conventions import DIFFUSE, UNTRUSTED
 from diffuse_framework.model.experiment import Experiment, Image, Refused, Symmetry
 from diffuse_framework.model.grid import VoxelGrid
@@ -258,6 +258,16 @@ class Misnamed(SoundScaler):
     @classmethod
     def from_params(cls, params):
         return cls(params.width)
+
+
+@broken("scaler", "refuses its own defaults")
+@dataclass(frozen=True)
+class RefusesItsDefaults(SoundScaler):
+    """Has defaults that contradict each other."""
+
+    @classmethod
+    def from_params(cls, params):
+        raise ConfigError("width and height can't both be given")
 
 
 @broken("scaler", "can't name a scaler")
