@@ -58,7 +58,7 @@ d_max = None
   .type = float(value_min=0)
   .help = "Pixels of lower resolution (larger d) are left out, in angstrom."
 resolution_range = None
-  .type = floats(size=2, value_min=0)
+  .type = floats(size=2)
   .multiple = True
   .help = "A range of resolution to leave out, such as a powder ring: two values of d in angstrom."
           "May be given several times."

@@ -32,6 +32,7 @@ UNBOUNDED = {
     "detector.beam_centre": "the beam may miss the detector",
     "masker.filter.min_intensity": "a background may be subtracted from it",
     "masker.filter.max_intensity": "likewise",
+    "masker.trusted.resolution_range": "the masker says itself what is no range",
     "masker.trusted.beamstop.circle": "a shape may reach off the panel",
     "masker.trusted.beamstop.rectangle": "likewise",
     "masker.trusted.beamstop.polygon": "likewise",
