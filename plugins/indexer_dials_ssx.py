@@ -139,7 +139,10 @@ class DialsSsxIndexer:
         Raises:
             ConfigError: a file that can't be read.
         """
-        own = [SSX_INDEX_DEFAULTS, f"indexing.stills.refine_all_candidates = {self.refine_all_candidates}"]
+        own = [
+            SSX_INDEX_DEFAULTS,
+            f"indexing.stills.refine_all_candidates = {self.refine_all_candidates}",
+        ]
         if self.min_spots is not None:
             own.append(f"min_spots = {self.min_spots}")
         if self.method:

@@ -91,6 +91,7 @@ class DialsStillsIndexer:
             ConfigError: a file that can't be read.
         """
         own = [
+            STILLS_DEFAULTS,
             f"indexing.stills.refine_all_candidates = {self.refine_all_candidates}",
             f"dispatch.integrate = {self.integrate}",
         ]
@@ -102,7 +103,6 @@ class DialsStillsIndexer:
             "dials.command_line.stills_process",
             "phil_scope",
             (
-                ("our defaults", STILLS_DEFAULTS),
                 ("indexer.dials_stills", "\n".join(own)),
                 *user_texts(self.phil_files),
                 hint_text(hints),

@@ -26,7 +26,6 @@ from diffuse_framework.adapters.indexing import (
 SSX_INDEX_DEFAULTS = """
 # As for dials.stills_process.
 indexing.stills.ewald_proximal_volume_max = 0.02
-refinement.reflections.outlier.algorithm = null
 """
 
 # Processes are ours to handle.

@@ -27,9 +27,10 @@ STILLS_DEFAULTS = """
 dispatch.refine = True
 # Made for XFELs: the default of 0.0025 refuses good synchrotron stills.
 indexing.stills.ewald_proximal_volume_max = 0.02
-# DIALS rejects outliers of stills itself; newer releases no longer say so in their defaults.
-refinement.reflections.outlier.algorithm = null
 """
+# refinement.reflections.outlier.algorithm stays what each release makes of it, which is the
+# rejection of Sauter and Poon (2010) in all: in DIALS 3.12 that is part of indexing and the
+# parameter has to be "null"; in 3.30 the parameter chooses it, and "null" rejects nothing.
 
 # Processes, files and failures are ours to handle.
 STILLS_FIXED = """

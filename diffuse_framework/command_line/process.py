@@ -151,7 +151,7 @@ def _validated(params: Any, n_images: int, experiment: Experiment) -> Experiment
     elif params.crystal.unit_cell:
         reference = cell_of(params.crystal.unit_cell)
     limits = Limits(**{name: getattr(params.validation, name) for name in Limits.__dataclass_fields__})
-    experiment, checks = validate(experiment, limits, reference)
+    experiment, _ = validate(experiment, limits, reference)
     log_experiment(experiment, n_images)
     if not experiment.images:
         raise DataError("no image is left: all were refused, see the table above for the reasons")

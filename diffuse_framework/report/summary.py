@@ -15,6 +15,7 @@ import numpy as np
 from tabulate import tabulate
 
 from diffuse_framework.algorithms.binning import shell_numbers, sum_by
+from diffuse_framework.algorithms.validation import spot_deviations
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.maps import AbsoluteMap, MergedMap
@@ -153,12 +154,31 @@ def shells_text(statistics: dict[str, Any]) -> str:
     )
 
 
+def spot_rows(experiment: Experiment) -> list[dict[str, Any]]:
+    """Return for each image how far its spots are from where its crystal puts them."""
+    deviations = (spot_deviations(image, experiment.geometry_of(image)) for image in experiment.images)
+    return [
+        {"image": image.name, "rms_px": rms_px, "rms_q": rms_q}
+        for image, (rms_px, rms_q) in zip(experiment.images, deviations, strict=True)
+    ]
+
+
 def log_experiment(experiment: Experiment, n_images: int) -> None:
     """Log how indexing went."""
     logger.info("\n%d of %d images go on", len(experiment.images), n_images)
     if experiment.refused:
         logger.info("\n%s", refused_text(experiment))
-    logger.info("\n%s\n", cells_text(experiment))
+    if experiment.images:
+        logger.info("\n%s\n", cells_text(experiment))
+        rows = spot_rows(experiment)
+        known = np.array([(row["rms_px"], row["rms_q"]) for row in rows if np.isfinite(row["rms_px"])])
+        if len(known):
+            logger.info(
+                "Spots lie %.2f pixels, and %.5f 1/angstrom, from where the crystal puts them (rms, median of images)",
+                *np.median(known, axis=0),
+            )
+        table = tabulate([row.values() for row in rows], ("image", "rms px", "rms q"), "simple", floatfmt=".5f")
+        logger.debug("\n%s\n", table)
 
 
 def log_map(final: AbsoluteMap, statistics: dict[str, Any]) -> None:
@@ -188,6 +208,7 @@ def run_summary(
             "standard_deviation": experiment.cells().std(axis=0),
             "space_group": experiment.symmetry.space_group,
         },
+        "spots": spot_rows(experiment),
         "scaling": scales.statistics,
         "map": statistics,
         "parts": [vars(part) for part in watch.parts],
