@@ -86,8 +86,9 @@ def make_steps(parameters: str = "", registry: Registry | None = None, **plugins
     if unused:
         raise ConfigError(f"there is no parameter {', '.join(item.path for item in unused)}")
     steps = select_steps(registry, params, INDEXER)
-    several = {name: tuple(plugins.pop(name)) for name in ("maskers", "correctors") if name in plugins}
-    return replace(steps, **plugins, **several)
+    for name in {"maskers", "correctors"} & set(plugins):
+        plugins[name] = tuple(plugins[name])
+    return replace(steps, **plugins)
 
 
 def run(

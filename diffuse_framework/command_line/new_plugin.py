@@ -46,7 +46,9 @@ def _check_name(registry: Registry, stage: str, name: str) -> None:
     """Refuse what can't name a plugin, or names one already."""
     taken = registry.plugins.get((stage, name))
     if taken:
-        raise ConfigError(f"there is a {stage} {name!r} already, of {taken.package} {taken.version}; choose another name")
+        raise ConfigError(
+            f"there is a {stage} {name!r} already, of {taken.package} {taken.version}; choose another name"
+        )
     Registry().add(Plugin(stage, name, object, f"diffuse_{name}", ""))
 
 

@@ -11,7 +11,8 @@ from diffuse_framework.errors import ConfigError
 
 def preset_names() -> list[str]:
     """Return the names of all presets."""
-    return sorted(path.name[:-5] for path in (files("diffuse_phil") / "presets").iterdir() if path.name.endswith(".phil"))
+    found = (path.name for path in (files("diffuse_phil") / "presets").iterdir())
+    return sorted(name.removesuffix(".phil") for name in found if name.endswith(".phil"))
 
 
 def preset_path(name: str) -> Path:

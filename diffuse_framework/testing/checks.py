@@ -404,7 +404,7 @@ def check_corrector(corrector: Any, images: tuple[Image, ...], geometry: Geometr
     Raises:
         BrokenContract: a rule is broken.
     """
-    shapes = [panel.shape for panel in geometry.panels]
+    shapes: list[tuple[int, ...]] = [panel.shape for panel in geometry.panels]
     copy = _unpickled(corrector)
     try:
         factors = _call(corrector, "factor", geometry=geometry)
@@ -556,7 +556,7 @@ def check_accumulator(
         BrokenContract: a rule is broken.
     """
     geometry = experiment.geometries[0]
-    arguments = [
+    arguments: list[dict[str, Any]] = [
         {
             "number": number,
             "image": image,
@@ -641,7 +641,8 @@ def _expected_sums(given: dict[str, Any]) -> dict[str, float]:
             use = classes == kind
             totals[f"{prefix}pixels"] += np.count_nonzero(use)
             totals[f"{prefix}counts"] += ((values[use].astype(float) - panel.pedestal) / panel.gain).sum()
-            totals[f"{prefix}exposure"] += given["pixels"].response[number][use].sum(dtype=float) * given["image"].exposure_s
+            response = given["pixels"].response[number][use].sum(dtype=float)
+            totals[f"{prefix}exposure"] += response * given["image"].exposure_s
             if given["background"] is not None:
                 totals[f"{prefix}background"] += given["background"].counts[number][use].sum(dtype=float)
     return totals
@@ -672,14 +673,12 @@ def _halves(mask: PixelMask) -> list[PixelMask]:
 
 
 def _check_additive(accumulator: Any, whole: SumsTable, parts: list[SumsTable]) -> None:
-    sums = []
-    for table in (whole, concatenate(parts)):
-        size = int(max((t.voxel.max(initial=0) for t in (whole, *parts)), default=0)) + 1
-        sums.append({name: sum_by(table.voxel, getattr(table, name), size) for name in ("counts", "exposure", "pixels")})
-    for name in sums[0]:
-        close = np.allclose(sums[0][name], sums[1][name], rtol=1e-5, atol=1e-5 * np.abs(sums[0][name]).max(initial=0))
+    tables = (whole, concatenate(parts))
+    size = max(int(table.voxel.max(initial=0)) for table in tables) + 1
+    for name in ("counts", "exposure", "pixels"):
+        once, twice = (sum_by(table.voxel, getattr(table, name), size) for table in tables)
         _require(
-            close,
+            np.allclose(once, twice, rtol=1e-5, atol=1e-5 * np.abs(once).max()),
             accumulator,
             f"is not additive: column {name} of two halves of an image does not add up to that of the whole",
         )
@@ -740,7 +739,8 @@ def _check_scales(scaler: Any, scales: Scales, sums: SumsInMemory) -> None:
     for table in sums.pieces:
         for name, limit in (("factor", 0.0), ("offset", -np.inf)):
             values = _call_scales(scaler, scales, name, table)
-            _require(np.shape(values) == (len(table),), scaler, f"{name} has shape {np.shape(values)} for {len(table)} rows")
+            shape = np.shape(values)
+            _require(shape == (len(table),), scaler, f"{name} has shape {shape} for {len(table)} rows")
             _finite(scaler, name, values)
             _require((np.asarray(values) > limit).all(), scaler, f"{name} is not above {limit:g}")
     _unpickled(scales)
@@ -878,9 +878,8 @@ def check_merger(merger: Any, sums: SumsInMemory, scales: ImageScales) -> bool:
 
 def _check_map(merger: Any, merged: MergedMap, table: SumsTable) -> None:
     observed = np.unique(table.voxel[table.exposure > 0])
-    _require(
-        (np.diff(merged.voxel) > 0).all(), merger, "voxel does not ascend, or a voxel has several rows: it was not merged"
-    )
+    ascends = (np.diff(merged.voxel) > 0).all()
+    _require(ascends, merger, "voxel does not ascend, or a voxel has several rows: it was not merged")
     lost = np.setdiff1d(observed, merged.voxel)
     _require(
         len(lost) == 0,
@@ -893,7 +892,8 @@ def _check_map(merger: Any, merged: MergedMap, table: SumsTable) -> None:
     names = ("intensity", "variance", "multiplicity", "pixels", "counts", "total_intensity", "total_variance")
     for name in names:
         values = getattr(merged, name)
-        _require(np.shape(values) == (len(merged),), merger, f"{name} has shape {np.shape(values)}, not {(len(merged),)}")
+        shape = np.shape(values)
+        _require(shape == (len(merged),), merger, f"{name} has shape {shape}, the map {len(merged)} voxels")
         _finite(merger, name, values)
     for name in ("variance", "total_variance"):
         _require(
@@ -1001,7 +1001,8 @@ def check_absolute_scaler(
     _require(str(final.units).strip(), scaler, "units is empty")
     for name in ("intensity", "variance"):
         values = getattr(final, name)
-        _require(np.shape(values) == (len(merged),), scaler, f"{name} has shape {np.shape(values)}, not {(len(merged),)}")
+        shape = np.shape(values)
+        _require(shape == (len(merged),), scaler, f"{name} has shape {shape}, the map {len(merged)} voxels")
         _finite(scaler, name, values)
     _require(
         np.allclose(final.variance, final.scale**2 * merged.variance, rtol=1e-4, atol=0),

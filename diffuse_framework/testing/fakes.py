@@ -31,7 +31,7 @@ def orthorhombic_grid(
 
 
 def grid_of(
-    symmetry: Symmetry, cell: Cell, divisions: tuple[int, int, int], d_min: float, d_max: float = np.inf
+    symmetry: Symmetry, cell: Cell, divisions: tuple[int, ...], d_min: float, d_max: float = np.inf
 ) -> VoxelGrid:
     """Return the grid of a crystal; `cell` and `divisions` must have its symmetry.
 

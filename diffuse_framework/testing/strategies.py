@@ -138,7 +138,8 @@ def frames(draw: Any, geometry: Geometry, name: str = "image_0") -> Frame:
     counts = []
     for panel in geometry.panels:
         photons = rng.poisson(min(level, 60_000.0) if kind is np.uint16 else level, panel.shape)
-        values = np.clip(photons * panel.gain + panel.pedestal, 0, np.iinfo(np.uint16).max if kind is np.uint16 else 2e9)
+        highest = np.iinfo(np.uint16).max if kind is np.uint16 else 2e9
+        values = np.clip(photons * panel.gain + panel.pedestal, 0, highest)
         values = np.rint(values).astype(kind) if kind is not np.float32 else values.astype(kind)
         if marked and kind is not np.uint16:
             values[rng.random(panel.shape) < 0.1] = -1 if kind is np.int32 else np.nan

@@ -98,9 +98,8 @@ class SoundGrid(Sound):
     def of(self, experiment, symmetry, divisions) -> VoxelGrid:
         cell = tuple(np.median(experiment.cells(), axis=0).tolist())
         count, low, high = asymmetric_box(symmetry, divisions, reciprocal_basis(cell), 3.0)
-        return VoxelGrid(
-            cell, experiment.symmetry, divisions, tuple(low.tolist()), tuple((high - low + 1).tolist()), 3.0, np.inf, count
-        )
+        box = tuple(low.tolist()), tuple((high - low + 1).tolist())
+        return VoxelGrid(cell, experiment.symmetry, divisions, *box, 3.0, np.inf, count)
 
 
 class SoundAdder:
@@ -519,7 +518,7 @@ class PoorAdder(SoundAdder):
         return table.select(table.counts != 0)
 
 
-@broken("accumulator", "some are lost")
+@broken("accumulator", "some are lost|is not additive")
 @dataclass(frozen=True)
 class DropsZeros(SoundAccumulator):
     """Takes voxels without photons for unobserved."""
@@ -659,8 +658,8 @@ class DropsEmptyVoxels(SoundMerger):
     def merge(self, sums, scales):
         merged = poisson_merge(sums, scales)
         kept = merged.counts > 0
-        names = ("voxel", "intensity", "variance", "multiplicity", "pixels", "counts", "total_intensity", "total_variance")
-        return replace(merged, **{name: getattr(merged, name)[kept] for name in names})
+        columns = {name: values[kept] for name, values in vars(merged).items() if name != "grid"}
+        return replace(merged, **columns)
 
 
 @broken("merger", "variance is zero or negative; no count at all does not mean no error")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+
 from diffuse_framework import hookimpl
 from diffuse_framework.model.conventions import DIFFUSE, UNTRUSTED
 from diffuse_framework.model.experiment import Experiment, Image
@@ -15,7 +16,6 @@ from diffuse_framework.model.mask import PixelMask
 from diffuse_framework.model.pixels import PixelTable
 from diffuse_framework.model.source import Frame, ImageSource
 from diffuse_framework.stages.work import Mapper
-
 from diffuse_ice_rings.rings import Criteria, find_rings
 
 logger = logging.getLogger(__name__)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
+
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.pixels import PixelTable
 from diffuse_framework.model.source import Frame
-from numba import njit
 
 N_SECTORS = 8
 

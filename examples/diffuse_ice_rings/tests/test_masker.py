@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from diffuse_ice_rings.masker import IceRingMasker
+from diffuse_ice_rings.rings import Criteria, find_rings
+
 from diffuse_framework.algorithms.geometry import pixel_positions, scattering_vectors
 from diffuse_framework.model.conventions import UNTRUSTED
 from diffuse_framework.model.pixels import PixelTable
 from diffuse_framework.model.source import Frame
 from diffuse_framework.testing.conformance import conformance_tests
 from diffuse_framework.testing.fakes import geometry
-
-from diffuse_ice_rings.masker import IceRingMasker
-from diffuse_ice_rings.rings import Criteria, find_rings
 
 test_contract = conformance_tests("masker", IceRingMasker)
 
@@ -51,7 +51,9 @@ def image(setup, level: float, rings: float, seed: int = 1, spots: int = 0, arc:
     return Frame("image", tuple(counts))
 
 
-@pytest.mark.parametrize(("level", "rings", "spots"), [(20.0, 0.5, 0), (20.0, 0.5, 100), (2.0, 1.0, 100), (0.3, 3.0, 0)])
+@pytest.mark.parametrize(
+    ("level", "rings", "spots"), [(20.0, 0.5, 0), (20.0, 0.5, 100), (2.0, 1.0, 100), (0.3, 3.0, 0)]
+)
 def test_the_rings_of_ice_are_found_and_nothing_else(setup, level, rings, spots):
     frame = image(setup, level, rings, spots=spots)
     found = find_rings(frame, *setup, Criteria())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from diffuse_framework.algorithms.binning import sum_by
 from diffuse_framework.algorithms.scaling import shared_voxels
 from diffuse_framework.errors import DataError
@@ -33,15 +34,14 @@ def fit_medians(
     net_by_voxel, net, weights = _observed(sums, shared, group, n_groups)
 
     scales, change, cycle = np.ones(n_images), np.inf, 0
-    for cycle in range(1, max_cycles + 1):
+    while change >= tolerance and cycle < max_cycles:
+        cycle += 1
         expected = _expected(sums, shared, group, n_groups, net_by_voxel, scales)
         update, _ = _weighted_medians(net, expected * scales[:, None], weights)
         update /= np.exp(np.log(update).mean())
         change = float(np.abs(np.log(update)).max())
         scales = scales * update
         scales /= scales.mean()
-        if change < tolerance:
-            break
     expected = _expected(sums, shared, group, n_groups, net_by_voxel, scales)
     _, sigma = _weighted_medians(net, expected * scales[:, None], weights)
     statistics = {

@@ -11,7 +11,6 @@ from diffuse_framework.errors import ConfigError
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.scales import ImageScales
 from diffuse_framework.model.voxels import VoxelSums
-
 from diffuse_robust_scaler.medians import fit_medians
 
 logger = logging.getLogger(__name__)
