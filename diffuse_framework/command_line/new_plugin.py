@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from diffuse_framework.command_line.failures import report_failures
-from diffuse_framework.config.scope import SEVERAL
+from diffuse_framework.config.scope import DEFAULTS, SEVERAL
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.host.hookspecs import STAGES
 from diffuse_framework.host.loader import load_registry
@@ -32,7 +32,7 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
     parser.add_argument("--directory", type=Path, default=Path(), help="where the package's folder goes")
     options = parser.parse_args(args)
     _check_name(registry or load_registry(), options.stage, options.name)
-    folder = write_package(options.stage, options.name, options.directory)
+    folder = write_package(options.stage, options.name, options.directory).resolve()
     print(
         f"{folder} holds a working {options.stage} to change. Next:\n\n"
         f"  pip install -e '{folder}[test]'\n"
@@ -54,7 +54,9 @@ def _check_name(registry: Registry, stage: str, name: str) -> None:
 
 def selection(stage: str, name: str) -> str:
     """Return the parameter that selects a plugin."""
-    return f'{stage}.plugins="... {name}"' if stage in SEVERAL else f"{stage}.plugin={name}"
+    if stage in SEVERAL:
+        return f'{stage}.plugins="{DEFAULTS[stage]} {name}"'
+    return f"{stage}.plugin={name}"
 
 
 def write_package(stage: str, name: str, directory: Path) -> Path:

@@ -170,7 +170,9 @@ def first_difference(a: Any, b: Any, path: str = "") -> str | None:
     elif isinstance(a, float) and a != a and b != b:
         return None
     elif type(a).__eq__ is object.__eq__:
-        parts = ((f".{key}", value, vars(b).get(key)) for key, value in getattr(a, "__dict__", {}).items())
+        # What begins with an underscore may be a cache.
+        own = {key: value for key, value in getattr(a, "__dict__", {}).items() if not key.startswith("_")}
+        parts = ((f".{key}", value, vars(b).get(key)) for key, value in own.items())
     else:
         return None if a == b else path or "the value"
     for name, x, y in parts:

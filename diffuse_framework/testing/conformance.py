@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from diffuse_framework.host.interfaces import INTERFACES
@@ -27,7 +27,9 @@ from diffuse_framework.testing.checks import (
 )
 
 
-def conformance_tests(stage: str, factory: type, parameters: str = "", max_examples: int = 20) -> Callable[[], None]:
+def conformance_tests(
+    stage: str, factory: type, parameters: str = "", max_examples: int = 20, shrink: bool = False
+) -> Callable[[], None]:
     """Return a test of everything that a plugin of `stage` must keep.
 
     Write ``test_contract = conformance_tests("scaler", MyScaler)`` in a test module.
@@ -37,6 +39,7 @@ def conformance_tests(stage: str, factory: type, parameters: str = "", max_examp
         factory: the plugin's class.
         parameters: PHIL text in the plugin's own scope, for example ``"width = 3"``.
         max_examples: data sets to try it on.
+        shrink: look for the smallest data set that fails, which may take a minute.
 
     Raises:
         ValueError: a stage that there is not.
@@ -54,6 +57,7 @@ def conformance_tests(stage: str, factory: type, parameters: str = "", max_examp
             deadline=None,
             suppress_health_check=list(HealthCheck),
             report_multiple_bugs=False,
+            phases=[phase for phase in Phase if shrink or phase not in (Phase.shrink, Phase.explain)],
         )
         @given(data=st.data())
         def on_drawn_data(data: Any) -> None:

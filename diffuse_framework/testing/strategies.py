@@ -38,6 +38,13 @@ LEVELS = {"dark": 0.0, "dim": 0.05, "usual": 3.0, "bright": 1e3, "huge": 1e8}
 _CUBIC, _UNIAXIAL = ("m-3", "m-3m"), ("4/m", "4/mmm", "-3", "-31m", "-3m1", "6/m", "6/mmm")
 
 
+class Summarised:
+    """Prints as a summary, in the reports of Hypothesis too."""
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))
+
+
 def seeds() -> st.SearchStrategy[int]:
     """Draw the seed of a random generator."""
     return st.integers(0, 2**32 - 1)
@@ -168,12 +175,21 @@ def backgrounds(draw: Any, geometry: Geometry) -> Background | None:
     return Background(counts, tuple((0.1 * panel).astype(np.float32) for panel in counts))
 
 
+@dataclass(frozen=True, eq=False)
+class PixelCase(Summarised, PixelTable):
+    """Scattering vectors and responses."""
+
+    def __repr__(self) -> str:
+        mean = float(np.mean([panel.mean() for panel in self.response]))
+        return f"PixelCase({len(self.q)} panels, mean response {mean:.3g} sr)"
+
+
 @st.composite
-def pixel_tables(draw: Any, geometry: Geometry) -> PixelTable:
+def pixel_tables(draw: Any, geometry: Geometry) -> PixelCase:
     """Draw scattering vectors of a geometry with responses of some order of magnitude."""
     rng = np.random.default_rng(draw(seeds()))
     size = draw(st.sampled_from([1e-8, 1e-3, 1.0]))
-    return PixelTable(
+    return PixelCase(
         q=tuple(
             scattering_vectors(pixel_positions(panel), geometry.beam).astype(np.float32) for panel in geometry.panels
         ),
@@ -181,13 +197,6 @@ def pixel_tables(draw: Any, geometry: Geometry) -> PixelTable:
             (size * rng.uniform(0.5, 1.5, panel.shape)).astype(np.float32) for panel in geometry.panels
         ),
     )
-
-
-class Summarised:
-    """Prints as a summary, in the reports of Hypothesis too."""
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(repr(self))
 
 
 @dataclass(frozen=True, eq=False)

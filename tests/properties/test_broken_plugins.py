@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import Phase, settings
 
 from diffuse_framework.testing.checks import BrokenContract
 from diffuse_framework.testing.conformance import conformance_tests
@@ -27,15 +26,6 @@ def load():
 
 
 plugins = load()
-
-
-@pytest.fixture(autouse=True)
-def no_shrinking():
-    """Take the first example that fails; making it small takes most of the time."""
-    settings.register_profile("first failure", phases=[Phase.generate], report_multiple_bugs=False)
-    settings.load_profile("first failure")
-    yield
-    settings.load_profile("default")
 
 
 @pytest.mark.parametrize("stage", plugins.SOUND)

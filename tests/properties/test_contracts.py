@@ -7,7 +7,7 @@ import pytest
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.testing.conformance import conformance_tests
 
-# Those that wrap DIALS need a source of DIALS; tests/plugins has their contract on files.
+# Those that wrap DIALS need a source of DIALS: test_indexers_on_files has their contract.
 ON_FILES = ("dials_ssx", "dials_stills", "given")
 
 # Plugins that do nothing with their defaults, and say so.
