@@ -173,3 +173,16 @@ def asymmetric_box(
     if count == 0:
         raise GeometryError(f"no voxel lies between d_min={d_min:g} and d_max={d_max:g} angstrom")
     return count, low, high
+
+
+def orbit_sizes(index: np.ndarray, symmetry: Symmetry, divisions: tuple[int, ...]) -> np.ndarray:
+    """Return how many voxels of reciprocal space each voxel index (n, 3) stands for, (n,).
+
+    This is the order of the Laue group where a voxel lies on no symmetry element, less where it does.
+    """
+    operators, _, _ = voxel_operators(symmetry, divisions)
+    index = np.asarray(index, np.int64)
+    fixed = np.zeros(len(index), np.int64)
+    for operator in operators:
+        fixed += (index @ operator.T == index).all(axis=1)
+    return len(operators) // fixed

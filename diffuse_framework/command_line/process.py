@@ -10,6 +10,11 @@ Examples::
   diffuse.process params.phil images/*.cbf
   diffuse.process preset=quick_look images/*.cbf
   diffuse.process indexed.expt indexed.refl grid.hkl.divisions=5,5,5
+
+A finer map with the scales of an earlier run, without indexing or scaling again::
+
+  diffuse.process diffuse/indexed.expt diffuse/indexed.refl grid.hkl.divisions=9,9,9 \\
+    input.scales=diffuse/refined_scaling_model_params.json output.directory=fine
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,13 +46,15 @@ from diffuse_framework.engine.processes import available_cpus, process_engine
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.host.registry import Registry
-from diffuse_framework.io.outputs import file_stem, write_pixels, write_results
+from diffuse_framework.io.outputs import file_stem, read_scales, write_pixels, write_results
 from diffuse_framework.io.sums_store import SumsWriter
-from diffuse_framework.io.whole import make_folder, write_json
+from diffuse_framework.io.whole import make_folder, write_figure, write_json
 from diffuse_framework.model.experiment import CrystalHints, Experiment, Image
 from diffuse_framework.model.mask import PixelMask
 from diffuse_framework.model.pixels import CorrectedPixels
 from diffuse_framework.pipeline.process import Surroundings, process
+from diffuse_framework.pipeline.stored import StoredScaler
+from diffuse_framework.report.figures import absolute_scale_figure
 from diffuse_framework.report.summary import (
     Stopwatch,
     log_experiment,
@@ -93,6 +100,8 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
         source = _open_images(params)
     hints = _hints(params)
     steps = select_steps(registry, params, "given" if all_have_crystals(source) else AUTO_INDEXER)
+    if params.input.scales:
+        steps = replace(steps, scaler=StoredScaler(partial(read_scales, Path(params.input.scales))))
     logger.info("%d images; indexer: %s", len(source), steps.indexer.name)
     around = Surroundings(
         folder=folder,
@@ -106,6 +115,8 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
 
     with watch("writing"):
         write_results(folder, outcome.scales, outcome.sums.image_names, outcome.map)
+        if outcome.map.report is not None:
+            write_figure(folder / "absolute_scale.png", absolute_scale_figure(outcome.map.report))
     statistics = map_statistics(outcome.map.merged)
     logger.info("\n%s", scales_text(outcome.scales, outcome.sums.image_names))
     log_map(outcome.map, statistics)

@@ -90,6 +90,16 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def write_figure(path: Path, figure: Any) -> None:
+    """Write a matplotlib figure in the format that the ending of `path` names.
+
+    Raises:
+        DataError: it can't be written.
+    """
+    with writing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lstrip("."), dpi=120)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON; numpy numbers and arrays become numbers and lists, NaN becomes null."""
     text = json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"

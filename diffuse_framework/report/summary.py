@@ -18,7 +18,7 @@ from diffuse_framework.algorithms.binning import shell_numbers, sum_by
 from diffuse_framework.algorithms.validation import spot_deviations
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.grid import VoxelGrid
-from diffuse_framework.model.maps import AbsoluteMap, MergedMap
+from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport, MergedMap
 from diffuse_framework.model.scales import Scales
 
 logger = logging.getLogger(__name__)
@@ -188,7 +188,59 @@ def log_map(final: AbsoluteMap, statistics: dict[str, Any]) -> None:
         "%(pixels)d pixels and %(photons).0f photons (%(counts_per_pixel).3f a pixel)",
         statistics,
     )
-    logger.info("Intensities are in %s units\n\n%s\n", final.units, shells_text(statistics))
+    logger.info("Merged intensities are in relative units\n\n%s\n", shells_text(statistics))
+    if final.report is not None:
+        logger.info("%s\n", absolute_text(final.report))
+
+
+def absolute_text(report: AbsoluteReport) -> str:
+    """Return tables of the cell's contents, of k by each method, and of k against the cutoff."""
+    contents = report.contents
+    atoms = [
+        (name, f"{ordered:.1f}", f"{solvent:.1f}")
+        for name, ordered, solvent in zip(contents.elements, contents.ordered, contents.solvent, strict=True)
+    ]
+    methods = [
+        (
+            one.method + (" (used)" if one.method == report.method else ""),
+            f"{one.scale:.5g}",
+            f"{one.sigma:.2g}",
+            f"{one.sigma_counting:.2g}",
+            f"{one.sigma_spread:.2g}",
+        )
+        for one in report.estimates.values()
+    ]
+    columns = {name: one for name, one in report.estimates.items() if name != "wilson"}
+    wanted = np.arange(0.05, report.limit + 0.05, 0.05)
+    scales = [_at(one.q, one.scales, wanted) for one in columns.values()]
+    rows = [
+        (f"{q:.2f}", *(f"{k:.5g}" if np.isfinite(k) else "" for k in values))
+        for q, *values in zip(wanted, *scales, strict=True)
+        if np.isfinite(values).any()
+    ]
+    return "\n".join(
+        (
+            f"Absolute scale from {contents.source}: {contents.copies} copies, Matthews coefficient "
+            f"{contents.matthews:.2f} A^3/Da, {contents.solvent_fraction:.0%} solvent, F(000) = "
+            f"{contents.electrons:.0f}",
+            "",
+            tabulate(atoms, ("per cell", "ordered", "solvent"), "simple"),
+            "",
+            tabulate(methods, ("method", "k", "sigma", "of counting", "of the range"), "simple"),
+            "",
+            tabulate(rows, ("cutoff (1/A)", *columns), "simple"),
+            "",
+            f"Extrapolated behind the beamstop: {report.beamstop_share:.2%} of the scattering; at holes: "
+            f"{report.filled_share:.2%}; forward peak: {report.forward_share:.1%} of what atoms scatter",
+            report.theory.source,
+        )
+    )
+
+
+def _at(q: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Values at the nearest |q| of those wanted, NaN where there is none within 0.025 1/angstrom."""
+    nearest = np.abs(q[None] - wanted[:, None])
+    return np.where(nearest.min(axis=1) <= 0.025, values[nearest.argmin(axis=1)], np.nan)
 
 
 def run_summary(
