@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
+from diffuse_framework.command_line.export import phil_scope as export_scope
 from diffuse_framework.command_line.simulate import phil_scope as simulate_scope
 from diffuse_framework.config.scope import SEVERAL, build_scope
 from diffuse_framework.host.hookspecs import STAGES
@@ -20,6 +21,7 @@ SCOPES: dict[str, Callable[[Registry], Any]] = {
     "diffuse.process": build_scope,
     "diffuse.scale": _reduce("scaler"),
     "diffuse.merge": _reduce("merger", "absolute_scaler"),
+    "diffuse.export": lambda registry: export_scope,
     "diffuse.simulate": lambda registry: simulate_scope,
 }
 

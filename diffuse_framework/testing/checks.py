@@ -1029,6 +1029,8 @@ def check_absolute_scaler(
         variance=merged.variance * unit**2,
         total_intensity=merged.total_intensity * unit,
         total_variance=merged.total_variance * unit**2,
+        bragg_intensity=merged.bragg_intensity * unit,
+        bragg_variance=merged.bragg_variance * unit**2,
     )
     other = _call(scaler, "scale", merged=brighter, scales=scales, experiment=experiment)
     ratio = other.scale / final.scale

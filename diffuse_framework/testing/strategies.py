@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from diffuse_framework.algorithms.geometry import highest_resolution, pixel_positions, scattering_vectors
-from diffuse_framework.algorithms.symmetry import LAUE_CLASSES
+from diffuse_framework.algorithms.symmetry import LAUE_CLASSES, fold
 from diffuse_framework.model.conventions import UNTRUSTED
 from diffuse_framework.model.experiment import BraggSpots, Experiment, Image, Symmetry, no_spots
 from diffuse_framework.model.geometry import Beam, Geometry, Panel
@@ -385,6 +385,15 @@ def image_scales(draw: Any, n_images: int) -> ImageScales:
     return ImageScales(scales, 0.01 * scales)
 
 
+def _asymmetric_unit(grid: VoxelGrid) -> np.ndarray:
+    """Return the numbers of all voxels of the asymmetric unit within the limits, ascending."""
+    number = np.arange(grid.size)
+    folded, _ = fold(grid.index_of(number), grid.symmetry, grid.divisions)
+    length = np.linalg.norm(grid.q_of(number), axis=1)
+    within = (length <= (1 + 1e-10) / grid.d_min) & (length >= (1 - 1e-10) / grid.d_max)
+    return number[(folded == grid.index_of(number)).all(axis=1) & within]
+
+
 @dataclass(frozen=True, eq=False)
 class MapCase(Summarised, MergedMap):
     """A small map."""
@@ -395,15 +404,20 @@ class MapCase(Summarised, MergedMap):
 
 @st.composite
 def merged_maps(draw: Any) -> MapCase:
-    """Draw a map on a relative scale, negative intensities among them."""
+    """Draw a map on a relative scale: complete, or of a few voxels with negative intensities among them."""
     grid = draw(grids())
     rng = np.random.default_rng(draw(seeds()))
     level = draw(st.sampled_from([1e-6, 1.0, 1e9]))
-    n = draw(st.integers(1, grid.size))
-    voxel = np.sort(rng.choice(grid.size, n, replace=False))
+    voxel = _asymmetric_unit(grid)
+    complete = draw(st.booleans())
+    if not complete:
+        voxel = np.sort(rng.choice(voxel, draw(st.integers(1, len(voxel))), replace=False))
+    n = len(voxel)
     pixels = rng.integers(1, 1000, n)
-    variance = level**2 * rng.uniform(0.01, 0.1, n)
-    intensity = level * rng.gamma(2.0, 0.5, n) + np.sqrt(variance) * rng.normal(size=n)
+    noise = 0.05 if complete else 0.5
+    falling = np.exp(-4 * np.sum(grid.q_of(voxel) ** 2, axis=1))
+    variance = (noise * level * rng.uniform(0.5, 1.0, n)) ** 2
+    intensity = level * falling * rng.gamma(20.0, 0.05, n) + np.sqrt(variance) * rng.normal(size=n)
     return MapCase(
         grid=grid,
         voxel=voxel,
@@ -412,6 +426,6 @@ def merged_maps(draw: Any) -> MapCase:
         multiplicity=rng.integers(1, 20, n).astype(np.int32),
         pixels=pixels,
         counts=rng.poisson(pixels).astype(float),
-        total_intensity=intensity + level,
+        total_intensity=intensity + level * falling,
         total_variance=variance,
     )

@@ -658,11 +658,11 @@ class DropsEmptyVoxels(SoundMerger):
     def merge(self, sums, scales):
         merged = poisson_merge(sums, scales)
         kept = merged.counts > 0
-        columns = {name: values[kept] for name, values in vars(merged).items() if name != "grid"}
+        columns = {name: values[kept] for name, values in vars(merged).items() if np.shape(values) == kept.shape}
         return replace(merged, **columns)
 
 
-@broken("merger", "variance is zero or negative; no count at all does not mean no error")
+@broken("merger", "variance is zero or negative; no count at all does not mean no error|not by the square root of 2")
 @dataclass(frozen=True)
 class VarianceIsCounts(SoundMerger):
     """Takes the variance of a count for the count."""

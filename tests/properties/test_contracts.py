@@ -11,7 +11,8 @@ from diffuse_framework.testing.conformance import conformance_tests
 ON_FILES = ("dials_ssx", "dials_stills", "given")
 
 # Plugins that do nothing with their defaults, and say so.
-PARAMETERS = {"background": "constant = 0.5\nsigma = 0.1"}
+CONTENTS = "contents.formula = C20 H32 N6 O6\nbreit_dirac = False\nmin_completeness = 0.1"
+PARAMETERS = {"background": "constant = 0.5\nsigma = 0.1"} | dict.fromkeys(("krogh_moe", "norman", "wilson"), CONTENTS)
 
 PLUGINS = [
     plugin

@@ -26,7 +26,14 @@ from diffuse_framework.testing.selections import parameters, selections
 
 REGISTRY = load_registry()
 # What lets plugins work that do nothing by default, and a grid coarse enough that images overlap.
-FIRST = "corrector.background.constant = 0.2\nmasker.bragg.radius = 1\nmasker.bragg.excitation_width = 0.001\n"
+FIRST = """
+corrector.background.constant = 0.2
+masker.bragg.radius = 1
+masker.bragg.excitation_width = 0.001
+absolute_scaler.krogh_moe.contents.formula = C270 H420 N70 O80 S2
+absolute_scaler.norman.contents.formula = C270 H420 N70 O80 S2
+absolute_scaler.wilson.contents.formula = C270 H420 N70 O80 S2
+"""
 LAST = "grid.hkl.divisions = 2 2 2\ngrid.hkl.d_min = 3.5\n"
 
 # Whole runs are slow to make small, and a selection says by itself what it is.
