@@ -112,8 +112,10 @@ class DxtbxSource:
         return tuple(result)
 
     def _refuse_repeats(self) -> None:
+        """Refuse an image that is there twice, unless as several lattices, which an indexer tells apart."""
         where = Counter((e.imageset.get_path(0), e.imageset.indices()[0]) for e in self.experiments)
-        repeated = [path for (path, _), n in where.items() if n > 1]
+        bare = {e.imageset.get_path(0) for e in self.experiments if e.crystal is None}
+        repeated = [path for (path, _), n in where.items() if n > 1 and path in bare]
         if repeated:
             raise DataError(
                 f"{len(repeated)} images are given more than once, for example {repeated[0]}; its photons must count "

@@ -63,6 +63,8 @@ def _without_noise() -> Iterator[None]:
 
 def _unreadable(message: str, args: list[str]) -> str:
     """Say in one line what DIALS says with tracebacks of all its readers: a file that nothing can read."""
+    if "filename template" in message:
+        return "dxtbx takes images only if their names hold a number: rename them, for example to image_0001.cbf"
     if "Unable to handle" not in message:
         return ""
     files = [arg for arg in args if Path(arg).is_file() and arg in message]

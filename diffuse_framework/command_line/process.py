@@ -66,7 +66,7 @@ from diffuse_framework.report.summary import (
 
 logger = logging.getLogger(__name__)
 
-# Indexes more of the real stills it was tried on than dials_stills, and faster.
+# Indexes as many of the real stills it was tried on as dials_stills, and can leave integration out.
 AUTO_INDEXER = "dials_ssx"
 
 SHORTEST_AXIS = 2.0

@@ -11,6 +11,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from diffuse_framework.algorithms.scaling_model import layout_from_numbers, layout_to_numbers
+from diffuse_framework.algorithms.smooth_scales import SmoothScales
 from diffuse_framework.errors import DataError
 from diffuse_framework.io.grid_file import grid_to_numbers
 from diffuse_framework.io.whole import require_space, write_json, writing
@@ -18,7 +20,7 @@ from diffuse_framework.model.experiment import Image
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport, MergedMap
 from diffuse_framework.model.pixels import CorrectedPixels
-from diffuse_framework.model.scales import ImageScales, Scales
+from diffuse_framework.model.scales import ErrorModel, ImageScales, Scales
 
 
 def write_results(folder: Path, scales: Scales, image_names: tuple[str, ...], final: AbsoluteMap) -> None:
@@ -42,32 +44,93 @@ def write_grid(path: Path, grid: VoxelGrid) -> None:
 
 
 def write_scales(path: Path, scales: Scales, image_names: tuple[str, ...]) -> None:
-    """Write ``refined_scaling_model_params.json``."""
+    """Write ``refined_scaling_model_params.json``.
+
+    The keys of the visual diagnostics guide, for people and plots; and under "model" all that
+    `read_scales` needs, where the model is more than one scale per image.
+    """
+    smooth = scales if isinstance(scales, SmoothScales) else None
+    offsets = np.zeros(len(image_names)) if smooth is None else smooth.offsets_at_images().mean(axis=1)
     refined = {
-        name: {"multiplicative_scale": scale, "multiplicative_scale_sigma": sigma, "additive_offset": 0.0}
-        for name, scale, sigma in zip(image_names, scales.per_image, scales.per_image_sigma, strict=True)
+        name: {"multiplicative_scale": scale, "multiplicative_scale_sigma": sigma, "additive_offset": offset}
+        for name, scale, sigma, offset in zip(
+            image_names, scales.per_image, scales.per_image_sigma, offsets, strict=True
+        )
     }
-    write_json(
-        path,
-        {
-            "refined_parameters": refined,
-            "refinement_statistics": scales.statistics,
-            "resolution_smoother": {"enabled": False, "control_points": []},
-        },
-    )
+    content = {
+        "refined_parameters": refined,
+        "refinement_statistics": scales.statistics,
+        "resolution_smoother": {"enabled": False, "control_points": []},
+        "error_model": vars(scales.error_model),
+    }
+    if smooth is not None:
+        content["resolution_smoother"] = _resolution_smoother(smooth)
+        content["model"] = {
+            "layout": layout_to_numbers(smooth.layout),
+            "parameters": smooth.parameters,
+            "sigma": smooth.sigma,
+            "common_offset": smooth.common,
+            "rejected": smooth.rejected,
+            "rejected_columns": ["image", "voxel", "operator", "panel"],
+            "voxel_numbering": _numbering(smooth.grid),
+        }
+    write_json(path, content)
 
 
-def read_scales(path: Path, image_names: tuple[str, ...]) -> ImageScales:
+def _numbering(grid: VoxelGrid) -> list[list[int]]:
+    return [[int(n) for n in three] for three in (grid.divisions, grid.index_min, grid.dimensions)]
+
+
+def _resolution_smoother(scales: SmoothScales) -> dict[str, Any]:
+    """Control points of the resolution smoother: |q| and its mean over the images there."""
+    part = scales.layout.parts.get("resolution")
+    if part is None:
+        return {"enabled": False, "control_points": []}
+    values = scales.layout.at_images("resolution", scales.parameters)
+    return {
+        "enabled": True,
+        "control_points": [
+            {"q": q, "value_mean": at_q.mean(), "value_min": at_q.min(), "value_max": at_q.max()}
+            for q, at_q in zip(part.q.positions, values.T, strict=True)
+        ],
+    }
+
+
+def read_scales(path: Path, image_names: tuple[str, ...], grid: VoxelGrid) -> ImageScales | SmoothScales:
     """Return the scales of ``refined_scaling_model_params.json``, in the order of `image_names`.
 
+    Args:
+        path: of the file.
+        image_names: of the sums they are for.
+        grid: of those sums.
+
     Raises:
-        DataError: it can't be read, or lacks an image.
+        DataError: it can't be read, lacks an image, or holds a model of other images.
     """
     try:
         content = json.loads(Path(path).read_text())
         refined = [content["refined_parameters"][name] for name in image_names]
         scales = np.array([image["multiplicative_scale"] for image in refined], float)
         sigma = np.array([image["multiplicative_scale_sigma"] for image in refined], float)
+        error_model = ErrorModel(**content.get("error_model", {}))
+        statistics = content.get("refinement_statistics", {})
+        model = content.get("model")
+        if model is not None:
+            if list(content["refined_parameters"]) != list(image_names):
+                raise DataError(f"{path} is a model of other images, or in another order; run diffuse.scale again")
+            return SmoothScales(
+                grid,
+                layout_from_numbers(model["layout"]),
+                np.array(model["parameters"], float),
+                np.array([np.inf if value is None else value for value in model["sigma"]], float),
+                np.array(model["common_offset"], float),
+                # On another grid the numbers of outlying observations mean nothing.
+                np.array(model["rejected"] if model["voxel_numbering"] == _numbering(grid) else [], np.int64).reshape(
+                    -1, 4
+                ),
+                error_model,
+                statistics,
+            )
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror}") from error
     except KeyError as error:
@@ -76,7 +139,7 @@ def read_scales(path: Path, image_names: tuple[str, ...]) -> ImageScales:
         raise DataError(f"{path} is not a file of scales: {error}") from error
     if not (np.isfinite(scales).all() and (scales > 0).all()):
         raise DataError(f"{path} holds scales that are not positive numbers")
-    return ImageScales(scales, sigma, content.get("refinement_statistics", {}))
+    return ImageScales(scales, sigma, statistics, error_model)
 
 
 def write_map(folder: Path, final: AbsoluteMap) -> None:
@@ -85,6 +148,12 @@ def write_map(folder: Path, final: AbsoluteMap) -> None:
     write_map_npz(folder / "voxel_data_relative.npz", merged)
     relative = AbsoluteMap(merged, merged.intensity, merged.variance, 1.0, 0.0, "relative")
     write_map_nexus(folder / "voxel_data_relative.nxs", relative)
+
+
+def write_half_maps(folder: Path, halves: tuple[MergedMap, MergedMap]) -> None:
+    """Write the maps of two half sets as ``voxel_data_half_1.npz`` and ``voxel_data_half_2.npz``."""
+    for number, half in enumerate(halves, 1):
+        write_map_npz(folder / f"voxel_data_half_{number}.npz", half)
 
 
 def map_arrays(merged: MergedMap) -> dict[str, np.ndarray]:

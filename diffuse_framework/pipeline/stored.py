@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from diffuse_framework.errors import PluginError
 from diffuse_framework.model.experiment import Experiment
+from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.scales import Scales
 from diffuse_framework.model.voxels import VoxelSums
 
@@ -17,12 +18,12 @@ class StoredScaler:
     """Takes scales that were fitted before, so that a map on another grid has the same.
 
     Attributes:
-        read: returns the scales of the images of these names.
+        read: returns the scales of the images of these names, for sums on this grid.
     """
 
     name: ClassVar[str] = "stored"
     phil: ClassVar[str] = ""
-    read: Callable[[tuple[str, ...]], Scales]
+    read: Callable[[tuple[str, ...], VoxelGrid], Scales]
 
     @classmethod
     def from_params(cls, params: Any) -> StoredScaler:
@@ -35,4 +36,4 @@ class StoredScaler:
 
     def fit(self, sums: VoxelSums, experiment: Experiment | None) -> Scales:
         """Return the stored scales of the images that were added up."""
-        return self.read(sums.image_names)
+        return self.read(sums.image_names, sums.grid)

@@ -154,6 +154,53 @@ def shells_text(statistics: dict[str, Any]) -> str:
     )
 
 
+def statistics_text(statistics: dict[str, Any]) -> str:
+    """Return the statistics of `algorithms.statistics.shell_statistics` as a table."""
+    columns = (
+        ("voxels", "voxels", "d"),
+        ("complete", "completeness", ".1%"),
+        ("multipl.", "multiplicity", ".1f"),
+        ("<I>", "intensity", ".4g"),
+        ("<I/sigma>", "intensity_over_sigma", ".2f"),
+        ("aniso rms", "anisotropic_rms", ".3g"),
+        ("CC1/2", "cc_half", ".3f"),
+        ("CC*", "cc_star", ".3f"),
+        ("CC1/2 aniso", "cc_half_anisotropic", ".3f"),
+        ("R-split", "r_split", ".3f"),
+    )
+    rows = []
+    for shell in [*statistics["shells"], statistics["overall"]]:
+        limits = "inf" if shell["d_max"] is None else f"{shell['d_max']:.2f}", f"{shell['d_min']:.2f}"
+        values = ("" if shell[key] is None else format(shell[key], form) for _, key, form in columns)
+        rows.append((*limits, *values))
+    header = ("d_max", "d_min", *(name for name, _, _ in columns))
+    return tabulate(rows, header, "simple", disable_numparse=True)
+
+
+def scaling_text(statistics: dict[str, Any]) -> str:
+    """Return in a few lines what a scaling model's statistics say of outliers, errors and chi squared."""
+    lines = []
+    if "error_model" in statistics:
+        model = statistics["error_model"]
+        lines.append(
+            f"variance = {model['inflation']:.4g} x (counting + ({model['fraction']:.4g} x signal)^2)"
+        )
+    outliers = statistics.get("outliers", {})
+    if outliers:
+        lines.append(
+            f"outliers: {outliers['rejected']} rejected, {outliers['too_high']} too high and "
+            f"{outliers['too_low']} too low; {outliers['disputed_voxels']} voxels of two that disagree"
+        )
+        for kind in ("image", "panel", "voxel"):
+            most = ", ".join(f"{name}: {n}" for name, n in list(outliers[f"by_{kind}"].items())[:5])
+            if most:
+                lines.append(f"  most by {kind}: {most}")
+    for by, bins in statistics.get("chi_squared", {}).items():
+        values = " ".join(f"{entry['chi_squared']:.2f}" for entry in bins)
+        lines.append(f"chi squared by {by}: {values}")
+    return "\n".join(lines)
+
+
 def spot_rows(experiment: Experiment) -> list[dict[str, Any]]:
     """Return for each image how far its spots are from where its crystal puts them."""
     deviations = (spot_deviations(image, experiment.geometry_of(image)) for image in experiment.images)

@@ -30,6 +30,7 @@ def here(tmp_path, monkeypatch, stills) -> Path:
     """A folder to be in, with one image that can be indexed."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(stills / "sim_00001.cbf", tmp_path)
+    shutil.copy(stills / "sim_00001.cbf", tmp_path / "cut.cbf")
     return tmp_path
 
 
@@ -55,6 +56,7 @@ def here(tmp_path, monkeypatch, stills) -> Path:
         (["sim_00001.cbf", "crystal.reference=nothing.pdb"], "nothing.pdb"),
         (["sim_00001.cbf", "geometry.beam.wavelength=-1"], "wavelength"),
         (["sim_00001.cbf", "sim_00001.cbf"], "more than once"),
+        (["cut.cbf"], "hold a number"),
     ],
 )
 def test_arguments_that_cannot_be(here, capsys, args, message):

@@ -50,7 +50,7 @@ def test_the_json_files_have_the_keys_of_the_guide(processed):
     grid = json.loads((processed / "global_voxel_grid_definition.json").read_text())
     assert {"crystal_avg_ref", "hkl_bounds", "ndiv_h", "ndiv_k", "ndiv_l", "total_voxels"} <= set(grid)
     scales = json.loads((processed / "refined_scaling_model_params.json").read_text())
-    assert {"refined_parameters", "refinement_statistics", "resolution_smoother"} == set(scales)
+    assert {"refined_parameters", "refinement_statistics", "resolution_smoother"} <= set(scales)
     summary = json.loads((processed / "summary.json").read_text())
     assert summary["images"]["given"] == 6
     assert summary["images"]["used"] + summary["images"]["refused"] == 6
