@@ -24,7 +24,7 @@ NUMBERS = {path: item for path, item in PARAMETERS.items() if item.type.phil_typ
 
 # What a number may be measured in.
 UNITS = (
-    r"angstrom|degree|pixel|photon|second|\bmm\b|1/mm|kelvin|atmosphere|steradian|\bsr\b|fraction|share|relative|"
+    r"angstrom|degree|pixel|photon|MiB|second|\bmm\b|1/mm|kelvin|atmosphere|steradian|\bsr\b|fraction|share|relative|"
     r"probability|times|miller|ratio|number of|standard deviation|sigma"
 )
 # Numbers that have no bounds, and why.
