@@ -15,8 +15,10 @@ import numpy as np
 from tabulate import tabulate
 
 from diffuse_framework.algorithms.binning import shell_numbers, sum_by
-from diffuse_framework.model.experiment import Experiment
+from diffuse_framework.algorithms.validation import spot_deviations
+from diffuse_framework.model.experiment import Experiment, Image
 from diffuse_framework.model.grid import VoxelGrid
+from diffuse_framework.model.lattice import cell_of_matrix
 from diffuse_framework.model.maps import AbsoluteMap, MergedMap
 from diffuse_framework.model.scales import Scales
 
@@ -39,11 +41,13 @@ class Stopwatch:
     """Measures the parts of a run: wall seconds, and the largest process so far in MiB."""
 
     parts: list[Part] = field(default_factory=list)
+    now: str = ""
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Measure what happens inside the context."""
         logger.debug("Started: %s", name)
+        self.now = name
         start = time.perf_counter()
         yield
         self.parts.append(Part(name, time.perf_counter() - start, _peak_mib()))
@@ -171,6 +175,18 @@ def log_map(final: AbsoluteMap, statistics: dict[str, Any]) -> None:
     logger.info("Intensities are in %s units\n\n%s\n", final.units, shells_text(statistics))
 
 
+def _spots(experiment: Experiment, image: Image) -> dict[str, Any]:
+    """Return how well the spots of one image fit, for plots."""
+    rms_px, rms_q = spot_deviations(image, experiment.geometry_of(image))
+    return {
+        "name": image.name,
+        "observed": int(np.isfinite(image.spots.observed_px).all(axis=1).sum()),
+        "rms_px": rms_px,
+        "rms_q": rms_q,
+        "cell": cell_of_matrix(image.setting_matrix),
+    }
+
+
 def run_summary(
     n_images: int, experiment: Experiment, scales: Scales, statistics: dict[str, Any], watch: Stopwatch
 ) -> dict[str, Any]:
@@ -188,6 +204,7 @@ def run_summary(
             "standard_deviation": experiment.cells().std(axis=0),
             "space_group": experiment.symmetry.space_group,
         },
+        "spots": [_spots(experiment, image) for image in experiment.images],
         "scaling": scales.statistics,
         "map": statistics,
         "parts": [vars(part) for part in watch.parts],
