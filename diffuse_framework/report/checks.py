@@ -358,7 +358,8 @@ def check_smoothness(
     worst, deviations = (0.0, 0, 0, 0), []
     for panel, (values, lengths, use) in enumerate(zip(intensity, q, diffuse, strict=True)):
         ratio = values / np.maximum(np.interp(lengths, profile.q, profile.mean), 1e-300)
-        means = _block_means(ratio, use, _BLOCK**2 // 4)
+        # Of pixels taken in steps a block holds fewer.
+        means = _block_means(ratio, use, max(30, int(0.25 * _BLOCK**2 * min(1.0, 1.2 * use.mean()))))
         known = np.isfinite(means)
         if not known.any():
             continue
