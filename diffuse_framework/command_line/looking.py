@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from diffuse_framework.adapters.masks import read_mask
 from diffuse_framework.adapters.single_image import crystal_rotations, image_paths, read_image
 from diffuse_framework.errors import DataError
 from diffuse_framework.io.inputs import (
+    read_arrays,
     read_background,
     read_grid,
     read_json,
@@ -231,6 +233,33 @@ def look_at_map(data: MapData, folder: Path, inputs: dict[str, str], max_points:
     save_text(folder / MAP_SUMMARY, text)
     logger.info("%s", text)
     return folder / MAP_SUMMARY
+
+
+def run_map(folder: Path) -> MapData:
+    """Return the map of a run, on the absolute scale where it has one.
+
+    Raises:
+        DataError: files that are not there or can't be read.
+    """
+    data = load_map(
+        folder / "global_voxel_grid_definition.json",
+        folder / "refined_scaling_model_params.json",
+        folder / "voxel_data_relative.npz",
+    )
+    absolute = folder / "voxel_data_absolute.npz"
+    if not absolute.is_file():
+        return data
+    arrays = read_arrays(absolute, ("voxel_indices", "I_abs_diffuse", "Sigma_abs_diffuse"))
+    if not np.array_equal(np.sort(arrays["voxel_indices"]), data.voxel):
+        logger.warning("%s holds other voxels than the relative map, which is shown instead", absolute)
+        return data
+    order = np.argsort(arrays["voxel_indices"])
+    return replace(
+        data,
+        intensity=arrays["I_abs_diffuse"][order].astype(float),
+        sigma=arrays["Sigma_abs_diffuse"][order].astype(float),
+        units="electron units per cell",
+    )
 
 
 def images_of_run(folder: Path) -> dict[str, Path]:

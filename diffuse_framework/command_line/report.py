@@ -15,7 +15,6 @@ import argparse
 import io
 import logging
 import os
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,15 +27,14 @@ from diffuse_framework.adapters.masks import read_mask
 from diffuse_framework.adapters.single_image import read_image
 from diffuse_framework.command_line.failures import report_failures
 from diffuse_framework.command_line.logs import start_logs
-from diffuse_framework.command_line.looking import images_of_run, load_map, save_text
+from diffuse_framework.command_line.looking import images_of_run, run_map, save_text
 from diffuse_framework.errors import DataError
-from diffuse_framework.io.inputs import read_arrays, read_json
+from diffuse_framework.io.inputs import read_json
 from diffuse_framework.io.outputs import file_stem
 from diffuse_framework.model.pixels import CorrectedPixels
 from diffuse_framework.report.checks import map_checks
 from diffuse_framework.report.extraction import Extraction, overlay
 from diffuse_framework.report.html import Picture, Story, report_page
-from diffuse_framework.report.mapping import MapData
 
 logger = logging.getLogger("diffuse_framework.look")
 
@@ -84,7 +82,7 @@ def run(args: list[str] | None = None) -> None:
 
 
 def _story(folder: Path, output: Path, pictures: list[Picture]) -> Story:
-    data = _map(folder)
+    data = run_map(folder)
     checks = map_checks(
         data.grid, data.voxel, data.intensity, data.sigma, data.multiplicity,
         (data.scales, data.scales_sigma, data.statistics),
@@ -105,29 +103,6 @@ def _story(folder: Path, output: Path, pictures: list[Picture]) -> Story:
 
 def _optional(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
-
-
-def _map(folder: Path) -> MapData:
-    """Return the map of a run, on the absolute scale where it has one."""
-    data = load_map(
-        folder / "global_voxel_grid_definition.json",
-        folder / "refined_scaling_model_params.json",
-        folder / "voxel_data_relative.npz",
-    )
-    absolute = folder / "voxel_data_absolute.npz"
-    if not absolute.is_file():
-        return data
-    arrays = read_arrays(absolute, ("voxel_indices", "I_abs_diffuse", "Sigma_abs_diffuse"))
-    if not np.array_equal(np.sort(arrays["voxel_indices"]), data.voxel):
-        logger.warning("%s holds other voxels than the relative map, which is shown instead", absolute)
-        return data
-    order = np.argsort(arrays["voxel_indices"])
-    return replace(
-        data,
-        intensity=arrays["I_abs_diffuse"][order].astype(float),
-        sigma=arrays["Sigma_abs_diffuse"][order].astype(float),
-        units="electron units per cell",
-    )
 
 
 def _files(folder: Path, output: Path) -> list[tuple[str, str, str, int]]:

@@ -7,6 +7,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ def _guide_grid(content: dict[str, Any]) -> VoxelGrid:
         raise ValueError("its cell or its bounds are not usable")
     corners = np.stack(np.meshgrid(*((bounds[f"{a}_min"], bounds[f"{a}_max"]) for a in "hkl")), -1).reshape(-1, 3)
     reach = float(np.linalg.norm(corners @ grid.reciprocal_basis.T, axis=1).max())
-    return VoxelGrid(**{**vars(grid), "d_min": 1 / reach} if reach > 0 else vars(grid))
+    return replace(grid, d_min=1 / reach) if reach > 0 else grid
 
 
 def voxel_numbers(grid: VoxelGrid, arrays: dict[str, np.ndarray]) -> np.ndarray:

@@ -446,12 +446,13 @@ def check_scales(scales: np.ndarray, sigma: np.ndarray, statistics: dict) -> lis
         )
     ratio = float(scales.max() / max(scales.min(), 1e-300))
     far = int(np.count_nonzero((scales < 0.1) | (scales > 10)))
+    typical = f"{np.nanmedian(sigma):.2g}" if np.isfinite(sigma).any() else "unknown"
     checks.append(
         Check(
             "Are scale factors reasonable?",
             GOOD if ratio < 10 and not far else LOOK if not far else BAD,
             f"{scales.min():.4g} to {scales.max():.4g} over {len(scales)} images (the mean is 1); {far} are off by more "
-            f"than a factor 10; typical uncertainty {np.nanmedian(sigma):.2g}.",
+            f"than a factor 10; typical uncertainty {typical}.",
         )
     )
     return checks

@@ -64,12 +64,17 @@ def plane_values(
     )
 
 
+def plane_extent(rows: np.ndarray, columns: np.ndarray) -> tuple[float, float, float, float]:
+    """Return the edges of a plane of `plane_values`, as imshow wants them."""
+    half_row, half_column = (0.5 * (x[1] - x[0]) if len(x) > 1 else 0.5 for x in (rows, columns))
+    return columns[0] - half_column, columns[-1] + half_column, rows[0] - half_row, rows[-1] + half_row
+
+
 def draw_plane(
     axes: Axes, plane: np.ndarray, rows: np.ndarray, columns: np.ndarray, labels: tuple[str, str], **colours
 ) -> AxesImage:
     """Draw a plane of `plane_values`; `labels` name rows and columns, `colours` go to imshow."""
-    half_row, half_column = (0.5 * (x[1] - x[0]) if len(x) > 1 else 0.5 for x in (rows, columns))
-    extent = (columns[0] - half_column, columns[-1] + half_column, rows[0] - half_row, rows[-1] + half_row)
+    extent = plane_extent(rows, columns)
     picture = axes.imshow(plane, origin="lower", extent=extent, aspect="auto", interpolation="nearest", **colours)
     axes.set_ylabel(labels[0])
     axes.set_xlabel(labels[1])

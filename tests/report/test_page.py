@@ -168,6 +168,6 @@ def test_the_slices_follow_the_controls(data, tmp_path):
 
         # On a telephone nothing is wider than the screen.
         page.set_size(390, 844, mobile=True)
-        assert page.run("document.documentElement.scrollWidth") <= 390
+        assert page.wait_for("document.documentElement.scrollWidth <= 390")
         assert page.errors == []
         assert all(url.startswith(("file:", "data:", "blob:")) for url in page.requests)
