@@ -1,9 +1,9 @@
 """For notebooks: open the results of a run.
 
-    from diffuse_framework.notebook import open_map
-    diffuse_map = open_map("diffuse")
-    diffuse_map
-    diffuse_map.slice(l=1.5, kind="isigi")
+from diffuse_framework.notebook import open_map
+diffuse_map = open_map("diffuse")
+diffuse_map
+diffuse_map.slice(l=1.5, kind="isigi")
 """
 
 from __future__ import annotations

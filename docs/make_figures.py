@@ -36,7 +36,9 @@ def main() -> None:
         )
         save_figure(FOLDER / "overlay.png", extraction.overlay(one), 33)
         data = run_map(results)
-        save_figure(FOLDER / "intensity_l0.png", mapping.slice_figure(data, "intensity", 2, 0.0, log=False), DPI)
+        save_figure(
+            FOLDER / "intensity_l0.png", mapping.slice_figure(data, "intensity", 2, 0.0, log=False), DPI
+        )
         save_figure(FOLDER / "occupancy_l0.png", mapping.slice_figure(data, "occupancy", 2), DPI)
         save_figure(FOLDER / "radial.png", mapping.radial_figure(data), DPI)
         save_figure(FOLDER / "scales.png", mapping.scales_figure(data), DPI)

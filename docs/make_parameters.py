@@ -40,7 +40,8 @@ def write_parameters(path: Path) -> None:
             parts.append(_table(scope, f"{stage}.{plugin.name}.") or "It has no parameters.\n\n")
     reduce = (files("diffuse_phil") / "reduce.phil").read_text()
     parts += [
-        "## diffuse.scale and diffuse.merge\n\nThey also take the parameters of the scaler, or of the merger and the "
+        "## diffuse.scale and diffuse.merge\n\nThey also take the parameters of the scaler, or of the merger "
+        "and the "
         "absolute scaler.\n\n",
         _table(parse(reduce), ""),
         "## diffuse.simulate\n\n",
@@ -56,7 +57,9 @@ def _table(scope: Any, prefix: str) -> str:
     lines = []
     for found in scope.all_definitions():
         definition = found.object
-        value = " ".join(word.value if word.quote_token is None else f'"{word.value}"' for word in definition.words)
+        value = " ".join(
+            word.value if word.quote_token is None else f'"{word.value}"' for word in definition.words
+        )
         kind = str(definition.type) if definition.type is not None else ""
         if kind.startswith("choice"):
             kind = "choice"

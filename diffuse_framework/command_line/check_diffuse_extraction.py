@@ -27,7 +27,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--raw-image", type=Path, required=True, help="the image file")
-    add("--expt", type=Path, required=True, help="its .expt file; of several experiments the image's own is taken")
+    add(
+        "--expt",
+        type=Path,
+        required=True,
+        help="its .expt file; of several experiments the image's own is taken",
+    )
     add("--total-mask", type=Path, required=True, help="mask file of DIALS, True where a pixel is diffuse")
     add("--npz-file", type=Path, required=True, help="corrected pixels: q_vectors, intensities, sigmas")
     add("--bragg-mask", type=Path, help="mask file of the Bragg peaks, for the overlay")

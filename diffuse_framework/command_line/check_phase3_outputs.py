@@ -28,12 +28,20 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--grid-definition-file", type=Path, required=True, help="global_voxel_grid_definition.json")
     add("--scaling-model-params-file", type=Path, required=True, help="refined_scaling_model_params.json")
-    add("--voxel-data-file", type=Path, required=True, help="voxel_data_relative.npz, or HDF5 with its arrays")
+    add(
+        "--voxel-data-file", type=Path, required=True, help="voxel_data_relative.npz, or HDF5 with its arrays"
+    )
     add("--output-dir", type=Path, required=True, help="folder for pictures and texts")
     add("--experiments-list-file", type=Path, help="text file with the path of an .expt file on each line")
     add("--corrected-pixel-data-dir", type=Path,
-        help="folder of corrected pixels (NPZ), or text file with the path of such a folder on each line")  # fmt: skip
-    add("--max-plot-points", type=int, default=50000, help="points of a scatter plot at most (default: %(default)s)")
+        help="folder of corrected pixels (NPZ), or text file with the path of such a folder on each "
+            "line")  # fmt: skip
+    add(
+        "--max-plot-points",
+        type=int,
+        default=50000,
+        help="points of a scatter plot at most (default: %(default)s)",
+    )
     add("--verbose", action="store_true", help="say more")
     return parser
 
@@ -81,7 +89,9 @@ def _listed(path: Path) -> list[Path]:
 def _pixel_files(path: Path) -> list[Path]:
     folders = [path] if path.is_dir() else _listed(path)
     files = [
-        file for folder in folders for file in ([folder] if folder.is_file() else sorted(folder.rglob("*diffuse_data.npz")))
+        file
+        for folder in folders
+        for file in ([folder] if folder.is_file() else sorted(folder.rglob("*diffuse_data.npz")))
     ]
     if not files:
         raise DataError(f"{path} has no files *diffuse_data.npz of corrected pixels")

@@ -28,10 +28,17 @@ def add_shared_options(parser: argparse.ArgumentParser) -> None:
     add("--output-base-dir", type=Path, required=True, help="folder for all results")
     add("--dials-phil-path", type=Path, help="parameters of DIALS's spot finding, indexing and integration")
     add("--pdb-path", type=Path,
-        help="model of this crystal: its cell and space group help indexing, and every image's cell is compared")  # fmt: skip
+        help="model of this crystal: its cell and space group help indexing, and every image's cell is "
+            "compared")  # fmt: skip
     add("--static-mask-config", help="JSON: beamstop, untrusted_rects, untrusted_panels")
-    add("--bragg-mask-config", help="JSON: border, algorithm, resolution_range, radius, excitation_width, ...")
-    add("--use-bragg-mask-option-b", action="store_true", help="mask the foreground of integration's shoeboxes")
+    add(
+        "--bragg-mask-config", help="JSON: border, algorithm, resolution_range, radius, excitation_width, ..."
+    )
+    add(
+        "--use-bragg-mask-option-b",
+        action="store_true",
+        help="mask the foreground of integration's shoeboxes",
+    )
     add("--extraction-config-json", help="JSON: pixel_step, min_intensity, max_res, air_temperature_k, ...")
     add("--verbose", action="store_true", help="say more")
 
@@ -59,7 +66,9 @@ def read_option(option: str, text: str | None, known: dict[str, Any]) -> dict[st
     except ValueError as error:
         raise ConfigError(f"{option}: not JSON ({error}): {text}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{option}: an object of names and values is needed, such as {{\"{next(iter(known))}\": ...}}")
+        raise ConfigError(
+            f'{option}: an object of names and values is needed, such as {{"{next(iter(known))}": ...}}'
+        )
     _refuse_unknown(option, content, known)
     return content
 
@@ -67,7 +76,9 @@ def read_option(option: str, text: str | None, known: dict[str, Any]) -> dict[st
 def _refuse_unknown(where: str, content: dict[str, Any], known: Any) -> None:
     unknown = sorted(set(content) - set(known))
     if unknown:
-        raise ConfigError(f"{where}: nobody knows {', '.join(map(repr, unknown))}; there are {', '.join(sorted(known))}")
+        raise ConfigError(
+            f"{where}: nobody knows {', '.join(map(repr, unknown))}; there are {', '.join(sorted(known))}"
+        )
 
 
 def _number(option: str, key: str, value: Any) -> float:
@@ -93,7 +104,9 @@ def static_mask_phil(text: str | None) -> str:
     for rectangle in content.get("untrusted_rects") or []:
         lines.append(f"masker.trusted.untrusted {{ {_rectangle(option, rectangle)} }}")
     for panel in content.get("untrusted_panels") or []:
-        lines.append(f"masker.trusted.untrusted {{ panel = {int(_number(option, 'untrusted_panels', panel))} }}")
+        lines.append(
+            f"masker.trusted.untrusted {{ panel = {int(_number(option, 'untrusted_panels', panel))} }}"
+        )
     return "\n".join(lines)
 
 
@@ -142,7 +155,9 @@ def bragg_mask_phil(text: str | None, shoeboxes: bool) -> tuple[str, str]:
     if "resolution_range" in content:
         limits = content["resolution_range"]
         if not (isinstance(limits, list) and len(limits) == 2):
-            raise ConfigError(f"{option}: resolution_range needs two values of d in angstrom, such as [50.0, 2.0]")
+            raise ConfigError(
+                f"{option}: resolution_range needs two values of d in angstrom, such as [50.0, 2.0]"
+            )
         d_min = min(_number(option, "resolution_range", d) for d in limits)
         # Peaks of lower resolution than the other limit are few and bright, and are masked all the same.
         lines.append(f"masker.bragg.d_min = {d_min:g}")
@@ -215,7 +230,10 @@ def scaling_phil(text: str | None, registry: Registry) -> str:
             )
     lines.append(f"scaler.plugin = {scaler}")
     if "max_iterations" in content:
-        lines.append(f"scaler.{scaler}.max_cycles = {int(_number(option, 'max_iterations', content['max_iterations']))}")
+        lines.append(
+            f"scaler.{scaler}.max_cycles = "
+            f"{int(_number(option, 'max_iterations', content['max_iterations']))}"
+        )
     if "convergence_tolerance" in content:
         tolerance = _number(option, "convergence_tolerance", content["convergence_tolerance"])
         lines.append(f"scaler.{scaler}.tolerance = {tolerance:g}")
@@ -238,7 +256,7 @@ def grid_phil(text: str | None) -> str:
 
 
 def crystal_phil(pdb_path: Path | None) -> str:
-    """Return the cell and the space group of a model as hints, and the model as what cells are compared with."""
+    """Return a model's cell and space group as hints, and the model as what cells are compared with."""
     if pdb_path is None:
         return ""
     cell, group = reference_cell(pdb_path)
@@ -252,7 +270,7 @@ def crystal_phil(pdb_path: Path | None) -> str:
 
 
 def dials_phil(path: Path | None, folder: Path) -> str:
-    """Hand each parameter of a DIALS file to the programs that know it; files of their own are left in `folder`.
+    """Hand each parameter of a DIALS file to the programs that know it, by files left in `folder`.
 
     Raises:
         ConfigError: a file that can't be read, or a parameter that none of them has.

@@ -81,7 +81,8 @@ def log_start(changed_parameters: str, registry: Registry) -> None:
     logger.debug("Plugins of %s", ", ".join(f"{name} {version}" for name, version in packages))
     for failed in registry.failed:
         logger.warning(
-            "Plugin %s of %s %s did not load: %s", failed.entry_point, failed.package, failed.version, failed.error
+            "Plugin %s of %s %s did not load: %s", failed.entry_point, failed.package, failed.version,
+            failed.error
         )
     if changed_parameters.strip():
         logger.info("\nParameters that differ from the defaults:\n\n%s\n", changed_parameters.strip())

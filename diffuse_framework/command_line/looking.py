@@ -80,7 +80,8 @@ def load_extraction(
     if has_places:
         _check_places(pixels, shapes, npz_file)
     photons = tuple(
-        (values - panel.pedestal) / panel.gain for values, panel in zip(frame.counts, geometry.panels, strict=True)
+        (values - panel.pedestal) / panel.gain
+        for values, panel in zip(frame.counts, geometry.panels, strict=True)
     )
     if trusted is None:
         trusted = tuple(
@@ -110,7 +111,9 @@ def _bragg(mask: tuple[np.ndarray, ...], total: tuple[np.ndarray, ...]) -> tuple
 
 def _check_places(pixels: Any, shapes: list, path: Path) -> None:
     if pixels.panel.min() < 0 or pixels.panel.max() >= len(shapes):
-        raise DataError(f"{path} has pixels on panels {pixels.panel.min()} to {pixels.panel.max()} of {len(shapes)}")
+        raise DataError(
+            f"{path} has pixels on panels {pixels.panel.min()} to {pixels.panel.max()} of {len(shapes)}"
+        )
     sizes = np.array(shapes)[pixels.panel]
     place = np.stack([pixels.slow, pixels.fast], axis=1)
     if ((place < 0) | (place >= sizes)).any():
@@ -129,7 +132,11 @@ def look_at_extraction(data: Extraction, folder: Path, inputs: dict[str, str]) -
 
 
 def load_map(
-    grid_file: Path, scales_file: Path, voxel_file: Path, pixel_files: Iterable[Path] = (), expt_files: Iterable[Path] = ()
+    grid_file: Path,
+    scales_file: Path,
+    voxel_file: Path,
+    pixel_files: Iterable[Path] = (),
+    expt_files: Iterable[Path] = (),
 ) -> MapData:
     """Read a merged map with its grid and scales.
 
@@ -149,7 +156,8 @@ def load_map(
     outside = int(np.count_nonzero(voxel < 0))
     if outside:
         raise DataError(
-            f"{outside} of {len(voxel)} voxels of {voxel_file} lie outside the grid of {grid_file}: they belong to "
+            f"{outside} of {len(voxel)} voxels of {voxel_file} lie outside the grid of {grid_file}: they "
+            f"belong to "
             "different runs"
         )
     order = np.argsort(voxel)
@@ -181,13 +189,16 @@ def read_scaling(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], d
         refined = content["refined_parameters"]
         scales = np.array([image["multiplicative_scale"] for image in refined.values()], float)
         sigma = np.array(
-            [np.nan if image.get("multiplicative_scale_sigma") is None else image["multiplicative_scale_sigma"]
+            [np.nan if image.get("multiplicative_scale_sigma") is None
+                else image["multiplicative_scale_sigma"]
              for image in refined.values()], float,
         )  # fmt: skip
         statistics = content.get("refinement_statistics") or {}
         smoother = content.get("resolution_smoother") or {}
         points = smoother.get("control_points") or [] if smoother.get("enabled") else []
-        curve = np.array([_control_point(point, n, len(points)) for n, point in enumerate(points)]).reshape(-1, 2)
+        curve = np.array([_control_point(point, n, len(points)) for n, point in enumerate(points)]).reshape(
+            -1, 2
+        )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{path} is not a file of scales: {error!r}") from error
     if len(scales) == 0:

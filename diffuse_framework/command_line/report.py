@@ -60,7 +60,13 @@ def make_parser() -> argparse.ArgumentParser:
         "diffuse.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("folder", nargs="?", type=Path, default=Path("diffuse"), help="output folder of diffuse.process (default: %(default)s)")
+    add(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("diffuse"),
+        help="output folder of diffuse.process (default: %(default)s)",
+    )
     add("--output", type=Path, help="the page (default: report.html in that folder)")
     add("--image", type=Path, help="an image of the run whose mask to show, where it has been moved since")
     add("--no-image", action="store_true", help="leave out the picture of an image and its mask")
@@ -118,27 +124,36 @@ def _files(folder: Path, output: Path) -> list[tuple[str, str, str, int]]:
 def _masked_image(folder: Path, image: Path | None) -> list[Picture]:
     """Return a picture of an image with its mask, if both are there."""
     known = {image.name: image} if image else images_of_run(folder)
-    for name, path in known.items():
-        stem = folder / "images" / file_stem(name)
-        total, trusted = Path(f"{stem}_total_diffuse_mask.pickle"), Path(f"{stem}_pixel_mask.pickle")
-        if total.is_file() and trusted.is_file():
-            break
-    else:
+    masked = [(path, *_masks_of(folder, name)) for name, path in known.items()]
+    masked = [files for files in masked if all(file.is_file() for file in files[1:])]
+    if not masked:
         if image:
-            raise DataError(f"{folder / 'images'} has no masks of {image.name}; diffuse.process output.masks=all keeps all")
+            raise DataError(
+                f"{folder / 'images'} has no masks of {image.name}; diffuse.process output.masks=all keeps "
+                f"all"
+            )
         logger.info("No picture of an image: no image of the run is where it was, or no mask was kept")
         return []
+    path, total, trusted = masked[0]
     frame, geometry, _ = read_image(path, folder / "indexed.expt")
     photons = tuple(
-        (values - panel.pedestal) / panel.gain for values, panel in zip(frame.counts, geometry.panels, strict=True)
+        (values - panel.pedestal) / panel.gain
+        for values, panel in zip(frame.counts, geometry.panels, strict=True)
     )
     nothing = np.zeros(0)
     no_pixels = CorrectedPixels(np.zeros((0, 3)), nothing, nothing, nothing, nothing, nothing)
     data = Extraction(frame.name, photons, read_mask(total), read_mask(trusted), None, None, no_pixels, False)
     png = io.BytesIO()
     overlay(data).savefig(png, format="png", dpi=90)
-    caption = "Blue pixels count as diffuse, red ones as Bragg peaks; white ones are not used. On the right a part of it."
+    caption = (
+        "Blue pixels count as diffuse, red ones as Bragg peaks; white ones are not used. On the right a part of it."
+    )
     return [Picture(f"{frame.name} and its mask", caption, png.getvalue())]
+
+
+def _masks_of(folder: Path, name: str) -> tuple[Path, Path]:
+    stem = folder / "images" / file_stem(name)
+    return Path(f"{stem}_total_diffuse_mask.pickle"), Path(f"{stem}_pixel_mask.pickle")
 
 
 if __name__ == "__main__":

@@ -56,7 +56,9 @@ def run(args: list[str] | None = None) -> None:
     if not options.cbf_image.is_file():
         raise ConfigError(f"there is no file {options.cbf_image}")
     masker, bragg = guide_options.bragg_mask_phil(options.bragg_mask_config, options.use_bragg_mask_option_b)
-    extraction, asked = guide_options.extraction_phil(options.extraction_config_json, options.pixel_step, masker)
+    extraction, asked = guide_options.extraction_phil(
+        options.extraction_config_json, options.pixel_step, masker
+    )
     static = guide_options.static_mask_phil(options.static_mask_config)
     crystal = guide_options.crystal_phil(options.pdb_path)
     folder = make_folder(options.output_base_dir / file_stem(options.cbf_image.name))
@@ -69,7 +71,9 @@ def run(args: list[str] | None = None) -> None:
                  f"output.log = {LOG}", f'output.directory = "{folder}"', ""]
             )
         )  # fmt: skip
-    finished = process.execute([str(options.cbf_image), str(parameters), *(["-v"] if options.verbose else [])])
+    finished = process.execute(
+        [str(options.cbf_image), str(parameters), *(["-v"] if options.verbose else [])]
+    )
     assert finished is not None
     models_of_image(finished, folder)
     image = finished.outcome.experiment.images[0]

@@ -42,7 +42,10 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--cbf-image-paths", type=Path, nargs="+", required=True, help="the image files")
     guide_options.add_shared_options(parser)
-    add("--relative-scaling-config-json", help="JSON: enable_res_smoother, max_iterations, convergence_tolerance")
+    add(
+        "--relative-scaling-config-json",
+        help="JSON: enable_res_smoother, max_iterations, convergence_tolerance",
+    )
     add("--grid-config-json", help="JSON: ndiv_h, ndiv_k, ndiv_l, d_min_target, d_max_target")
     add("--save-intermediate-phase-outputs", action="store_true",
         help="also keep the corrected pixels of each image, and write a list of all files")  # fmt: skip
@@ -92,7 +95,9 @@ def run(args: list[str] | None = None) -> None:
         "voxels": folder / "voxel_data_relative.npz",
     }
     if asked["plot_diagnostics"]:
-        data = load_map(files["grid"], files["scales"], files["voxels"], pixel_files, experiments if pixel_files else [])
+        data = load_map(
+            files["grid"], files["scales"], files["voxels"], pixel_files, experiments if pixel_files else []
+        )
         inputs = {name: str(path) for name, path in files.items()}
         summary = look_at_map(data, folder / "diagnostics", inputs, 50000)
         logger.info("The answers are in %s, pictures beside it", summary)

@@ -67,7 +67,9 @@ def describe(path: Path) -> str:
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise DataError(f"{path}: files of a run end in {', '.join(_READERS)}; dials.show reads .expt and .refl")
+        raise DataError(
+            f"{path}: files of a run end in {', '.join(_READERS)}; dials.show reads .expt and .refl"
+        )
     return reader(path)
 
 
@@ -84,19 +86,28 @@ def _voxels(arrays: dict[str, np.ndarray]) -> str:
     n = len(arrays["voxel_indices"])
     kind = "absolute" if "I_abs_diffuse" in arrays else "relative"
     intensity, sigma = (
-        ("I_abs_diffuse", "Sigma_abs_diffuse") if kind == "absolute" else ("I_merged_relative", "Sigma_merged_relative")
+        ("I_abs_diffuse", "Sigma_abs_diffuse")
+        if kind == "absolute"
+        else ("I_merged_relative", "Sigma_merged_relative")
     )
-    lines = [f"A merged map on {'an absolute' if kind == 'absolute' else 'a relative'} scale: {n} voxels that were observed."]
+    lines = [
+        f"A merged map on {'an absolute' if kind == 'absolute' else 'a relative'} scale: {n} voxels that "
+        f"were observed."
+    ]
     if n and intensity in arrays and sigma in arrays:
         values, errors = arrays[intensity], arrays[sigma]
         with np.errstate(divide="ignore", invalid="ignore"):
             precision = np.nanmedian(values / errors)
         lines.append(
-            f"Intensity: mean {values.mean():.5g}, median {np.median(values):.5g}; median I/sigma {precision:.3g}."
+            f"Intensity: mean {values.mean():.5g}, median {np.median(values):.5g}; median I/sigma "
+            f"{precision:.3g}."
         )
     if n and "q_magnitude_center" in arrays:
         q = arrays["q_magnitude_center"]
-        lines.append(f"|q| = 1/d from {q.min():.4f} to {q.max():.4f} 1/A, highest resolution {1 / max(q.max(), 1e-9):.2f} A.")
+        lines.append(
+            f"|q| = 1/d from {q.min():.4f} to {q.max():.4f} 1/A, highest resolution "
+            f"{1 / max(q.max(), 1e-9):.2f} A."
+        )
     if n and "num_observations" in arrays:
         m = arrays["num_observations"]
         lines.append(f"Observations per voxel: {m.min()} to {m.max()}, mean {m.mean():.2f}.")
@@ -110,16 +121,25 @@ def _pixels(arrays: dict[str, np.ndarray]) -> str:
     name = f" of {arrays['still_identifier']}" if "still_identifier" in arrays else ""
     lines = [f"Corrected diffuse pixels{name}: {len(intensity)}."]
     if len(intensity):
-        lines.append(f"Intensity in photons / s sr: mean {intensity.mean():.5g}, median {np.median(intensity):.5g}.")
+        lines.append(
+            f"Intensity in photons / s sr: mean {intensity.mean():.5g}, median {np.median(intensity):.5g}."
+        )
         lines.append(f"|q| = 1/d from {q.min():.4f} to {q.max():.4f} 1/A.")
     where = "original_fast_coords" in arrays
-    lines.append("It says where on the detector each pixel is." if where else "It does not say where pixels are.")
+    lines.append(
+        "It says where on the detector each pixel is." if where else "It does not say where pixels are."
+    )
     return "\n".join([*lines, "", _table(arrays)])
 
 
 def _table(arrays: dict[str, Any]) -> str:
     rows = [
-        (name, " x ".join(map(str, np.shape(values))) or "one value", str(np.asarray(values).dtype), _range(values))
+        (
+            name,
+            " x ".join(map(str, np.shape(values))) or "one value",
+            str(np.asarray(values).dtype),
+            _range(values),
+        )
         for name, values in arrays.items()
     ]
     return tabulate(rows, ("array", "shape", "type", "range"), "simple")
@@ -156,7 +176,8 @@ def _sums(path: Path) -> str:
         pixels += int(table.pixels.sum())
     names = sums.image_names
     return (
-        f"Sums over pixels, per image and voxel: {n_rows} rows of {len(names)} images ({names[0]} to {names[-1]}).\n"
+        f"Sums over pixels, per image and voxel: {n_rows} rows of {len(names)} images ({names[0]} to "
+        f"{names[-1]}).\n"
         f"{counts:.0f} photons in {pixels} diffuse pixels, and {bragg:.0f} in pixels of Bragg peaks.\n"
         f"diffuse.scale and diffuse.merge start from this file.\n\n{grid_text(sums.grid)}"
     )
@@ -171,7 +192,11 @@ def _nexus(file: h5py.File) -> str:
     rows = []
     for name, values in data.items():
         content = values[()]
-        seen = f"{np.isfinite(content).mean():.1%} known" if content.dtype.kind == "f" and content.ndim == 3 else ""
+        seen = (
+            f"{np.isfinite(content).mean():.1%} known"
+            if content.dtype.kind == "f" and content.ndim == 3
+            else ""
+        )
         unit = values.attrs.get("units", "")
         rows.append((name, " x ".join(map(str, content.shape)), unit, _range(content), seen))
     return "\n".join([*lines, "", tabulate(rows, ("field", "shape", "units", "range", ""), "simple")])
@@ -183,11 +208,15 @@ def _json(path: Path) -> str:
         return grid_text(read_grid(path))
     if "refined_parameters" in content:
         scales, sigma, names, statistics, smoother = read_scaling(path)
-        fit = ", ".join(f"{k} {v:.4g}" for k, v in statistics.items() if isinstance(v, int | float) and v is not True)
+        fit = ", ".join(
+            f"{k} {v:.4g}" for k, v in statistics.items() if isinstance(v, int | float) and v is not True
+        )
         return (
-            f"Scales of {len(scales)} images ({names[0]} to {names[-1]}): {scales.min():.4f} to {scales.max():.4f}, "
+            f"Scales of {len(scales)} images ({names[0]} to {names[-1]}): {scales.min():.4f} to "
+            f"{scales.max():.4f}, "
             f"mean {scales.mean():.4f}, typical uncertainty {np.nanmedian(sigma):.2g}.\n"
-            f"Resolution smoother: {f'{len(smoother)} control points' if len(smoother) else 'off'}.\nFit: {fit}."
+            f"Resolution smoother: {f'{len(smoother)} control points' if len(smoother) else 'off'}.\nFit: "
+            f"{fit}."
         )
     if "images" in content and "map" in content:
         return _summary(content)
@@ -202,7 +231,8 @@ def _summary(content: dict[str, Any]) -> str:
         cell = " ".join(f"{x:.3f}" for x in content["unit_cell"]["median"])
         lines.append(f"Median cell {cell}, {content['unit_cell']['space_group']}.")
     lines.append(
-        f"{merged['voxels_observed']} of {merged['voxels_in_asymmetric_unit']} voxels ({merged['completeness']:.1%}) from "
+        f"{merged['voxels_observed']} of {merged['voxels_in_asymmetric_unit']} voxels "
+        f"({merged['completeness']:.1%}) from "
         f"{merged['pixels']} pixels and {merged['photons']:.0f} photons."
     )
     for name, version in content.get("run", {}).get("versions", {}).items():
@@ -215,7 +245,8 @@ def _mask(path: Path) -> str:
     total, used = sum(p.size for p in panels), sum(int(p.sum()) for p in panels)
     shapes = sorted({f"{p.shape[1]} x {p.shape[0]}" for p in panels})
     return (
-        f"A mask of {len(panels)} panel{'s' if len(panels) > 1 else ''} of {' or '.join(shapes)} pixels (fast x slow): "
+        f"A mask of {len(panels)} panel{'s' if len(panels) > 1 else ''} of {' or '.join(shapes)} pixels "
+        f"(fast x slow): "
         f"{used} of {total} pixels are True ({used / total:.1%})."
     )
 

@@ -30,13 +30,27 @@ logger = logging.getLogger("diffuse_framework.look")
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser; -h is an index here, --help is help."""
     parser = argparse.ArgumentParser(
-        "diffuse.view", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False
+        "diffuse.view",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
     )
     add = parser.add_argument
-    add("folder", nargs="?", type=Path, default=Path("diffuse"), help="output folder of diffuse.process (default: %(default)s)")
+    add(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("diffuse"),
+        help="output folder of diffuse.process (default: %(default)s)",
+    )
     for letter in "hkl":
         add(f"-{letter}", type=float, metavar=letter.upper(), help=f"the plane where {letter} has this value")
-    add("--show", choices=("intensity", "sigma", "isigi", "occupancy"), default="intensity", help="default: %(default)s")
+    add(
+        "--show",
+        choices=("intensity", "sigma", "isigi", "occupancy"),
+        default="intensity",
+        help="default: %(default)s",
+    )
     add("--log", action="store_true", help="logarithmic colours")
     add("--save", type=Path, metavar="FOLDER", help="write PNG files there instead of opening a window")
     add("--help", action="help", help="show this help and exit")
@@ -48,7 +62,11 @@ def run(args: list[str] | None = None) -> None:
     """Run diffuse.view."""
     options = make_parser().parse_args(args)
     start_logs(0, None)
-    levels = [(axis, getattr(options, letter)) for axis, letter in enumerate("hkl") if getattr(options, letter) is not None]
+    levels = [
+        (axis, getattr(options, letter))
+        for axis, letter in enumerate("hkl")
+        if getattr(options, letter) is not None
+    ]
     data = run_map(options.folder)
     if options.save:
         folder = make_folder(options.save)
@@ -69,7 +87,9 @@ def _window(data: MapData, kind: str, axis: int, level: float, log: bool) -> Non
     from matplotlib.widgets import Slider
 
     if pyplot.get_backend().lower() == "agg":
-        raise ConfigError("no window can be opened here (no display, or no GUI toolkit for matplotlib); use --save")
+        raise ConfigError(
+            "no window can be opened here (no display, or no GUI toolkit for matplotlib); use --save"
+        )
     values, colours = _values(data, kind)
     figure, axes = pyplot.subplots(figsize=(9, 9))
     figure.subplots_adjust(bottom=0.14)
@@ -78,13 +98,16 @@ def _window(data: MapData, kind: str, axis: int, level: float, log: bool) -> Non
     norm = figures.log_norm(values) if log else None
     low, high = (None, None) if log else figures.limits_of(values)
     drawn = figures.draw_plane(
-        axes, picture, rows, columns, (labels[0], labels[1]), cmap=figures.colour_map(colours), norm=norm, vmin=low,
+        axes, picture, rows, columns, (labels[0], labels[1]), cmap=figures.colour_map(colours), norm=norm,
+        vmin=low,
         vmax=high,
     )  # fmt: skip
     figure.colorbar(drawn, ax=axes)
     step = 1 / data.grid.divisions[axis]
     reach = float(np.abs(data.grid.hkl_of(data.voxel)[:, axis]).max())
-    slider = Slider(figure.add_axes((0.15, 0.04, 0.7, 0.03)), "hkl"[axis], -reach, reach, valinit=level, valstep=step)
+    slider = Slider(
+        figure.add_axes((0.15, 0.04, 0.7, 0.03)), "hkl"[axis], -reach, reach, valinit=level, valstep=step
+    )
 
     def show(value: float) -> None:
         whole, rows, columns = figures.plane_values(data.grid, data.voxel, values, axis, value, data.reach())

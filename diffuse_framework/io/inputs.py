@@ -39,7 +39,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(f"{path} is not a JSON file: {error}") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__} where an object of names and values should be")
+        raise DataError(
+            f"{path} holds a {type(content).__name__} where an object of names and values should be"
+        )
     return content
 
 
@@ -100,7 +102,8 @@ def read_pixels(path: Path) -> tuple[CorrectedPixels, bool]:
     q, intensity, sigma = (arrays[name].astype(float) for name in ("q_vectors", "intensities", "sigmas"))
     if intensity.ndim != 1 or q.shape != (len(intensity), 3) or sigma.shape != intensity.shape:
         raise DataError(
-            f"the arrays of {path} don't belong together: q_vectors {q.shape}, intensities {intensity.shape}, "
+            f"the arrays of {path} don't belong together: q_vectors {q.shape}, intensities "
+            f"{intensity.shape}, "
             f"sigmas {sigma.shape}"
         )
     if len(intensity) == 0:
@@ -132,24 +135,29 @@ def read_grid(path: Path) -> VoxelGrid:
 
 def _guide_grid(content: dict[str, Any]) -> VoxelGrid:
     """Return the grid of the guide's keys alone, numbered as ours are."""
-    divisions = tuple(int(content[f"ndiv_{axis}"]) for axis in "hkl")
+    divisions = (int(content["ndiv_h"]), int(content["ndiv_k"]), int(content["ndiv_l"]))
     crystal, bounds = content["crystal_avg_ref"], content["hkl_bounds"]
     low = [round(bounds[f"{axis}_min"] * n) for axis, n in zip("hkl", divisions, strict=True)]
     high = [round(bounds[f"{axis}_max"] * n) for axis, n in zip("hkl", divisions, strict=True)]
+    a, b, c, alpha, beta, gamma = crystal["unit_cell"]
     identity = np.eye(3, dtype=np.int64)
     grid = VoxelGrid(
-        cell=tuple(float(x) for x in crystal["unit_cell"]),
-        symmetry=Symmetry(str(crystal.get("space_group", "P1")), "-1", np.stack([identity, -identity]), identity),
+        cell=(float(a), float(b), float(c), float(alpha), float(beta), float(gamma)),
+        symmetry=Symmetry(
+            str(crystal.get("space_group", "P1")), "-1", np.stack([identity, -identity]), identity
+        ),
         divisions=divisions,
-        index_min=tuple(low),
+        index_min=(low[0], low[1], low[2]),
         dimensions=tuple(b - a + 1 for a, b in zip(low, high, strict=True)),
         d_min=1.0,
         d_max=np.inf,
         n_voxels=int(content["total_voxels"]),
     )
-    if len(grid.cell) != 6 or min(grid.dimensions) < 1:
-        raise ValueError("its cell or its bounds are not usable")
-    corners = np.stack(np.meshgrid(*((bounds[f"{a}_min"], bounds[f"{a}_max"]) for a in "hkl")), -1).reshape(-1, 3)
+    if min(grid.dimensions) < 1:
+        raise ValueError("its bounds hold no voxel")
+    corners = np.stack(np.meshgrid(*((bounds[f"{a}_min"], bounds[f"{a}_max"]) for a in "hkl")), -1).reshape(
+        -1, 3
+    )
     reach = float(np.linalg.norm(corners @ grid.reciprocal_basis.T, axis=1).max())
     return replace(grid, d_min=1 / reach) if reach > 0 else grid
 
@@ -188,7 +196,9 @@ def read_background(path: Path) -> tuple[np.ndarray, ...]:
         pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError,
         OverflowError, MemoryError,
     ) as error:  # fmt: skip
-        raise DataError(f"{path} is not a background map (.npy, or a pickled numpy array): {error}") from error
+        raise DataError(
+            f"{path} is not a background map (.npy, or a pickled numpy array): {error}"
+        ) from error
     flat = [panel for array in arrays for panel in (array if array.ndim == 3 else [array])]
     if not flat or any(panel.ndim != 2 for panel in flat):
         raise DataError(f"{path} holds arrays of {[array.shape for array in arrays]}; (slow, fast) is needed")
@@ -199,7 +209,10 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Makes numpy arrays of numbers and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if name in ("_reconstruct", "ndarray", "dtype", "_frombuffer") and module.partition(".")[0] == "numpy":
+        if (
+            name in ("_reconstruct", "ndarray", "dtype", "_frombuffer")
+            and module.partition(".")[0] == "numpy"
+        ):
             return super().find_class(module, name)
         if (module, name) == ("_codecs", "encode"):
             return super().find_class(module, name)

@@ -40,8 +40,10 @@ def checks_text(checks: list[Check]) -> str:
 
 
 def local_mean(values: np.ndarray, use: np.ndarray, window: int = _WINDOW) -> np.ndarray:
-    """Return the mean of the used pixels around each pixel (slow, fast), itself left out; NaN where few are used."""
-    total = ndimage.uniform_filter(np.where(use, values, 0.0).astype(float), window, mode="constant") * window**2
+    """Return the mean of the used pixels around each pixel, itself left out; NaN where few are used."""
+    total = (
+        ndimage.uniform_filter(np.where(use, values, 0.0).astype(float), window, mode="constant") * window**2
+    )
     number = ndimage.uniform_filter(use.astype(float), window, mode="constant") * window**2
     total -= np.where(use, values, 0.0)
     number -= use
@@ -88,7 +90,14 @@ def find_peaks(photons: tuple[np.ndarray, ...], diffuse: tuple[np.ndarray, ...])
         for number, (slow, fast) in enumerate(ndimage.maximum_position(counts, labels, rows)):
             if sizes[number] >= 2:
                 peaks.append(
-                    Peak(panel, int(fast), int(slow), int(sizes[number]), float(sums[number]), float(means[number]))
+                    Peak(
+                        panel,
+                        int(fast),
+                        int(slow),
+                        int(sizes[number]),
+                        float(sums[number]),
+                        float(means[number]),
+                    )
                 )
     return sorted(peaks, key=lambda peak: peak.expected - peak.photons)
 
@@ -98,7 +107,9 @@ def check_peaks(photons: tuple[np.ndarray, ...], diffuse: tuple[np.ndarray, ...]
     peaks = find_peaks(photons, diffuse)
     question = "Is there a Bragg peak in the diffuse selection?"
     if not peaks:
-        return Check(question, GOOD, "No: no two touching diffuse pixels count more than chance explains."), []
+        return Check(
+            question, GOOD, "No: no two touching diffuse pixels count more than chance explains."
+        ), []
     total = sum(float(counts[use].sum()) for counts, use in zip(photons, diffuse, strict=True))
     share = sum(peak.photons - peak.expected for peak in peaks) / max(total, 1.0)
     first = peaks[0]
@@ -107,9 +118,11 @@ def check_peaks(photons: tuple[np.ndarray, ...], diffuse: tuple[np.ndarray, ...]
     return Check(
         question,
         verdict,
-        f"{len(peaks)} clump{'s' if len(peaks) > 1 else ''} of pixels stand out and hold {share:.3%} of the diffuse "
+        f"{len(peaks)} clump{'s' if len(peaks) > 1 else ''} of pixels stand out and hold {share:.3%} of the "
+        f"diffuse "
         f"photons. The strongest is at fast {first.fast}, slow {first.slow} of panel {first.panel}: "
-        f"{first.photons:.0f} photons in {first.pixels} pixels where {first.expected:.0f} are expected.{advice}",
+        f"{first.photons:.0f} photons in {first.pixels} pixels where {first.expected:.0f} are "
+        f"expected.{advice}",
     ), peaks
 
 
@@ -133,8 +146,10 @@ def check_hot(photons: tuple[np.ndarray, ...], diffuse: tuple[np.ndarray, ...]) 
     return Check(
         question,
         GOOD if brightest[0] < 1e-4 * total and number < 100 else LOOK,
-        f"{number} single pixels stand out; the brightest, at fast {brightest[2]}, slow {brightest[3]} of panel "
-        f"{brightest[1]}, has {brightest[0]:.0f} photons, {brightest[0] / max(total, 1.0):.2%} of all. A single image can't "
+        f"{number} single pixels stand out; the brightest, at fast {brightest[2]}, slow {brightest[3]} of "
+        f"panel "
+        f"{brightest[1]}, has {brightest[0]:.0f} photons, {brightest[0] / max(total, 1.0):.2%} of all. A "
+        f"single image can't "
         "tell hot pixels from chance; with several, the masker dynamic does.",
     )
 
@@ -150,7 +165,8 @@ def check_mask_edge(
         bragg: True where a pixel is masked as Bragg.
     """
     question = "Do the flanks of Bragg peaks reach out of the mask?"
-    near, far = [], []
+    near: list[np.ndarray] = []
+    far: list[np.ndarray] = []
     for counts, use, masked in zip(photons, diffuse, bragg, strict=True):
         if not masked.any():
             continue
@@ -203,7 +219,8 @@ def check_errors(photons: tuple[np.ndarray, ...], diffuse: tuple[np.ndarray, ...
     return Check(
         question,
         verdict,
-        f"The scatter about the mean of the pixels around is {ratio:.3f} times sqrt(counts), over {number} pixels.{more}",
+        f"The scatter about the mean of the pixels around is {ratio:.3f} times sqrt(counts), over {number} "
+        f"pixels.{more}",
     )
 
 
@@ -232,11 +249,14 @@ def check_sigmas(intensity: np.ndarray, sigma: np.ndarray, photons: np.ndarray |
         found = (intensity[good] / sigma[good]) ** 2
         share = float(np.mean(np.abs(found - photons[good]) <= 0.01 * photons[good]))
         verdict = GOOD if share > 0.99 else BAD if share < 0.5 else LOOK
-        exactly = f"(I/sigma)^2 is the number of photons, to 1 %, on {share:.2%} of the pixels that count any. "
+        exactly = (
+            f"(I/sigma)^2 is the number of photons, to 1 %, on {share:.2%} of the pixels that count any. "
+        )
     return Check(
         question,
         verdict,
-        f"{exactly}Over all pixels sigma grows as I to the power {slope:.3f} (0.5 where all respond alike); the response "
+        f"{exactly}Over all pixels sigma grows as I to the power {slope:.3f} (0.5 where all respond alike); "
+        f"the response "
         f"I/sigma^2 varies by a factor {response[1] / response[0]:.2f} (5 % to 95 %).",
     )
 
@@ -288,14 +308,16 @@ def check_modes(q: np.ndarray, intensity: np.ndarray) -> Check:
         if smooth[n] >= smooth[n - 1] and smooth[n] > smooth[n + 1] and smooth[n] > 0.1 * smooth.max()
     ]  # fmt: skip
     separate = 1 + sum(
-        smooth[a:b].min() < 0.7 * min(smooth[a], smooth[b]) for a, b in zip(peaks[:-1], peaks[1:], strict=True)
+        smooth[a:b].min() < 0.7 * min(smooth[a], smooth[b])
+        for a, b in zip(peaks[:-1], peaks[1:], strict=True)
     )
     return Check(
         question,
         GOOD if separate == 1 else LOOK,
         "Yes: at one |q| intensities gather around one value."
         if separate == 1
-        else f"No: at one |q| intensities gather around {separate} values. A shadow that is not masked does this.",
+        else f"No: at one |q| intensities gather around {separate} values. A shadow that is not masked does "
+            f"this.",
     )
 
 
@@ -315,7 +337,8 @@ def check_fall_off(q: np.ndarray, intensity: np.ndarray) -> Check:
     return Check(
         "Does the intensity fall off with resolution?",
         verdict,
-        f"The radial mean is largest at |q| = {q_bins[top]:.3f} 1/Å (d = {1 / q_bins[top]:.2f} Å; water is at about "
+        f"The radial mean is largest at |q| = {q_bins[top]:.3f} 1/Å (d = {1 / q_bins[top]:.2f} Å; water is "
+        f"at about "
         f"3.3 Å) and {outer:.0%} of that at {q_bins[-1]:.3f} 1/Å (d = {1 / q_bins[-1]:.2f} Å).",
     )
 
@@ -336,7 +359,8 @@ def check_coverage(q_vectors: np.ndarray, sectors: int = 12, shells: int = 10) -
     return Check(
         "Is q space sampled evenly?",
         GOOD if share > 0.8 else LOOK,
-        f"|q| from {q.min():.3f} to {q.max():.3f} 1/Å; on average {share:.0%} of {sectors} directions around the beam "
+        f"|q| from {q.min():.3f} to {q.max():.3f} 1/Å; on average {share:.0%} of {sectors} directions around "
+        f"the beam "
         f"hold pixels, {full[seen].min() / sectors:.0%} in the emptiest of {np.count_nonzero(seen)} shells.",
     )
 
@@ -378,9 +402,16 @@ def check_smoothness(
     return Check(
         question,
         verdict,
-        f"90 % of blocks of {_BLOCK} x {_BLOCK} pixels are within {spread:.0%} of the mean of their ring, and {far:.1%} "
-        f"are off by a factor 2. The farthest has {worst[0]:.2f} of it, from fast {worst[2]}, slow {worst[3]} of panel "
-        f"{worst[1]}." + ("" if verdict == GOOD else " The beam stop and its shadow can be left out with masker.trusted.beamstop."),
+        f"90 % of blocks of {_BLOCK} x {_BLOCK} pixels are within {spread:.0%} of the mean of their ring, "
+        f"and {far:.1%} "
+        f"are off by a factor 2. The farthest has {worst[0]:.2f} of it, from fast {worst[2]}, slow "
+        f"{worst[3]} of panel "
+        f"{worst[1]}."
+        + (
+            ""
+            if verdict == GOOD
+            else " The beam stop and its shadow can be left out with masker.trusted.beamstop."
+        ),
     )
 
 
@@ -411,7 +442,8 @@ def check_redundancy(q: np.ndarray, multiplicity: np.ndarray) -> Check:
     return Check(
         "Is the redundancy even and sufficient?",
         verdict,
-        f"{multiplicity.min()} to {multiplicity.max()} observations a voxel, mean {multiplicity.mean():.1f}, median "
+        f"{multiplicity.min()} to {multiplicity.max()} observations a voxel, mean {multiplicity.mean():.1f}, "
+        f"median "
         f"{np.median(multiplicity):.0f}; {few:.1%} of the voxels have fewer than 3. At one |q| they vary by "
         f"{variation:.0%} of their mean (0 % is even).",
     )
@@ -425,7 +457,8 @@ def check_gaps(grid: VoxelGrid, voxel: np.ndarray) -> Check:
         "Are there gaps?",
         verdict,
         f"{len(voxel)} of {grid.n_voxels} voxels of the asymmetric unit were observed ({share:.1%})."
-        + ("" if verdict == GOOD else " Few images, or few orientations, leave gaps; so does a grid.hkl.d_min beyond "
+        + ("" if verdict == GOOD else " Few images, or few orientations, leave gaps; so does a "
+            "grid.hkl.d_min beyond "
            "the detector's edge."),
     )  # fmt: skip
 
@@ -440,7 +473,8 @@ def check_scales(scales: np.ndarray, sigma: np.ndarray, statistics: dict) -> lis
                 GOOD if statistics["converged"] else BAD,
                 ("Yes" if statistics["converged"] else "No")
                 + f", after {statistics.get('cycles', '?')} cycles; chi squared per observation "
-                f"{_number(statistics.get('chi_squared_per_observation'))}, R {_number(statistics.get('r_factor'))}. "
+                f"{_number(statistics.get('chi_squared_per_observation'))}, R "
+                f"{_number(statistics.get('r_factor'))}. "
                 "Chi squared far above 1 means that images differ by more than counting and a scale.",
             )
         )
@@ -451,7 +485,8 @@ def check_scales(scales: np.ndarray, sigma: np.ndarray, statistics: dict) -> lis
         Check(
             "Are scale factors reasonable?",
             GOOD if ratio < 10 and not far else LOOK if not far else BAD,
-            f"{scales.min():.4g} to {scales.max():.4g} over {len(scales)} images (the mean is 1); {far} are off by more "
+            f"{scales.min():.4g} to {scales.max():.4g} over {len(scales)} images (the mean is 1); {far} are "
+            f"off by more "
             f"than a factor 10; typical uncertainty {typical}.",
         )
     )
@@ -496,7 +531,8 @@ def check_lattice_points(grid: VoxelGrid, voxel: np.ndarray, intensity: np.ndarr
     return Check(
         question,
         verdict,
-        f"Voxels on reciprocal lattice points ({np.count_nonzero(on)} observed) hold {ratio:.3f} times what the voxels "
+        f"Voxels on reciprocal lattice points ({np.count_nonzero(on)} observed) hold {ratio:.3f} times what "
+        f"the voxels "
         f"beside them do, and {above:.2%} more than 3 times."
         + ("" if verdict == GOOD else " Diffuse halos do this too; a larger Bragg mask tells."),
     )

@@ -43,7 +43,9 @@ class DiffuseMap:
         """(n,) its standard uncertainty."""
         return self.data.sigma
 
-    def slice(self, h: float | None = None, k: float | None = None, l: float | None = None, **style) -> Figure:
+    def slice(
+        self, h: float | None = None, k: float | None = None, l: float | None = None, **style
+    ) -> Figure:
         """Return a picture of the plane where one index is constant.
 
         Args:
@@ -59,7 +61,8 @@ class DiffuseMap:
     def __repr__(self) -> str:
         grid = self.data.grid
         return (
-            f"DiffuseMap({self.name!r}: {len(self)} of {grid.n_voxels} voxels, {grid.symmetry.space_group}, to "
+            f"DiffuseMap({self.name!r}: {len(self)} of {grid.n_voxels} voxels, {grid.symmetry.space_group}, "
+            f"to "
             f"{1 / self.data.q.max():.2f} A, {self.data.units} units)"
         )
 
@@ -76,7 +79,9 @@ class DiffuseMap:
             "images": str(len(self.data.scales)),
             "units": self.data.units,
         }
-        rows = "".join(f"<tr><th style='text-align:left'>{k}</th><td>{escape(v)}</td></tr>" for k, v in facts.items())
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{k}</th><td>{escape(v)}</td></tr>" for k, v in facts.items()
+        )
         picture = base64.b64encode(png.getvalue()).decode()
         return (
             f"<div><b>DiffuseMap {escape(self.name)}</b><table>{rows}</table>"

@@ -96,10 +96,16 @@ def pictures(data: Extraction) -> Iterator[tuple[str, Figure]]:
     for first, second in ((0, 1), (0, 2), (1, 2)):
         names = "xyz"[first], "xyz"[second]
         wide, high = np.ptp(pixels.q[:, (first, second)], axis=0)
-        figure = Figure(figsize=(9, float(np.clip(7 * high / max(wide, 1e-9) + 1, 3.5, 9))), layout="constrained")
+        figure = Figure(
+            figsize=(9, float(np.clip(7 * high / max(wide, 1e-9) + 1, 3.5, 9))), layout="constrained"
+        )
         axes = figure.add_subplot()
         picture = figures.draw_projection(
-            axes, pixels.q[:, first], pixels.q[:, second], pixels.intensity, (f"q_{names[0]}", f"q_{names[1]}")
+            axes,
+            pixels.q[:, first],
+            pixels.q[:, second],
+            pixels.intensity,
+            (f"q_{names[0]}", f"q_{names[1]}"),
         )
         figure.colorbar(picture, ax=axes, label="mean intensity (photons / s sr)")
         axes.set_title(f"{data.name}: diffuse pixels in q space, laboratory frame")
@@ -148,7 +154,9 @@ def overlay(data: Extraction) -> Figure:
     figure = Figure(figsize=(15, 8), layout="constrained")
     whole, part = figure.subplots(1, 2)
     step = max(1, -(-max(diffuse.shape) // _MOST_SHOWN))
-    highest = max(3.0, 2 * figures.limits_of(photons[diffuse].astype(float), 1, 99.9)[1]) if diffuse.any() else None
+    highest = (
+        max(3.0, 2 * figures.limits_of(photons[diffuse].astype(float), 1, 99.9)[1]) if diffuse.any() else None
+    )
     figures.draw_image(
         whole,
         pooled(np.where(trusted, photons, -1), step, np.max),
@@ -166,7 +174,9 @@ def overlay(data: Extraction) -> Figure:
     figures.draw_classes(part, named, 0.35, (slow, fast))
     part.set_title("a part of it, pixel by pixel", fontsize=10)
     whole.set_title(f"panel {panel}" if len(data.photons) > 1 else "whole detector", fontsize=10)
-    figure.suptitle(f"{data.name}: {diffuse.sum()} diffuse pixels, {bragg.sum()} masked as Bragg peaks; log of counts")
+    figure.suptitle(
+        f"{data.name}: {diffuse.sum()} diffuse pixels, {bragg.sum()} masked as Bragg peaks; log of counts"
+    )
     return figure
 
 
@@ -210,12 +220,19 @@ def _heatmap(panel: np.ndarray, title: str) -> Figure:
     extent = (0, mean.shape[1] * step, mean.shape[0] * step, 0)
     low, high = figures.limits_of(mean)
     picture = axes.imshow(
-        mean, cmap=figures.colour_map(figures.INTENSITY), vmin=low, vmax=high, extent=extent, interpolation="nearest"
+        mean,
+        cmap=figures.colour_map(figures.INTENSITY),
+        vmin=low,
+        vmax=high,
+        extent=extent,
+        interpolation="nearest",
     )
     figure.colorbar(picture, ax=axes, label="intensity (photons / s sr)")
     axes.set_xlabel("fast (pixels)")
     axes.set_ylabel("slow (pixels)")
-    axes.set_title(f"{title}: corrected diffuse intensity" + (f", means of {step} x {step} pixels" if step > 1 else ""))
+    axes.set_title(
+        f"{title}: corrected diffuse intensity" + (f", means of {step} x {step} pixels" if step > 1 else "")
+    )
     return figure
 
 
@@ -237,17 +254,20 @@ def correction_text(data: Extraction, rows: int = 40) -> str:
             panel, slow, fast = int(pixels.panel[n]), int(pixels.slow[n]), int(pixels.fast[n])
             counts = float(data.photons[panel][slow, fast])
             net = counts - (float(data.background[panel][slow, fast]) if data.background else 0.0)
-            row = [panel, fast, slow, f"{counts:.5g}", *row, f"{intensity / net:.5g}" if net else "-"]
+            row = [str(panel), str(fast), str(slow), f"{counts:.5g}", *row, f"{intensity / net:.5g}" if net else "-"]
         table.append(row)
     head = ["qx", "qy", "qz", "|q|", "I", "sigma", "I/sigma"]
     if data.has_places:
         head = ["panel", "fast", "slow", "photons", *head, "I/photons"]
     note = (
-        "I = (photons - background) / (exposure time x solid angle x polarisation x efficiency x transmission), in "
-        "photons per second and steradian;\nI/photons is the whole correction of that pixel. q in 1/angstrom, "
+        "I = (photons - background) / (exposure time x solid angle x polarisation x efficiency x "
+        "transmission), in "
+        "photons per second and steradian;\nI/photons is the whole correction of that pixel. q in "
+        "1/angstrom, "
         "|q| = 1/d. sigma is sqrt(photons) times the correction."
     )
-    return f"{data.name}: {len(q)} diffuse pixels, {len(table)} of them\n\n{tabulate(table, head, 'simple')}\n\n{note}\n"
+    text = tabulate(table, head, "simple")
+    return f"{data.name}: {len(q)} diffuse pixels, {len(table)} of them\n\n{text}\n\n{note}\n"
 
 
 def answers(data: Extraction) -> tuple[list[Check], list[Peak]]:
@@ -266,9 +286,7 @@ def answers(data: Extraction) -> tuple[list[Check], list[Peak]]:
             checks.append(check_mask_edge(data.photons, extracted, bragg))
         checks.append(_check_mask(data, extracted))
         checks.append(check_errors(data.photons, extracted))
-        checks.append(
-            check_smoothness(data.on_detector(pixels.intensity), data.on_detector(q), extracted)
-        )
+        checks.append(check_smoothness(data.on_detector(pixels.intensity), data.on_detector(q), extracted))
     checks += [
         check_sigmas(pixels.intensity, pixels.sigma, _own_photons(data)),
         check_zero_errors(pixels.intensity, pixels.sigma),
@@ -312,7 +330,8 @@ def summary_text(data: Extraction, inputs: dict[str, str], names: list[str]) -> 
     lines += [
         "",
         f"  pixels       {n_all} on {len(data.photons)} panel(s), {len(q)} extracted ({len(q) / n_all:.1%})",
-        f"  intensity    mean {pixels.intensity.mean():.5g}, median {np.median(pixels.intensity):.5g}, standard "
+        f"  intensity    mean {pixels.intensity.mean():.5g}, median {np.median(pixels.intensity):.5g}, "
+        f"standard "
         f"deviation {pixels.intensity.std():.5g} photons / s sr",
         f"  |q|          {q.min():.4f} to {q.max():.4f} 1/A (d = {figures.resolution(q.min())} to "
         f"{figures.resolution(q.max())} A)",
@@ -330,5 +349,8 @@ def summary_text(data: Extraction, inputs: dict[str, str], names: list[str]) -> 
             tabulate(rows, ("panel", "fast", "slow", "pixels", "photons", "expected"), "simple"),
         ]
     if not data.has_places:
-        lines += ["", "The NPZ file does not say where pixels are: no overlay, no heat map, and no search for peaks."]
+        lines += [
+            "",
+            "The NPZ file does not say where pixels are: no overlay, no heat map, and no search for peaks.",
+        ]
     return "\n".join([*lines, "", "Pictures:", *(f"  {name}" for name in names), ""])

@@ -16,7 +16,14 @@ from diffuse_framework.algorithms.symmetry import fold
 from diffuse_framework.model.grid import VoxelGrid
 
 # The palette of Okabe and Ito (jfly.uni-koeln.de/color), told apart by all kinds of colour vision.
-BLUE, ORANGE, GREEN, VERMILION, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#7F7F7F"
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#7F7F7F",
+)
 
 # Perceptually even and safe for colour-blind eyes: one for each kind of value.
 INTENSITY, SIGMA, MULTIPLICITY, PRECISION = "viridis", "magma", "cividis", "viridis"
@@ -24,7 +31,12 @@ _MISSING = "#dddddd"
 
 
 def plane_values(
-    grid: VoxelGrid, voxel: np.ndarray, values: np.ndarray, axis: int, level: float, reach: float | None = None
+    grid: VoxelGrid,
+    voxel: np.ndarray,
+    values: np.ndarray,
+    axis: int,
+    level: float,
+    reach: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the whole plane of reciprocal space where one index is constant, by symmetry.
 
@@ -75,7 +87,9 @@ def draw_plane(
 ) -> AxesImage:
     """Draw a plane of `plane_values`; `labels` name rows and columns, `colours` go to imshow."""
     extent = plane_extent(rows, columns)
-    picture = axes.imshow(plane, origin="lower", extent=extent, aspect="auto", interpolation="nearest", **colours)
+    picture = axes.imshow(
+        plane, origin="lower", extent=extent, aspect="auto", interpolation="nearest", **colours
+    )
     axes.set_ylabel(labels[0])
     axes.set_xlabel(labels[1])
     return picture
@@ -99,7 +113,11 @@ def limits_of(values: np.ndarray, low: float = 1, high: float = 99.5) -> tuple[f
     if len(finite) == 0:
         return 0.0, 1.0
     ends = np.percentile(finite, (low, high))
-    return (float(ends[0]), float(ends[1])) if ends[1] > ends[0] else (float(ends[0]) - 0.5, float(ends[0]) + 0.5)
+    return (
+        (float(ends[0]), float(ends[1]))
+        if ends[1] > ends[0]
+        else (float(ends[0]) - 0.5, float(ends[0]) + 0.5)
+    )
 
 
 def log_norm(values: np.ndarray) -> Normalize:
@@ -213,7 +231,11 @@ def radial_profile(q: np.ndarray, values: np.ndarray, n_bins: int = 60) -> Profi
     square = np.bincount(bins, (values - mean[bins]) ** 2, minlength=n_bins)[:n_bins] / many
     spread = np.sqrt(square)
     return Profile(
-        (0.5 * (edges[1:] + edges[:-1]))[seen], mean[seen], spread[seen], (spread / np.sqrt(many))[seen], number[seen]
+        (0.5 * (edges[1:] + edges[:-1]))[seen],
+        mean[seen],
+        spread[seen],
+        (spread / np.sqrt(many))[seen],
+        number[seen],
     )
 
 
@@ -223,7 +245,13 @@ def draw_radial(axes: Axes, q: np.ndarray, values: np.ndarray, label: str, n_bin
     axes.hist2d(q, values, bins=(200, 120), range=((0, q.max()), (low, high)), cmap="Greys", norm=LogNorm())
     profile = radial_profile(q, values, n_bins)
     axes.errorbar(
-        profile.q, profile.mean, yerr=profile.sigma, color=VERMILION, lw=1.5, capsize=2, label="mean and its error"
+        profile.q,
+        profile.mean,
+        yerr=profile.sigma,
+        color=VERMILION,
+        lw=1.5,
+        capsize=2,
+        label="mean and its error",
     )
     axes.set_ylim(low, high)
     axes.set_xlabel("|q| = 1/d (1/Å)")
@@ -292,7 +320,9 @@ def draw_sigma(axes: Axes, intensity: np.ndarray, sigma: np.ndarray) -> None:
 def draw_scales(axes: Axes, scales: np.ndarray, sigma: np.ndarray, label: str = "scale factor b") -> None:
     """Draw one value per image with its uncertainty; the mean of scales is 1."""
     sigma = np.where(np.isfinite(sigma), sigma, 0.0)
-    axes.errorbar(np.arange(1, len(scales) + 1), scales, yerr=sigma, fmt="o-", ms=4, lw=1, color=BLUE, capsize=2)
+    axes.errorbar(
+        np.arange(1, len(scales) + 1), scales, yerr=sigma, fmt="o-", ms=4, lw=1, color=BLUE, capsize=2
+    )
     axes.axhline(1.0, color=GREY, lw=1, ls="--")
     axes.set_ylim(0, 1.1 * max(float(np.max(scales + sigma)), 1.0))
     axes.set_xlabel("image")

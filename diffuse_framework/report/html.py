@@ -73,7 +73,7 @@ def report_page(story: Story) -> str:
     environment.filters["size"] = _size
     environment.filters["general"] = lambda value, digits=4: "" if value is None else f"{value:.{digits}g}"
     plots = [plot for plot in _plots(story) if plot]
-    data = {"plots": plots, "volume": None, "radial": None, "units": ""}
+    data: dict[str, Any] = {"plots": plots, "volume": None, "radial": None, "units": ""}
     if story.map is not None:
         merged = story.map
         profile = radial_profile(merged.q, merged.intensity, 80)
@@ -127,7 +127,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _size(n_bytes: int) -> str:
+def _size(n_bytes: float) -> str:
     for unit in ("B", "kB", "MB"):
         if n_bytes < 1000:
             return f"{n_bytes:.3g} {unit}"
@@ -152,19 +152,24 @@ def _plots(story: Story) -> list[dict[str, Any]]:
         names = [spot["name"] for spot in spots]
         plots += [
             _plot(
-                "spots", "Indexed spots of each image", "Spots that were found and indexed, and how far they lie from "
+                "spots", "Indexed spots of each image", "Spots that were found and indexed, and how far they "
+                    "lie from "
                 "where the crystal puts them.", [
                     {"type": "bar", "x": names, "y": [s["observed"] for s in spots], "name": "spots",
                      "marker": {"color": BLUE}},
-                    {"type": "scatter", "mode": "lines+markers", "x": names, "y": [s["rms_px"] for s in spots],
+                    {"type": "scatter", "mode": "lines+markers", "x": names, "y": [s["rms_px"]
+                        for s in spots],
                      "name": "rms deviation (pixels)", "yaxis": "y2", "line": {"color": VERMILION}},
-                ], "image", "spots", {"yaxis2": {"title": {"text": "rms deviation (pixels)"}, "overlaying": "y", "side": "right",
+                ], "image", "spots", {"yaxis2": {"title": {"text": "rms deviation (pixels)"},
+                    "overlaying": "y", "side": "right",
                                                   "rangemode": "tozero", "showgrid": False}},
             ),
             _plot(
-                "cells", "Unit cell of each image", "Deviation of each axis from its median. A trend or an outlier "
+                "cells", "Unit cell of each image", "Deviation of each axis from its median. A trend or an "
+                    "outlier "
                 "shows in every plot that follows.", [
-                    {"type": "scatter", "mode": "lines+markers", "x": names, "name": axis, "line": {"color": colour},
+                    {"type": "scatter", "mode": "lines+markers", "x": names, "name": axis,
+                        "line": {"color": colour},
                      "y": _deviations([s["cell"][n] for s in spots])}
                     for n, (axis, colour) in enumerate(zip("abc", (BLUE, ORANGE, GREEN), strict=True))
                 ], "image", "deviation (%)",
@@ -175,12 +180,15 @@ def _plots(story: Story) -> list[dict[str, Any]]:
     merged = story.map
     plots.append(
         _plot(
-            "scales", "Scale factor of each image", "What each image is multiplied by relative to the mean, with its "
+            "scales", "Scale factor of each image", "What each image is multiplied by relative to the mean, "
+                "with its "
             "uncertainty. Steps and dips mean a change of beam or of crystal.", [
-                {"type": "scatter", "mode": "lines+markers", "x": list(merged.image_names), "y": merged.scales.tolist(),
+                {"type": "scatter", "mode": "lines+markers", "x": list(merged.image_names),
+                    "y": merged.scales.tolist(),
                  "error_y": {"type": "data", "array": np.nan_to_num(merged.scales_sigma).tolist()},
                  "line": {"color": BLUE}},
-            ], "image", "scale factor b", {"yaxis": {"title": {"text": "scale factor b"}, "rangemode": "tozero"}},
+            ], "image", "scale factor b", {"yaxis": {"title": {"text": "scale factor "
+                "b"}, "rangemode": "tozero"}},
         )
     )  # fmt: skip
     if len(merged.smoother):
@@ -196,17 +204,21 @@ def _plots(story: Story) -> list[dict[str, Any]]:
     low, high = profile.mean - profile.spread, profile.mean + profile.spread
     plots.append(
         _plot(
-            "radial", "Radial profile", "Mean intensity of the voxels against resolution; the band is the spread of "
+            "radial", "Radial profile", "Mean intensity of the voxels against resolution; the band is the "
+                "spread of "
             "voxels at one |q|, which is what a map shows that a powder pattern would not.", [
                 {"type": "scatter", "x": profile.q.tolist(), "y": high.tolist(), "mode": "lines",
                  "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"},
                 {"type": "scatter", "x": profile.q.tolist(), "y": low.tolist(), "mode": "lines",
-                 "line": {"width": 0}, "fill": "tonexty", "fillcolor": "rgba(0,114,178,0.2)", "name": "spread",
+                 "line": {"width": 0}, "fill": "tonexty", "fillcolor": "rgba(0,114,178,0.2)",
+                 "name": "spread",
                  "hoverinfo": "skip"},
-                {"type": "scatter", "x": profile.q.tolist(), "y": profile.mean.tolist(), "mode": "lines+markers",
+                {"type": "scatter", "x": profile.q.tolist(), "y": profile.mean.tolist(),
+                    "mode": "lines+markers",
                  "error_y": {"type": "data", "array": profile.sigma.tolist()}, "name": "mean",
                  "line": {"color": BLUE}, "marker": {"size": 4},
-                 "text": [f"d = {1 / q:.2f} Å, {n} voxels" for q, n in zip(profile.q, profile.number, strict=True)]},
+                 "text": [f"d = {1 / q:.2f} Å, {n} voxels" for q, n in zip(profile.q, profile.number,
+                     strict=True)]},
             ], "|q| = 1/d (1/Å)", f"intensity ({merged.units})", {
                 # A few voxels beside the beam stop must not set the scale.
                 "yaxis": {"title": {"text": f"intensity ({merged.units})"},
@@ -218,7 +230,9 @@ def _plots(story: Story) -> list[dict[str, Any]]:
     plots += _shell_plots(_shells(story))
     top = int(np.percentile(merged.multiplicity, 99.5))
     width = max(1, -(-top // 60))
-    counts, edges = np.histogram(np.minimum(merged.multiplicity, top), np.arange(0.5, top + width + 0.5, width))
+    counts, edges = np.histogram(
+        np.minimum(merged.multiplicity, top), np.arange(0.5, top + width + 0.5, width)
+    )
     plots.append(
         _plot(
             "redundancy", "Redundancy", "How many patches of pixels of one image each voxel was seen in.",
@@ -255,7 +269,8 @@ def _shell_plots(shells: list[dict[str, Any]]) -> list[dict[str, Any]]:
                  "y": [s.get("intensity_over_sigma") for s in shells], "line": {"color": VERMILION}},
             ], "|q| = 1/d (1/Å)", "completeness", {
                 "yaxis": {"title": {"text": "completeness"}, "range": [0, 1.05]},
-                "yaxis2": {"title": {"text": "I/sigma"}, "overlaying": "y", "side": "right", "rangemode": "tozero",
+                "yaxis2": {"title": {"text": "I/sigma"}, "overlaying": "y", "side": "right",
+                    "rangemode": "tozero",
                             "showgrid": False},
             },
         )
@@ -263,18 +278,22 @@ def _shell_plots(shells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     halves = [
         (key, name, colour)
         for key, name, colour in (
-            ("cc_half", "CC1/2", BLUE), ("cc_star", "CC*", GREEN), ("cc_half_anisotropic", "CC1/2, anisotropic", VERMILION),
+            ("cc_half", "CC1/2", BLUE), ("cc_star", "CC*", GREEN), ("cc_half_anisotropic", "CC1/2, "
+                "anisotropic", VERMILION),
         )
         if any(shell.get(key) is not None for shell in shells)
     ]  # fmt: skip
     if halves:
         plots.append(
             _plot(
-                "halves", "Agreement of half data sets", "Correlation of the maps of two halves of the images. The "
+                "halves", "Agreement of half data sets", "Correlation of the maps of two halves of the "
+                    "images. The "
                 "anisotropic part leaves out the radial mean, which always agrees.",
-                [{"type": "scatter", "mode": "lines+markers", "x": q, "y": [s.get(key) for s in shells], "name": name,
+                [{"type": "scatter", "mode": "lines+markers", "x": q, "y": [s.get(key) for s in shells],
+                    "name": name,
                   "line": {"color": colour}} for key, name, colour in halves],
-                "|q| = 1/d (1/Å)", "correlation", {"yaxis": {"title": {"text": "correlation"}, "range": [-0.1, 1.05]}},
+                "|q| = 1/d (1/Å)", "correlation", {"yaxis": {"title": {"text": "correlation"}, "range": [-0.1,
+                    1.05]}},
             )
         )  # fmt: skip
     return plots
@@ -288,7 +307,8 @@ def _absolute_plots(absolute: dict[str, Any]) -> list[dict[str, Any]]:
         colours = (BLUE, VERMILION, GREEN, ORANGE)
         plots.append(
             _plot(
-                "absolute", "Absolute scale", "The scale k by each method against how far in |q| it looks. A good scale "
+                "absolute", "Absolute scale", "The scale k by each method against how far in |q| it looks. A "
+                    "good scale "
                 "has come to rest at the end.",
                 [{"type": "scatter", "mode": "lines+markers", "x": one["q"], "y": one["k_of_q"], "name": name,
                   "line": {"color": colours[n % 4]}} for n, (name, one) in enumerate(curves)],
@@ -302,11 +322,14 @@ def _absolute_plots(absolute: dict[str, Any]) -> list[dict[str, Any]]:
         theory = [a + b for a, b in zip(profile["sum_f0_squared"], profile["incoherent"], strict=True)]
         plots.append(
             _plot(
-                "theory", "Measured and calculated scattering", "Total scattering of the cell on the absolute scale, and "
+                "theory", "Measured and calculated scattering", "Total scattering of the cell on the "
+                    "absolute scale, and "
                 "what its atoms scatter on their own.", [
-                    {"type": "scatter", "mode": "lines+markers", "x": profile["q"], "y": total, "name": "measured",
+                    {"type": "scatter", "mode": "lines+markers", "x": profile["q"], "y": total,
+                        "name": "measured",
                      "line": {"color": BLUE}},
-                    {"type": "scatter", "mode": "lines", "x": profile["q"], "y": theory, "name": "atoms and Compton",
+                    {"type": "scatter", "mode": "lines", "x": profile["q"], "y": theory, "name": "atoms and "
+                        "Compton",
                      "line": {"color": VERMILION}},
                 ], "|q| = 1/d (1/Å)", "electron units per cell",
             )
@@ -320,7 +343,19 @@ def _deviations(values: list[float]) -> list[float]:
 
 
 def _plot(
-    name: str, title: str, caption: str, traces: list[dict[str, Any]], x: str, y: str, layout: dict[str, Any] | None = None
+    name: str,
+    title: str,
+    caption: str,
+    traces: list[dict[str, Any]],
+    x: str,
+    y: str,
+    layout: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     base = {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}, "showlegend": len(traces) > 1}
-    return {"name": name, "title": title, "caption": caption, "traces": traces, "layout": base | (layout or {})}
+    return {
+        "name": name,
+        "title": title,
+        "caption": caption,
+        "traces": traces,
+        "layout": base | (layout or {}),
+    }

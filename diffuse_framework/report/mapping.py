@@ -54,14 +54,18 @@ class MapData:
     @property
     def precision(self) -> np.ndarray:
         """(n,) intensity over sigma, NaN where there is no sigma."""
-        return np.divide(self.intensity, self.sigma, out=np.full(len(self.sigma), np.nan), where=self.sigma > 0)
+        return np.divide(
+            self.intensity, self.sigma, out=np.full(len(self.sigma), np.nan), where=self.sigma > 0
+        )
 
     def reach(self) -> float:
         """Largest |q| of a voxel, 1/angstrom."""
         return float(self.q.max()) * (1 + 1e-9)
 
 
-def plane(data: MapData, values: np.ndarray, axis: int, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def plane(
+    data: MapData, values: np.ndarray, axis: int, level: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the plane where one index is constant, cut to what was observed; see `figures.plane_values`."""
     picture, rows, columns = figures.plane_values(data.grid, data.voxel, values, axis, level, data.reach())
     seen = np.isfinite(picture)
@@ -108,7 +112,9 @@ def slice_figure(data: MapData, kind: str, axis: int, level: float = 0.0, log: b
     figure.colorbar(drawn, ax=axes, label=label, extend="max" if kind == "occupancy" else "both", shrink=0.8)
     shown = round(level * data.grid.divisions[axis]) / data.grid.divisions[axis]
     empty = "" if np.isfinite(picture).any() else ": nothing was observed there"
-    axes.set_title(f"{'hkl'[axis]} = {shown:g}, completed by symmetry ({data.grid.symmetry.laue_group}){empty}")
+    axes.set_title(
+        f"{'hkl'[axis]} = {shown:g}, completed by symmetry ({data.grid.symmetry.laue_group}){empty}"
+    )
     return figure
 
 
@@ -131,7 +137,10 @@ def pictures(data: MapData, max_points: int = 50000) -> Iterator[tuple[str, Figu
         for axis, letter in ((2, "L"), (1, "K"), (0, "H")):
             yield f"merged_{kind}_slice_{letter}0.png", slice_figure(data, kind, axis)
     yield "merged_radial_average.png", radial_figure(data)
-    yield "merged_intensity_histogram.png", histograms(data.intensity, f"intensity ({data.units})", "merged voxels")
+    yield (
+        "merged_intensity_histogram.png",
+        histograms(data.intensity, f"intensity ({data.units})", "merged voxels"),
+    )
 
 
 def grid_figure(data: MapData, max_points: int = 50000) -> Figure:
@@ -159,7 +168,8 @@ def scales_figure(data: MapData) -> Figure:
 def smoother_figure(data: MapData) -> Figure:
     """Return the curve of the resolution smoother."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
-    figures.draw_curve(figure.add_subplot(), *data.smoother.T, ("|q| = 1/d (1/Å)", "resolution smoother a(|q|)"))
+    q, value = data.smoother.T
+    figures.draw_curve(figure.add_subplot(), q, value, ("|q| = 1/d (1/Å)", "resolution smoother a(|q|)"))
     return figure
 
 
@@ -190,9 +200,12 @@ def grid_text(grid: VoxelGrid) -> str:
         rows, ("axis", "lowest", "highest", "divisions", "voxel (r.l.u.)", "voxel (1/A)", "voxels"), "simple"
     )
     return (
-        f"Voxel grid\n\nunit cell     {cell} (angstrom, degrees)\nspace group   {grid.symmetry.space_group}, Laue group "
-        f"{grid.symmetry.laue_group} ({len(grid.symmetry.operators)} operators)\nresolution    to {grid.d_min:.3f} A, "
-        f"lowest {limit}\ntotal voxels  {grid.n_voxels} in the asymmetric unit within these limits, {grid.size} in the "
+        f"Voxel grid\n\nunit cell     {cell} (angstrom, degrees)\nspace group   {grid.symmetry.space_group}, "
+        f"Laue group "
+        f"{grid.symmetry.laue_group} ({len(grid.symmetry.operators)} operators)\nresolution    to "
+        f"{grid.d_min:.3f} A, "
+        f"lowest {limit}\ntotal voxels  {grid.n_voxels} in the asymmetric unit within these limits, "
+        f"{grid.size} in the "
         f"box that holds it\n\n{table}\n"
     )
 
@@ -209,7 +222,8 @@ def scaling_text(data: MapData) -> str:
     ]
     return (
         f"Relative scaling\n\n{len(scales)} images: b from {scales.min():.4f} to {scales.max():.4f}, mean "
-        f"{scales.mean():.4f}, standard deviation {scales.std():.4f}\nresolution smoother: {smoother}\n\nThe fit:\n{fit}"
+        f"{scales.mean():.4f}, standard deviation {scales.std():.4f}\nresolution smoother: {smoother}\n\nThe "
+        f"fit:\n{fit}"
         f"\n\n{tabulate(rows, ('image', 'b', 'sigma'), 'simple')}\n"
     )
 
@@ -219,7 +233,8 @@ def occupancy_text(data: MapData) -> str:
     n = data.multiplicity
     below = "\n".join(f"  voxels with fewer than {few:<3} {np.mean(n < few):.2%}" for few in (2, 3, 5, 10))
     return (
-        f"  observations per voxel: min {n.min()}, max {n.max()}, mean {n.mean():.2f}, median {np.median(n):.0f}\n{below}"
+        f"  observations per voxel: min {n.min()}, max {n.max()}, mean {n.mean():.2f}, "
+        f"median {np.median(n):.0f}\n{below}"
     )
 
 
@@ -237,7 +252,8 @@ def shells_text(data: MapData, n_shells: int = 10) -> str:
             continue
         rows.append(
             (
-                f"{1 / edges[number]:.2f}" if edges[number] else "inf", f"{1 / edges[number + 1]:.2f}", int(here.sum()),
+                f"{1 / edges[number]:.2f}" if edges[number] else "inf", f"{1 / edges[number + 1]:.2f}",
+                int(here.sum()),
                 f"{min(here.sum() / possible[number], 1):.1%}", f"{data.multiplicity[here].mean():.1f}",
                 f"{data.intensity[here].mean():.4g}", f"{data.intensity[here].std():.3g}",
                 f"{np.nanmedian(data.precision[here]):.3g}",
@@ -261,10 +277,13 @@ def summary_text(data: MapData, inputs: dict[str, str], names: list[str]) -> str
             "",
             *(f"  {name:<12} {path}" for name, path in inputs.items()),
             "",
-            f"  {grid.symmetry.space_group}, cell {cell}; divisions {grid.divisions}; {grid.n_voxels} voxels, "
+            f"  {grid.symmetry.space_group}, cell {cell}; divisions {grid.divisions}; {grid.n_voxels} "
+            f"voxels, "
             f"{len(data.voxel)} observed",
-            f"  |q| from {q.min():.4f} to {q.max():.4f} 1/A (d = {figures.resolution(q.min())} to {figures.resolution(q.max())} A)",
-            f"  intensity: mean {data.intensity.mean():.5g}, median {np.median(data.intensity):.5g}, standard deviation "
+            f"  |q| from {q.min():.4f} to {q.max():.4f} 1/A (d = {figures.resolution(q.min())} to "
+            f"{figures.resolution(q.max())} A)",
+            f"  intensity: mean {data.intensity.mean():.5g}, median {np.median(data.intensity):.5g}, "
+            f"standard deviation "
             f"{data.intensity.std():.5g} ({data.units})",
             occupancy_text(data),
             f"  {len(data.scales)} images, scales {data.scales.min():.4f} to {data.scales.max():.4f}",

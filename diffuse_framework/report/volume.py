@@ -93,5 +93,7 @@ def _box(values: np.ndarray, numbers: np.ndarray, size: int, bits: int) -> dict[
 
 def decode(box: dict[str, Any]) -> np.ndarray:
     """Return the values of a box, NaN where there are none: what the page does, for tests."""
-    codes = np.frombuffer(gzip.decompress(base64.b64decode(box["data"])), f"<u{box['bits'] // 8}").astype(float)
+    codes = np.frombuffer(gzip.decompress(base64.b64decode(box["data"])), f"<u{box['bits'] // 8}").astype(
+        float
+    )
     return np.where(codes > 0, box["knee"] * np.sinh(box["low"] + (codes - 1) * box["step"]), np.nan)

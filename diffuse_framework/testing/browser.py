@@ -89,7 +89,11 @@ class Page:
     def set_size(self, width: int, height: int, mobile: bool = False) -> None:
         """Give the page a size in CSS pixels."""
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=mobile,
         )
 
     def picture(self, whole: bool = False) -> bytes:
@@ -111,7 +115,8 @@ def open_page(path: Path, folder: Path) -> Iterator[Page]:
     assert browser is not None
     process = subprocess.Popen(
         [
-            browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+            browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+            "--no-first-run",
             "--remote-debugging-port=0", "--remote-allow-origins=*", f"--user-data-dir={folder}",
             "--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1280,900", "about:blank",
         ],

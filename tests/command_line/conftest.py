@@ -18,7 +18,8 @@ def simulated(tmp_path_factory) -> Path:
     """A folder with four images and the truth."""
     folder = tmp_path_factory.mktemp("looking") / "sim"
     simulate.run(
-        ["detector.model=300K", "images=4", f"crystal.unit_cell={CELL}", "crystal.space_group=P212121", "seed=7",
+        ["detector.model=300K", "images=4", f"crystal.unit_cell={CELL}", "crystal.space_group=P212121",
+            "seed=7",
          "counts_per_pixel=2", "mp.nproc=1", f"output.directory={folder}"]
     )  # fmt: skip
     return folder

@@ -21,7 +21,8 @@ from diffuse_framework.command_line import (
 
 EXTRACTION = {
     "diffuse_pixel_overlay.png", "intensity_correction_summary.txt", "q_projection_qx_qy.png",
-    "q_projection_qx_qz.png", "q_projection_qy_qz.png", "radial_q_distribution.png", "intensity_histogram.png",
+    "q_projection_qx_qz.png", "q_projection_qy_qz.png", "radial_q_distribution.png",
+    "intensity_histogram.png",
     "intensity_heatmap_panel_0.png", "sigma_vs_intensity.png", "isigi_histogram.png",
     "extraction_diagnostics_summary.txt",
 }  # fmt: skip
@@ -79,7 +80,8 @@ def test_check_diffuse_extraction_full(processed, simulated, tmp_path):
             [*extraction_args(processed, simulated),
              "--bragg-mask", str(processed / "images" / "sim_00002_total_diffuse_mask.pickle"),
              "--pixel-mask", str(processed / "images" / "sim_00002_pixel_mask.pickle"),
-             "--bg-map", str(tmp_path / background), "--output-dir", str(tmp_path / "my_diagnostics"), "--verbose"]
+             "--bg-map", str(tmp_path / background), "--output-dir", str(tmp_path / "my_diagnostics"),
+             "--verbose"]
         )  # fmt: skip
         assert names(tmp_path / "my_diagnostics") == EXTRACTION
 
@@ -92,7 +94,8 @@ def test_a_bragg_peak_in_the_selection_is_found(processed, simulated, tmp_path):
     n = len(slow)
     np.savez(
         tmp_path / "all.npz", q_vectors=np.resize(pixels["q_vectors"], (n, 3)), intensities=np.ones(n),
-        sigmas=np.ones(n), original_panel_ids=np.zeros(n, int), original_fast_coords=fast, original_slow_coords=slow,
+        sigmas=np.ones(n), original_panel_ids=np.zeros(n, int), original_fast_coords=fast,
+        original_slow_coords=slow,
     )  # fmt: skip
     args[7] = str(tmp_path / "all.npz")
     check_diffuse_extraction.run([*args, "--output-dir", str(tmp_path / "out")])
@@ -107,7 +110,10 @@ def test_without_places_there_is_no_overlay(processed, simulated, tmp_path):
     np.savez(tmp_path / "bare.npz", **arrays)
     args[7] = str(tmp_path / "bare.npz")
     check_diffuse_extraction.run([*args, "--output-dir", str(tmp_path / "out")])
-    assert names(tmp_path / "out") == EXTRACTION - {"diffuse_pixel_overlay.png", "intensity_heatmap_panel_0.png"}
+    assert names(tmp_path / "out") == EXTRACTION - {
+        "diffuse_pixel_overlay.png",
+        "intensity_heatmap_panel_0.png",
+    }
 
 
 def test_masks_are_read_without_running_them(processed, simulated, tmp_path, capsys):
@@ -156,12 +162,14 @@ def test_check_phase3_outputs_full(processed, tmp_path):
 def test_check_phase3_outputs_on_files_of_another_program(tmp_path):
     """Only the guide's keys and arrays, a smoother, and one voxel of known brightness."""
     n = np.arange(-2, 3)
-    h, k, l = (x.ravel() / 2 for x in np.meshgrid(n, n, n, indexing="ij"))
-    q = np.stack([h / 10, k / 20, l / 30], axis=1)
+    h, k, ell = (x.ravel() / 2 for x in np.meshgrid(n, n, n, indexing="ij"))
+    q = np.stack([h / 10, k / 20, ell / 30], axis=1)
     intensity = np.full(len(h), 100.0)
     np.savez(
-        tmp_path / "voxel_data_relative.npz", voxel_indices=np.arange(len(h)), H_center=h, K_center=k, L_center=l,
-        q_center_x=q[:, 0], q_center_y=q[:, 1], q_center_z=q[:, 2], q_magnitude_center=np.linalg.norm(q, axis=1),
+        tmp_path / "voxel_data_relative.npz", voxel_indices=np.arange(len(h)), H_center=h, K_center=k,
+        L_center=ell,
+        q_center_x=q[:, 0], q_center_y=q[:, 1], q_center_z=q[:, 2], q_magnitude_center=np.linalg.norm(q,
+            axis=1),
         I_merged_relative=intensity, Sigma_merged_relative=np.full(len(h), 10.0),
         num_observations=np.full(len(h), 4),
     )  # fmt: skip
@@ -174,7 +182,8 @@ def test_check_phase3_outputs_on_files_of_another_program(tmp_path):
     (tmp_path / "refined_scaling_model_params.json").write_text(
         json.dumps({
             "refined_parameters": {"0": {"multiplicative_scale": 0.9}, "1": {"multiplicative_scale": 1.1}},
-            "refinement_statistics": {}, "resolution_smoother": {"enabled": True, "control_points": [1.0, 1.1, 0.9]},
+            "refinement_statistics": {}, "resolution_smoother": {"enabled": True, "control_points": [1.0, 1.1,
+                0.9]},
         })
     )  # fmt: skip
     check_phase3_outputs.run(phase3_args(tmp_path, tmp_path / "out"))
@@ -186,14 +195,24 @@ def test_check_phase3_outputs_on_files_of_another_program(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda folder: (folder / "voxel_data_relative.npz").write_bytes(b"nothing"), "voxel_data_relative.npz"),
-        (lambda folder: (folder / "refined_scaling_model_params.json").write_text("{}"), "refined_parameters"),
+        (
+            lambda folder: (folder / "voxel_data_relative.npz").write_bytes(b"nothing"),
+            "voxel_data_relative.npz",
+        ),
+        (
+            lambda folder: (folder / "refined_scaling_model_params.json").write_text("{}"),
+            "refined_parameters",
+        ),
         (lambda folder: (folder / "global_voxel_grid_definition.json").write_text('{"a": 1}'), "ndiv_h"),
         (lambda folder: (folder / "global_voxel_grid_definition.json").unlink(), "No such file"),
     ],
 )
 def test_files_that_are_not_what_they_should_be(change, said, processed, tmp_path, capsys):
-    for name in ("global_voxel_grid_definition.json", "refined_scaling_model_params.json", "voxel_data_relative.npz"):
+    for name in (
+        "global_voxel_grid_definition.json",
+        "refined_scaling_model_params.json",
+        "voxel_data_relative.npz",
+    ):
         shutil.copy(processed / name, tmp_path)
     change(tmp_path)
     assert said in refused(check_phase3_outputs.run, phase3_args(tmp_path, tmp_path / "out"), capsys)
@@ -215,7 +234,8 @@ def test_phase2_with_a_model(simulated, model, tmp_path):
     assert names(folder) >= PHASE2
     assert names(folder / "extraction_diagnostics") == EXTRACTION
     total, trusted, bragg = (
-        read_mask(folder / f"{name}.pickle")[0] for name in ("total_diffuse_mask", "global_pixel_mask", "bragg_mask")
+        read_mask(folder / f"{name}.pickle")[0]
+        for name in ("total_diffuse_mask", "global_pixel_mask", "bragg_mask")
     )
     np.testing.assert_array_equal(total, trusted & ~bragg)
     assert bragg.any()
@@ -264,7 +284,14 @@ def test_phase2_with_everything(simulated, model, tmp_path):
     ],
 )
 def test_options_nobody_can_mean(option, value, said, simulated, tmp_path, capsys):
-    args = ["--cbf-image", str(simulated / "sim_00001.cbf"), "--output-base-dir", str(tmp_path), option, value]
+    args = [
+        "--cbf-image",
+        str(simulated / "sim_00001.cbf"),
+        "--output-base-dir",
+        str(tmp_path),
+        option,
+        value,
+    ]
     assert said in refused(run_phase2_e2e_visual_check.run, args, capsys)
 
 
@@ -280,7 +307,8 @@ def test_a_dials_parameter_that_no_program_has(simulated, tmp_path, capsys):
 def test_phase3_with_configuration(simulated, model, tmp_path):
     images = sorted(map(str, simulated.glob("*.cbf")))
     run_phase3_e2e_visual_check.run(
-        ["--cbf-image-paths", *images, "--output-base-dir", str(tmp_path / "outputs"), "--pdb-path", str(model),
+        ["--cbf-image-paths", *images, "--output-base-dir", str(tmp_path / "outputs"), "--pdb-path",
+            str(model),
          "--extraction-config-json", '{"pixel_step": 2}',
          "--relative-scaling-config-json", '{"enable_res_smoother": false, "max_iterations": 50}',
          "--grid-config-json", '{"ndiv_h": 2, "ndiv_k": 2, "ndiv_l": 1}',
@@ -288,9 +316,14 @@ def test_phase3_with_configuration(simulated, model, tmp_path):
     )  # fmt: skip
     base = tmp_path / "outputs"
     outputs = base / "phase3_outputs"
-    assert names(base) >= {"phase3_outputs", "intermediate_outputs_manifest.json", "e2e_phase3_visual_check.log"}
+    assert names(base) >= {
+        "phase3_outputs",
+        "intermediate_outputs_manifest.json",
+        "e2e_phase3_visual_check.log",
+    }
     assert names(outputs) >= {
-        "global_voxel_grid_definition.json", "refined_scaling_model_params.json", "voxel_data_relative.npz", "diagnostics",
+        "global_voxel_grid_definition.json", "refined_scaling_model_params.json", "voxel_data_relative.npz",
+        "diagnostics",
     }  # fmt: skip
     assert names(outputs / "diagnostics") == MAP
     manifest = json.loads((base / "intermediate_outputs_manifest.json").read_text())
@@ -310,7 +343,8 @@ def test_phase2_on_a_real_still(thaumatin_images, tmp_path):
         "CRYST1   58.000   58.000  150.000  90.00  90.00  90.00 P 41 21 2     8\nEND\n"
     )
     run_phase2_e2e_visual_check.run(
-        ["--cbf-image", image, "--output-base-dir", str(tmp_path), "--pdb-path", str(tmp_path / "thaumatin.pdb"),
+        ["--cbf-image", image, "--output-base-dir", str(tmp_path), "--pdb-path",
+            str(tmp_path / "thaumatin.pdb"),
          "--pixel-step", "3"]
     )  # fmt: skip
     folder = tmp_path / "thau_3_2_0005" / "extraction_diagnostics"

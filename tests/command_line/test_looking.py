@@ -29,7 +29,10 @@ def test_report_of_a_run(processed, tmp_path, capsys):
 
 
 def test_report_without_a_run_says_what_is_missing(tmp_path, capsys):
-    for folder, said in ((tmp_path / "nothing", "there is no folder"), (tmp_path, "global_voxel_grid_definition.json")):
+    for folder, said in (
+        (tmp_path / "nothing", "there is no folder"),
+        (tmp_path, "global_voxel_grid_definition.json"),
+    ):
         with pytest.raises(SystemExit):
             report.run([str(folder)])
         assert said in capsys.readouterr().err
@@ -39,15 +42,24 @@ def test_show_says_what_files_hold(processed, capsys):
     show.run([str(processed), *map(str, (processed / "images").glob("sim_00001_*"))])
     said = capsys.readouterr().out
     for words in (
-        "Voxel grid", "Scales of 4 images", "A run on 4 images", "Sums over pixels", "A merged map on a relative scale",
-        "NeXus: diffuse scattering, P212121", "A mask of 1 panel of 487 x 619 pixels", "Corrected diffuse pixels of sim_00001",
+        "Voxel grid", "Scales of 4 images", "A run on 4 images", "Sums over pixels", "A merged map on a "
+            "relative scale",
+        "NeXus: diffuse scattering, P212121", "A mask of 1 panel of 487 x 619 pixels", "Corrected diffuse "
+            "pixels of sim_00001",
     ):  # fmt: skip
         assert words in said
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.npz", b"x"), ("a.h5", b"x"), ("a.json", b"{"), ("a.pickle", b"x"), ("a.txt", b"x"), ("a.json", b"[1]")],
+    [
+        ("a.npz", b"x"),
+        ("a.h5", b"x"),
+        ("a.json", b"{"),
+        ("a.pickle", b"x"),
+        ("a.txt", b"x"),
+        ("a.json", b"[1]"),
+    ],
 )
 def test_show_refuses_what_is_none_of_ours(name, content, tmp_path, capsys):
     (tmp_path / name).write_bytes(content)
@@ -72,7 +84,9 @@ def test_view_opens_a_window_that_keys_move(processed, monkeypatch):
         figure = pyplot.gcf()
         (image,) = figure.axes[0].images
         before = image.get_array().copy()
-        figure.canvas.callbacks.process("key_press_event", KeyEvent("key_press_event", figure.canvas, "right"))
+        figure.canvas.callbacks.process(
+            "key_press_event", KeyEvent("key_press_event", figure.canvas, "right")
+        )
         moved["picture"] = not np.array_equal(before, image.get_array(), equal_nan=True)
 
     monkeypatch.setattr(pyplot, "get_backend", lambda: "a window")

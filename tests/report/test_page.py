@@ -23,7 +23,9 @@ def data():
     q = np.linalg.norm(grid.q_of(np.arange(grid.size)), axis=1)
     voxel = np.flatnonzero((q <= 0.4) & (index.sum(axis=1) % 7 != 0))
     hkl = grid.hkl_of(voxel)
-    intensity = 1000 * np.exp(-((q[voxel] / 0.3) ** 2)) * (1.2 + np.cos(2 * np.pi * hkl[:, 0]) * np.cos(hkl[:, 2]))
+    intensity = (
+        1000 * np.exp(-((q[voxel] / 0.3) ** 2)) * (1.2 + np.cos(2 * np.pi * hkl[:, 0]) * np.cos(hkl[:, 2]))
+    )
     rng = np.random.default_rng(3)
     return MapData(
         grid=grid,
@@ -47,23 +49,34 @@ def story(data, **changes) -> Story:
             "refused": 1,
             "refused_images": [{"name": "<b>d.cbf", "stage": "indexing", "reason": "no & lattice"}],
         },
-        "unit_cell": {"median": [12.0, 14, 16, 90, 90, 90], "standard_deviation": [0.1] * 6, "space_group": "P222"},
+        "unit_cell": {
+            "median": [12.0, 14, 16, 90, 90, 90],
+            "standard_deviation": [0.1] * 6,
+            "space_group": "P222",
+        },
         "spots": [
             {"name": name, "observed": 50, "rms_px": 0.5, "rms_q": 0.001, "cell": [12.0, 14, 16, 90, 90, 90]}
             for name in data.image_names
         ],
         "map": {"shells": [shell(None, 4.0), shell(4.0, 2.5)]},
         "parts": [{"name": "indexing", "seconds": 1.0, "peak_mib": 100.0}],
-        "run": {"changed_parameters": "grid.hkl.d_min = 2.5", "versions": {"dials": "3.12"}, "finished": "today"},
+        "run": {
+            "changed_parameters": "grid.hkl.d_min = 2.5",
+            "versions": {"dials": "3.12"},
+            "finished": "today",
+        },
     }
     checks = [Check("Is it good?", "good", "Yes."), Check("Is it bad?", "bad", "a < b")]
-    base = Story("A map", data, summary, checks, [("sums.h5", "sums.h5", "sums", 12345)], version="1", made="now")
+    base = Story(
+        "A map", data, summary, checks, [("sums.h5", "sums.h5", "sums", 12345)], version="1", made="now"
+    )
     return replace(base, **changes)
 
 
 def shell(d_max, d_min, **more):
     return {
-        "d_max": d_max, "d_min": d_min, "voxels": 10, "completeness": 0.5, "multiplicity": 3.0, "intensity": 1e3,
+        "d_max": d_max, "d_min": d_min, "voxels": 10, "completeness": 0.5, "multiplicity": 3.0,
+        "intensity": 1e3,
         "intensity_over_sigma": 12.0, **more,
     }  # fmt: skip
 
@@ -72,7 +85,11 @@ def test_packing_keeps_values(data):
     packed = pack(data.grid, data.voxel, data.intensity, data.sigma, data.multiplicity)
     offset = data.grid.index_of(data.voxel) - np.array(packed["index_min"])
     numbers = np.ravel_multi_index(offset.T, packed["dimensions"])
-    for name, values in (("intensity", data.intensity), ("sigma", data.sigma), ("multiplicity", data.multiplicity)):
+    for name, values in (
+        ("intensity", data.intensity),
+        ("sigma", data.sigma),
+        ("multiplicity", data.multiplicity),
+    ):
         box = decode(packed["boxes"][name])
         tolerance = 2e-3 if packed["boxes"][name]["bits"] == 16 else 3e-2
         np.testing.assert_allclose(box[numbers], values, rtol=tolerance, atol=1e-3 * values.max())
@@ -109,7 +126,8 @@ def test_half_sets_and_absolute_scale_are_shown_where_they_exist(data):
         "method": "krogh_moe",
         "estimates": {"krogh_moe": {"k": 2.0, "q": [0.1, 0.2], "k_of_q": [1.9, 2.0]}},
         "profile": {
-            "q": [0.1, 0.2], "total_relative": [5.0, None], "sum_f0_squared": [9.0, 8.0], "incoherent": [1.0, 2.0],
+            "q": [0.1, 0.2], "total_relative": [5.0, None], "sum_f0_squared": [9.0, 8.0], "incoherent": [1.0,
+                2.0],
         },
     }  # fmt: skip
     page = report_page(story(data, merging=merging, absolute=absolute))
@@ -131,7 +149,8 @@ def test_the_slices_follow_the_controls(data, tmp_path):
     pytest.importorskip("websocket", reason="pip install websocket-client")
     path = tmp_path / "report.html"
     path.write_text(report_page(story(data)))
-    pixels = "document.querySelector('#slice .heatmaplayer image').getAttribute('xlink:href') || document.querySelector('#slice .heatmaplayer image').getAttribute('href')"
+    image = "document.querySelector('#slice .heatmaplayer image')"
+    pixels = f"{image}.getAttribute('xlink:href') || {image}.getAttribute('href')"
     drawn = "document.getElementById('slice').dataset.drawn"
     with open_page(path, tmp_path / "profile") as page:
         assert page.wait_for(drawn) == "2 0 intensity false"
@@ -161,7 +180,10 @@ def test_the_slices_follow_the_controls(data, tmp_path):
                 "document.getElementById('quantity').dispatchEvent(new Event('change'))"
             )
             page.wait_for(f"{drawn} === '2 1 {quantity} false'")
-        page.run("document.getElementById('scale').value = 'log'; document.getElementById('scale').dispatchEvent(new Event('change'))")
+        page.run(
+            "document.getElementById('scale').value = 'log'; "
+            "document.getElementById('scale').dispatchEvent(new Event('change'))"
+        )
         page.wait_for(f"{drawn} === '2 1 multiplicity true'")
         page.run("document.querySelector('input[name=axis][value=\"0\"]').click()")
         page.wait_for(f"{drawn}.startsWith('0 0 ')")
