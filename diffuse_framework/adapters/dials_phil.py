@@ -157,6 +157,7 @@ def split_user_file(path: Path) -> dict[str, str]:
         texts[program] = "\n".join(f"{d.path} = {' '.join(map(str, d.object.words))}" for d in known)
     if unknown:
         raise ConfigError(
-            f"{path}: neither dials.find_spots, dials.ssx_index nor dials.ssx_integrate has {', '.join(sorted(unknown))}"
+            f"{path}: neither dials.find_spots, dials.ssx_index nor dials.ssx_integrate has "
+            f"{', '.join(sorted(unknown))}"
         )
     return texts

@@ -63,7 +63,9 @@ def _tables(source: DxtbxSource) -> list[Any]:
     else:
         found = _by_number(source)
     if not any(table is not None and len(table) for table in found):
-        raise DataError("the .refl file has no reflections of the images in the .expt file; give the pair of one run")
+        raise DataError(
+            "the .refl file has no reflections of the images in the .expt file; give the pair of one run"
+        )
     return found
 
 
@@ -75,8 +77,8 @@ def _by_identifier(source: DxtbxSource, identifiers: list[str]) -> list[Any]:
     unknown = set(rows) - set(identifiers)
     if unknown and len(unknown) == len(rows):
         raise DataError(
-            "none of the experiments in the .refl file is in the .expt file: their identifiers differ; give the "
-            "pair of one run"
+            "none of the experiments in the .refl file is in the .expt file: their identifiers differ; give "
+            "the pair of one run"
         )
     if unknown:
         logger.info("The .refl file has reflections of %d more experiments, which are left out", len(unknown))
@@ -87,8 +89,8 @@ def _by_number(source: DxtbxSource) -> list[Any]:
     """Take reflections without identifiers by their id; that works for one file only."""
     if len(source.reflections) > 1:
         raise DataError(
-            f"{len(source.reflections)} .refl files without experiment identifiers can't be told apart; combine "
-            "them with dials.combine_experiments"
+            f"{len(source.reflections)} .refl files without experiment identifiers can't be told apart; "
+            "combine them with dials.combine_experiments"
         )
     (table,) = source.reflections
     if len(table) == 0:
@@ -98,7 +100,7 @@ def _by_number(source: DxtbxSource) -> list[Any]:
     largest = max(table["id"])
     if largest >= len(source):
         raise DataError(
-            f"the .refl file has reflections of {largest + 1} experiments, the .expt file has {len(source)}; give "
-            "the pair of one run"
+            f"the .refl file has reflections of {largest + 1} experiments, the .expt file has {len(source)}; "
+            "give the pair of one run"
         )
     return [table.select(table["id"] == number) for number in range(len(source))]

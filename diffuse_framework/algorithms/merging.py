@@ -79,7 +79,7 @@ def poisson_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
     voxel = np.flatnonzero(totals["exposure"] > 0)
     seen = {name: values[voxel] for name, values in totals.items()}
     intensity, variance = _ratio(sums.grid, voxel, seen)
-    return assemble(sums.grid, voxel, intensity, variance, seen)
+    return assemble(sums.grid, voxel, intensity, variance, totals)
 
 
 def inverse_variance_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
@@ -112,7 +112,7 @@ def inverse_variance_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
     counts = expected_counts(seen["counts"], seen["background"], seen["exposure"], prior[voxel])
     own = np.maximum(counts - seen["background"], 0) / seen["exposure"]
     variance = (own * per_intensity[voxel] + fixed[voxel]) / weights[voxel] ** 2
-    return assemble(grid, voxel, intensity, variance, seen)
+    return assemble(grid, voxel, intensity, variance, totals)
 
 
 def _ratio(grid: VoxelGrid, voxel: np.ndarray, seen: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -129,14 +129,27 @@ def assemble(
     voxel: np.ndarray,
     intensity: np.ndarray,
     variance: np.ndarray,
-    seen: dict[str, np.ndarray],
+    totals: dict[str, np.ndarray],
 ) -> MergedMap:
-    """Return the map of merged voxels, with the total scattering from both channels."""
+    """Return the map of merged voxels, with the total scattering from both channels.
+
+    Args:
+        grid: to which the voxels belong.
+        voxel, intensity, variance: (n,) the voxels with diffuse pixels.
+        totals: of `voxel_sums`.
+    """
+    seen = {name: values[voxel] for name, values in totals.items()}
     both = {
-        name: seen[name] + seen[f"bragg_{name}"]
+        name: totals[name] + totals[f"bragg_{name}"]
         for name in ("counts", "background", "background_variance", "exposure")
     }
-    total_intensity, total_variance = _ratio(grid, voxel, both)
+    exposed = np.flatnonzero(both["exposure"] > 0)
+    exposed_intensity, exposed_variance = _ratio(
+        grid, exposed, {name: values[exposed] for name, values in both.items()}
+    )
+    # Voxels without a diffuse pixel, whole inside a Bragg peak, still scatter.
+    hidden = totals["exposure"][exposed] <= 0
+    total_intensity, total_variance = exposed_intensity[~hidden], exposed_variance[~hidden]
     return MergedMap(
         grid=grid,
         voxel=voxel,
@@ -147,4 +160,7 @@ def assemble(
         counts=seen["counts"],
         total_intensity=total_intensity,
         total_variance=total_variance,
+        bragg_voxel=exposed[hidden],
+        bragg_intensity=exposed_intensity[hidden],
+        bragg_variance=exposed_variance[hidden],
     )

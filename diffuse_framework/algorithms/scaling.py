@@ -51,9 +51,9 @@ def fit_image_scales(sums: VoxelSums, tolerance: float, max_cycles: int) -> Imag
     _refuse_islands(sums, shared)
     photons, image_photons = _photons(sums, shared)
     scales = np.ones(n_images)
-    change, step, cycle = np.inf, 1.0, 0
+    change, step = np.inf, 1.0
     last_update = None
-    for cycle in range(1, max_cycles + 1):
+    for cycles in range(1, max_cycles + 1):  # noqa: B007
         update = np.log(_updated(sums, shared, photons, image_photons, scales) / scales)
         update -= update.mean()
         change = float(np.abs(update).max())
@@ -68,7 +68,7 @@ def fit_image_scales(sums: VoxelSums, tolerance: float, max_cycles: int) -> Imag
         scales = scales * np.exp(step * update)
         scales /= scales.mean()
     statistics = {
-        "cycles": cycle,
+        "cycles": cycles,
         "converged": bool(change < tolerance),
         "largest_change": change,
         "shared_voxels": int(np.count_nonzero(shared)),

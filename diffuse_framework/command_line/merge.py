@@ -4,6 +4,8 @@ Examples::
 
   diffuse.merge diffuse/sums.h5
   diffuse.merge diffuse/sums.h5 merger.plugin=inverse_variance output.directory=weighted
+  diffuse.merge diffuse/sums.h5 absolute_scaler.plugin=krogh_moe \\
+    krogh_moe.contents.sequence=lysozyme.fasta krogh_moe.wavelength=0.98
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from diffuse_framework.command_line.failures import report_failures
 from diffuse_framework.command_line.reduce import open_sums
 from diffuse_framework.config.selection import select
 from diffuse_framework.host.registry import Registry
-from diffuse_framework.io.outputs import read_scales, write_grid, write_map
+from diffuse_framework.io.outputs import read_scales, write_absolute, write_grid, write_map
+from diffuse_framework.io.whole import write_figure
+from diffuse_framework.report.figures import absolute_scale_figure
 from diffuse_framework.report.summary import log_map, map_statistics
 
 logger = logging.getLogger(__name__)
@@ -37,4 +41,7 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
     log_map(final, map_statistics(final.merged))
     write_grid(opened.folder / "global_voxel_grid_definition.json", opened.sums.grid)
     write_map(opened.folder, final)
+    if final.report is not None:
+        write_absolute(opened.folder, final, scales, opened.sums.image_names)
+        write_figure(opened.folder / "absolute_scale.png", absolute_scale_figure(final.report))
     logger.info("The map is in %s", opened.folder)

@@ -9,6 +9,11 @@ Examples::
   diffuse.process crystal.unit_cell=58,58,150,90,90,90 crystal.space_group=P41212 images/*.cbf
   diffuse.process params.phil images/*.cbf
   diffuse.process indexed.expt indexed.refl grid.hkl.divisions=5,5,5
+
+A finer map with the scales of an earlier run, without indexing or scaling again::
+
+  diffuse.process diffuse/indexed.expt diffuse/indexed.refl grid.hkl.divisions=9,9,9 \\
+    input.scales=diffuse/refined_scaling_model_params.json output.directory=fine
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,16 +42,18 @@ from diffuse_framework.command_line.progress import ShowProgress
 from diffuse_framework.config.scope import build_scope
 from diffuse_framework.config.selection import select_steps
 from diffuse_framework.engine.processes import available_cpus, process_engine
-from diffuse_framework.errors import DataError
+from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.host.registry import Registry
-from diffuse_framework.io.outputs import file_stem, write_pixels, write_results
+from diffuse_framework.io.outputs import file_stem, read_scales, write_pixels, write_results
 from diffuse_framework.io.sums_store import SumsWriter
-from diffuse_framework.io.whole import make_folder, write_json
+from diffuse_framework.io.whole import make_folder, write_figure, write_json
 from diffuse_framework.model.experiment import CrystalHints, Experiment, Image
 from diffuse_framework.model.mask import PixelMask
 from diffuse_framework.model.pixels import CorrectedPixels
 from diffuse_framework.pipeline.process import Outcome, Surroundings, process
+from diffuse_framework.pipeline.stored import StoredScaler
+from diffuse_framework.report.figures import absolute_scale_figure
 from diffuse_framework.report.summary import (
     Stopwatch,
     log_experiment,
@@ -60,6 +67,8 @@ logger = logging.getLogger(__name__)
 
 # Indexes more of the real stills it was tried on than dials_stills, and faster.
 AUTO_INDEXER = "dials_ssx"
+
+SHORTEST_AXIS = 2.0
 
 USAGE = "diffuse.process [options] [params.phil] image_*.cbf | indexed.expt indexed.refl"
 
@@ -111,7 +120,10 @@ def execute(args: list[str], registry: Registry | None = None) -> Finished | Non
     watch = Stopwatch()
     with watch("opening images"):
         source = _open_images(params)
+    hints = _hints(params)
     steps = select_steps(registry, params, "given" if all_have_crystals(source) else AUTO_INDEXER)
+    if params.input.scales:
+        steps = replace(steps, scaler=StoredScaler(partial(read_scales, Path(params.input.scales))))
     logger.info("%d images; indexer: %s", len(source), steps.indexer.name)
     around = Surroundings(
         folder=folder,
@@ -121,10 +133,12 @@ def execute(args: list[str], registry: Registry | None = None) -> Finished | Non
         chunk_size=params.mp.chunk,
         write_pixels=_image_files(params, folder),
     )
-    outcome = process(source, steps, _hints(params), partial(_validated, params, len(source)), around)
+    outcome = process(source, steps, hints, partial(_validated, params, len(source)), around)
 
     with watch("writing"):
         write_results(folder, outcome.scales, outcome.sums.image_names, outcome.map)
+        if outcome.map.report is not None:
+            write_figure(folder / "absolute_scale.png", absolute_scale_figure(outcome.map.report))
     statistics = map_statistics(outcome.map.merged)
     logger.info("\n%s", scales_text(outcome.scales, outcome.sums.image_names))
     log_map(outcome.map, statistics)
@@ -148,6 +162,14 @@ def _open_images(params: Any) -> DxtbxSource:
 
 def _hints(params: Any) -> CrystalHints:
     cell, group = params.crystal.unit_cell, params.crystal.space_group
+    # PHIL completes a cell of too few numbers with ones.
+    if cell and min(cell_of(cell)[:3]) < SHORTEST_AXIS:
+        raise ConfigError(
+            f"crystal.unit_cell={cell_of(cell)} is no crystal's: give three lengths in angstrom and three angles "
+            "in degrees, separated by commas"
+        )
+    if cell and group and not group.group().is_compatible_unit_cell(cell):
+        raise ConfigError(f"crystal.unit_cell={cell_of(cell)} can't be that of crystal.space_group={group}")
     return CrystalHints(cell_of(cell) if cell else None, str(group) if group else None)
 
 
@@ -164,7 +186,7 @@ def _validated(params: Any, n_images: int, experiment: Experiment) -> Experiment
     elif params.crystal.unit_cell:
         reference = cell_of(params.crystal.unit_cell)
     limits = Limits(**{name: getattr(params.validation, name) for name in Limits.__dataclass_fields__})
-    experiment, checks = validate(experiment, limits, reference)
+    experiment, _ = validate(experiment, limits, reference)
     log_experiment(experiment, n_images)
     if not experiment.images:
         raise DataError("no image is left: all were refused, see the table above for the reasons")

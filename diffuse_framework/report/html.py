@@ -147,9 +147,9 @@ BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00
 def _plots(story: Story) -> list[dict[str, Any]]:
     """Return the line plots: each a name, a title, a caption, and traces and layout for plotly."""
     plots: list[dict[str, Any]] = []
-    spots = story.summary.get("spots") or []
+    spots = [spot for spot in story.summary.get("spots") or [] if "cell" in spot]
     if spots:
-        names = [spot["name"] for spot in spots]
+        names = [spot["image"] for spot in spots]
         plots += [
             _plot(
                 "spots", "Indexed spots of each image", "Spots that were found and indexed, and how far they "

@@ -16,10 +16,10 @@ from tabulate import tabulate
 
 from diffuse_framework.algorithms.binning import shell_numbers, sum_by
 from diffuse_framework.algorithms.validation import spot_deviations
-from diffuse_framework.model.experiment import Experiment, Image
+from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.lattice import cell_of_matrix
-from diffuse_framework.model.maps import AbsoluteMap, MergedMap
+from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport, MergedMap
 from diffuse_framework.model.scales import Scales
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def map_statistics(merged: MergedMap) -> dict[str, Any]:
     }
 
 
-def _shells(merged: MergedMap, q: np.ndarray) -> list[dict[str, float]]:
+def _shells(merged: MergedMap, q: np.ndarray) -> list[dict[str, float | None]]:
     shells, edges = shell_numbers(q, N_SHELLS)
     possible = _voxels_per_shell(merged.grid, edges)
     n = np.bincount(shells, minlength=N_SHELLS)
@@ -157,12 +157,37 @@ def shells_text(statistics: dict[str, Any]) -> str:
     )
 
 
+def spot_rows(experiment: Experiment) -> list[dict[str, Any]]:
+    """Return for each image its spots, how far they are from where its crystal puts them, and its cell."""
+    deviations = (spot_deviations(image, experiment.geometry_of(image)) for image in experiment.images)
+    return [
+        {
+            "image": image.name,
+            "rms_px": rms_px,
+            "rms_q": rms_q,
+            "observed": int(np.isfinite(image.spots.observed_px).all(axis=1).sum()),
+            "cell": cell_of_matrix(image.setting_matrix),
+        }
+        for image, (rms_px, rms_q) in zip(experiment.images, deviations, strict=True)
+    ]
+
+
 def log_experiment(experiment: Experiment, n_images: int) -> None:
     """Log how indexing went."""
     logger.info("\n%d of %d images go on", len(experiment.images), n_images)
     if experiment.refused:
         logger.info("\n%s", refused_text(experiment))
-    logger.info("\n%s\n", cells_text(experiment))
+    if experiment.images:
+        logger.info("\n%s\n", cells_text(experiment))
+        rows = spot_rows(experiment)
+        known = np.array([(row["rms_px"], row["rms_q"]) for row in rows if np.isfinite(row["rms_px"])])
+        if len(known):
+            logger.info(
+                "Spots lie %.2f pixels, and %.5f 1/angstrom, from where the crystal puts them (rms, median of images)",
+                *np.median(known, axis=0),
+            )
+        table = tabulate([tuple(row.values())[:3] for row in rows], ("image", "rms px", "rms q"), "simple", floatfmt=".5f")
+        logger.debug("\n%s\n", table)
 
 
 def log_map(final: AbsoluteMap, statistics: dict[str, Any]) -> None:
@@ -172,19 +197,59 @@ def log_map(final: AbsoluteMap, statistics: dict[str, Any]) -> None:
         "%(pixels)d pixels and %(photons).0f photons (%(counts_per_pixel).3f a pixel)",
         statistics,
     )
-    logger.info("Intensities are in %s units\n\n%s\n", final.units, shells_text(statistics))
+    logger.info("Merged intensities are in relative units\n\n%s\n", shells_text(statistics))
+    if final.report is not None:
+        logger.info("%s\n", absolute_text(final.report))
 
 
-def _spots(experiment: Experiment, image: Image) -> dict[str, Any]:
-    """Return how well the spots of one image fit, for plots."""
-    rms_px, rms_q = spot_deviations(image, experiment.geometry_of(image))
-    return {
-        "name": image.name,
-        "observed": int(np.isfinite(image.spots.observed_px).all(axis=1).sum()),
-        "rms_px": rms_px,
-        "rms_q": rms_q,
-        "cell": cell_of_matrix(image.setting_matrix),
-    }
+def absolute_text(report: AbsoluteReport) -> str:
+    """Return tables of the cell's contents, of k by each method, and of k against the cutoff."""
+    contents = report.contents
+    atoms = [
+        (name, f"{ordered:.1f}", f"{solvent:.1f}")
+        for name, ordered, solvent in zip(contents.elements, contents.ordered, contents.solvent, strict=True)
+    ]
+    methods = [
+        (
+            one.method + (" (used)" if one.method == report.method else ""),
+            f"{one.scale:.5g}",
+            f"{one.sigma:.2g}",
+            f"{one.sigma_counting:.2g}",
+            f"{one.sigma_spread:.2g}",
+        )
+        for one in report.estimates.values()
+    ]
+    columns = {name: one for name, one in report.estimates.items() if name != "wilson"}
+    wanted = np.arange(0.05, report.limit + 0.05, 0.05)
+    scales = [_at(one.q, one.scales, wanted) for one in columns.values()]
+    rows = [
+        (f"{q:.2f}", *(f"{k:.5g}" if np.isfinite(k) else "" for k in values))
+        for q, *values in zip(wanted, *scales, strict=True)
+        if np.isfinite(values).any()
+    ]
+    return "\n".join(
+        (
+            f"Absolute scale from {contents.source}: {contents.copies} copies, Matthews coefficient "
+            f"{contents.matthews:.2f} A^3/Da, {contents.solvent_fraction:.0%} solvent, F(000) = "
+            f"{contents.electrons:.0f}",
+            "",
+            tabulate(atoms, ("per cell", "ordered", "solvent"), "simple"),
+            "",
+            tabulate(methods, ("method", "k", "sigma", "of counting", "of the range"), "simple"),
+            "",
+            tabulate(rows, ("cutoff (1/A)", *columns), "simple"),
+            "",
+            f"Extrapolated behind the beamstop: {report.beamstop_share:.2%} of the scattering; at holes: "
+            f"{report.filled_share:.2%}; forward peak: {report.forward_share:.1%} of what atoms scatter",
+            report.theory.source,
+        )
+    )
+
+
+def _at(q: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Values at the nearest |q| of those wanted, NaN where there is none within 0.025 1/angstrom."""
+    nearest = np.abs(q[None] - wanted[:, None])
+    return np.where(nearest.min(axis=1) <= 0.025, values[nearest.argmin(axis=1)], np.nan)
 
 
 def run_summary(
@@ -204,7 +269,7 @@ def run_summary(
             "standard_deviation": experiment.cells().std(axis=0),
             "space_group": experiment.symmetry.space_group,
         },
-        "spots": [_spots(experiment, image) for image in experiment.images],
+        "spots": spot_rows(experiment),
         "scaling": scales.statistics,
         "map": statistics,
         "parts": [vars(part) for part in watch.parts],

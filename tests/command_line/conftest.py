@@ -1,16 +1,35 @@
-"""A small simulated data set, and a run of diffuse.process on it."""
-
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("dials")
-
 from diffuse_framework.command_line import process, simulate
 
-CELL = "20,22,24,90,90,90"
+CRYSTAL = ["crystal.unit_cell=34,39,45,90,90,90", "crystal.space_group=P212121"]
+
+
+def run_command(run, *args) -> None:
+    run([str(arg) for arg in args])
+
+
+@pytest.fixture(scope="session")
+def stills(tmp_path_factory) -> Path:
+    """A folder of six simulated stills with their truth."""
+    folder = tmp_path_factory.mktemp("simulated stills")
+    run_command(simulate.run, f"output.directory={folder}", "images=6", "counts_per_pixel=2", "mp.nproc=1")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def processed(stills, tmp_path_factory) -> Path:
+    """The results of diffuse.process on them, indexed by DIALS."""
+    folder = tmp_path_factory.mktemp("results")
+    run_command(
+        process.run, *sorted(stills.glob("*.cbf")), *CRYSTAL, f"output.directory={folder}",
+        "grid.hkl.divisions=1,1,1", "grid.hkl.d_min=2.5", "output.pixels=True", "output.masks=all", "mp.nproc=2",
+    )  # fmt: skip
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -18,9 +37,8 @@ def simulated(tmp_path_factory) -> Path:
     """A folder with four images and the truth."""
     folder = tmp_path_factory.mktemp("looking") / "sim"
     simulate.run(
-        ["detector.model=300K", "images=4", f"crystal.unit_cell={CELL}", "crystal.space_group=P212121",
-            "seed=7",
-         "counts_per_pixel=2", "mp.nproc=1", f"output.directory={folder}"]
+        ["detector.model=300K", "images=4", "crystal.unit_cell=20,22,24,90,90,90", "crystal.space_group=P212121",
+         "seed=7", "counts_per_pixel=2", "mp.nproc=1", f"output.directory={folder}"]
     )  # fmt: skip
     return folder
 
@@ -34,7 +52,7 @@ def model(simulated) -> Path:
 
 
 @pytest.fixture(scope="session")
-def processed(simulated) -> Path:
+def results(simulated) -> Path:
     """The output folder of diffuse.process on the true models, with masks and pixels of all images."""
     folder = simulated.parent / "diffuse"
     process.execute(

@@ -49,19 +49,19 @@ def refused(run, args, capsys) -> str:
     return message
 
 
-def extraction_args(processed, simulated):
-    stem = processed / "images" / "sim_00002"
+def extraction_args(results, simulated):
+    stem = results / "images" / "sim_00002"
     return [
         "--raw-image", str(simulated / "sim_00002.cbf"),
-        "--expt", str(processed / "indexed.expt"),
+        "--expt", str(results / "indexed.expt"),
         "--total-mask", f"{stem}_total_diffuse_mask.pickle",
         "--npz-file", f"{stem}_diffuse_data.npz",
     ]  # fmt: skip
 
 
-def test_check_diffuse_extraction_basic(processed, simulated, tmp_path, monkeypatch):
+def test_check_diffuse_extraction_basic(results, simulated, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    check_diffuse_extraction.run(extraction_args(processed, simulated))
+    check_diffuse_extraction.run(extraction_args(results, simulated))
     folder = tmp_path / "extraction_visual_check"
     assert names(folder) == EXTRACTION
     summary = (folder / "extraction_diagnostics_summary.txt").read_text()
@@ -71,25 +71,25 @@ def test_check_diffuse_extraction_basic(processed, simulated, tmp_path, monkeypa
     assert "0 lie outside it" in summary
 
 
-def test_check_diffuse_extraction_full(processed, simulated, tmp_path):
-    total = read_mask(processed / "images" / "sim_00002_total_diffuse_mask.pickle")
+def test_check_diffuse_extraction_full(results, simulated, tmp_path):
+    total = read_mask(results / "images" / "sim_00002_total_diffuse_mask.pickle")
     np.save(tmp_path / "background.npy", np.full(total[0].shape, 0.1))
     (tmp_path / "background.pickle").write_bytes(pickle.dumps(np.full(total[0].shape, 0.1)))
     for background in ("background.npy", "background.pickle"):
         check_diffuse_extraction.run(
-            [*extraction_args(processed, simulated),
-             "--bragg-mask", str(processed / "images" / "sim_00002_total_diffuse_mask.pickle"),
-             "--pixel-mask", str(processed / "images" / "sim_00002_pixel_mask.pickle"),
+            [*extraction_args(results, simulated),
+             "--bragg-mask", str(results / "images" / "sim_00002_total_diffuse_mask.pickle"),
+             "--pixel-mask", str(results / "images" / "sim_00002_pixel_mask.pickle"),
              "--bg-map", str(tmp_path / background), "--output-dir", str(tmp_path / "my_diagnostics"),
              "--verbose"]
         )  # fmt: skip
         assert names(tmp_path / "my_diagnostics") == EXTRACTION
 
 
-def test_a_bragg_peak_in_the_selection_is_found(processed, simulated, tmp_path):
-    args = extraction_args(processed, simulated)
+def test_a_bragg_peak_in_the_selection_is_found(results, simulated, tmp_path):
+    args = extraction_args(results, simulated)
     pixels = dict(np.load(args[7]))
-    trusted = read_mask(processed / "images" / "sim_00002_pixel_mask.pickle")[0]
+    trusted = read_mask(results / "images" / "sim_00002_pixel_mask.pickle")[0]
     slow, fast = np.nonzero(trusted)
     n = len(slow)
     np.savez(
@@ -104,8 +104,8 @@ def test_a_bragg_peak_in_the_selection_is_found(processed, simulated, tmp_path):
     assert "[BAD ] Do the extracted pixels respect the mask?" in summary
 
 
-def test_without_places_there_is_no_overlay(processed, simulated, tmp_path):
-    args = extraction_args(processed, simulated)
+def test_without_places_there_is_no_overlay(results, simulated, tmp_path):
+    args = extraction_args(results, simulated)
     arrays = {k: v for k, v in np.load(args[7]).items() if not k.startswith("original_")}
     np.savez(tmp_path / "bare.npz", **arrays)
     args[7] = str(tmp_path / "bare.npz")
@@ -116,13 +116,13 @@ def test_without_places_there_is_no_overlay(processed, simulated, tmp_path):
     }
 
 
-def test_masks_are_read_without_running_them(processed, simulated, tmp_path, capsys):
+def test_masks_are_read_without_running_them(results, simulated, tmp_path, capsys):
     class Hostile:
         def __reduce__(self):
             return (open, (str(tmp_path / "broken_in"), "w"))
 
     (tmp_path / "hostile.pickle").write_bytes(pickle.dumps(Hostile()))
-    args = extraction_args(processed, simulated)
+    args = extraction_args(results, simulated)
     for option in ("--pixel-mask", "--bragg-mask", "--bg-map"):
         assert "hostile.pickle" in refused(
             check_diffuse_extraction.run, [*args, option, str(tmp_path / "hostile.pickle")], capsys
@@ -139,19 +139,19 @@ def phase3_args(folder, output):
     ]  # fmt: skip
 
 
-def test_check_phase3_outputs_basic(processed, tmp_path):
-    check_phase3_outputs.run(phase3_args(processed, tmp_path / "phase3_diagnostics"))
+def test_check_phase3_outputs_basic(results, tmp_path):
+    check_phase3_outputs.run(phase3_args(results, tmp_path / "phase3_diagnostics"))
     assert names(tmp_path / "phase3_diagnostics") == MAP
     summary = (tmp_path / "phase3_diagnostics" / "phase3_diagnostics_summary.txt").read_text()
     for question in ("Is the redundancy even", "Did scaling converge?", "Are Bragg peaks left in the map?"):
         assert question in summary
 
 
-def test_check_phase3_outputs_full(processed, tmp_path):
-    (tmp_path / "experiments_list.txt").write_text(f"{processed / 'indexed.expt'}\n")
-    (tmp_path / "pixel_data_dirs.txt").write_text(f"{processed / 'images'}\n")
+def test_check_phase3_outputs_full(results, tmp_path):
+    (tmp_path / "experiments_list.txt").write_text(f"{results / 'indexed.expt'}\n")
+    (tmp_path / "pixel_data_dirs.txt").write_text(f"{results / 'images'}\n")
     check_phase3_outputs.run(
-        [*phase3_args(processed, tmp_path / "out"),
+        [*phase3_args(results, tmp_path / "out"),
          "--experiments-list-file", str(tmp_path / "experiments_list.txt"),
          "--corrected-pixel-data-dir", str(tmp_path / "pixel_data_dirs.txt"),
          "--max-plot-points", "25000", "--verbose"]
@@ -207,13 +207,13 @@ def test_check_phase3_outputs_on_files_of_another_program(tmp_path):
         (lambda folder: (folder / "global_voxel_grid_definition.json").unlink(), "No such file"),
     ],
 )
-def test_files_that_are_not_what_they_should_be(change, said, processed, tmp_path, capsys):
+def test_files_that_are_not_what_they_should_be(change, said, results, tmp_path, capsys):
     for name in (
         "global_voxel_grid_definition.json",
         "refined_scaling_model_params.json",
         "voxel_data_relative.npz",
     ):
-        shutil.copy(processed / name, tmp_path)
+        shutil.copy(results / name, tmp_path)
     change(tmp_path)
     assert said in refused(check_phase3_outputs.run, phase3_args(tmp_path, tmp_path / "out"), capsys)
 

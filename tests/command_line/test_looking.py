@@ -18,8 +18,8 @@ from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.notebook import open_map
 
 
-def test_report_of_a_run(processed, tmp_path, capsys):
-    report.run([str(processed), "--output", str(tmp_path / "page.html")])
+def test_report_of_a_run(results, tmp_path, capsys):
+    report.run([str(results), "--output", str(tmp_path / "page.html")])
     page = (tmp_path / "page.html").read_text()
     assert "and its mask" in page and "data:image/png;base64," in page
     assert "output.masks" in page or "masks = " in page
@@ -38,8 +38,8 @@ def test_report_without_a_run_says_what_is_missing(tmp_path, capsys):
         assert said in capsys.readouterr().err
 
 
-def test_show_says_what_files_hold(processed, capsys):
-    show.run([str(processed), *map(str, (processed / "images").glob("sim_00001_*"))])
+def test_show_says_what_files_hold(results, capsys):
+    show.run([str(results), *map(str, (results / "images").glob("sim_00001_*"))])
     said = capsys.readouterr().out
     for words in (
         "Voxel grid", "Scales of 4 images", "A run on 4 images", "Sums over pixels", "A merged map on a "
@@ -69,12 +69,12 @@ def test_show_refuses_what_is_none_of_ours(name, content, tmp_path, capsys):
     assert name in capsys.readouterr().err
 
 
-def test_view_saves_planes(processed, tmp_path, capsys):
-    view.run([str(processed), "-h", "0", "-l", "0.33", "--show", "isigi", "--save", str(tmp_path)])
+def test_view_saves_planes(results, tmp_path, capsys):
+    view.run([str(results), "-h", "0", "-l", "0.33", "--show", "isigi", "--save", str(tmp_path)])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["isigi_h_0.png", "isigi_l_0.33.png"]
 
 
-def test_view_opens_a_window_that_keys_move(processed, monkeypatch):
+def test_view_opens_a_window_that_keys_move(results, monkeypatch):
     from matplotlib import pyplot
     from matplotlib.backend_bases import KeyEvent
 
@@ -91,21 +91,21 @@ def test_view_opens_a_window_that_keys_move(processed, monkeypatch):
 
     monkeypatch.setattr(pyplot, "get_backend", lambda: "a window")
     monkeypatch.setattr(pyplot, "show", use_it)
-    view.run([str(processed), "-l", "0"])
+    view.run([str(results), "-l", "0"])
     assert moved["picture"]
 
 
-def test_view_without_a_display_says_so(processed, monkeypatch, capsys):
+def test_view_without_a_display_says_so(results, monkeypatch, capsys):
     from matplotlib import pyplot
 
     monkeypatch.setattr(pyplot, "get_backend", lambda: "agg")
     with pytest.raises(SystemExit):
-        view.run([str(processed)])
+        view.run([str(results)])
     assert "--save" in capsys.readouterr().err
 
 
-def test_a_map_shows_itself_in_a_notebook(processed):
-    found = open_map(processed)
+def test_a_map_shows_itself_in_a_notebook(results):
+    found = open_map(results)
     assert len(found) == len(found.intensity) == len(found.hkl) == len(found.sigma)
     assert "P212121" in repr(found)
     html = found._repr_html_()

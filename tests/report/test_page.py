@@ -55,7 +55,7 @@ def story(data, **changes) -> Story:
             "space_group": "P222",
         },
         "spots": [
-            {"name": name, "observed": 50, "rms_px": 0.5, "rms_q": 0.001, "cell": [12.0, 14, 16, 90, 90, 90]}
+            {"image": name, "observed": 50, "rms_px": 0.5, "rms_q": 0.001, "cell": [12.0, 14, 16, 90, 90, 90]}
             for name in data.image_names
         ],
         "map": {"shells": [shell(None, 4.0), shell(4.0, 2.5)]},
