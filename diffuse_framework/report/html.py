@@ -147,7 +147,7 @@ BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00
 def _plots(story: Story) -> list[dict[str, Any]]:
     """Return the line plots: each a name, a title, a caption, and traces and layout for plotly."""
     plots: list[dict[str, Any]] = []
-    spots = [spot for spot in story.summary.get("spots") or [] if "cell" in spot]
+    spots = [spot for spot in story.summary.get("spots") or [] if {"image", "cell"} <= set(spot)]
     if spots:
         names = [spot["image"] for spot in spots]
         plots += [
