@@ -1,14 +1,15 @@
 # What a developer types. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test lint bench docs docs-figures clean
 
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
 LINTERS := .venv/.linters
+WRITERS := .venv/.writers
 
 help:  ## say what each target does
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 install: $(INSTALLED)  ## find or install DIALS, then this project, into .venv; commands land in .venv/bin
 
@@ -26,8 +27,15 @@ lint: $(LINTERS)  ## ruff, mypy and the rules on who may import whom
 bench: install  ## time the slow parts
 	@set -e; for script in tests/benchmarks/*.py; do echo "$$script"; $(PYTHON) "$$script"; done
 
+docs: $(WRITERS)  ## build the documentation into docs/_build/html; a warning is an error
+	$(PYTHON) -m sphinx -W --keep-going -q docs docs/_build/html
+	@echo "docs: docs/_build/html/index.html"
+
+docs-figures: install  ## make the pictures of the documentation again
+	$(PYTHON) docs/make_figures.py
+
 clean:  ## remove what make and the demo made, .venv too
-	rm -rf .venv build dist *.egg-info diffuse_demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv docs/_build docs/parameters.md build dist *.egg-info diffuse_demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): install.sh setup.cfg pyproject.toml
@@ -36,4 +44,8 @@ $(INSTALLED): install.sh setup.cfg pyproject.toml
 
 $(LINTERS): $(INSTALLED)
 	$(PYTHON) -m pip install -qq --constraint .venv/constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(WRITERS): $(INSTALLED)
+	$(PYTHON) -m pip install -qq --constraint .venv/constraints.txt --editable '.[docs]'
 	@touch $@

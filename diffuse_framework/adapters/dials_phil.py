@@ -126,3 +126,38 @@ def hint_text(hints: CrystalHints) -> tuple[str, str]:
     if hints.space_group is not None:
         lines.append(f'indexing.known_symmetry.space_group = "{hints.space_group}"')
     return "crystal.unit_cell, crystal.space_group", "\n".join(lines)
+
+
+# The DIALS programs that indexing a still takes, by the name of our parameter for their files.
+_PROGRAMS = {
+    "find_spots": ("dials.command_line.find_spots", "phil_scope"),
+    "index": ("dials.command_line.ssx_index", "phil_scope"),
+    "integrate": ("dials.command_line.ssx_integrate", "working_phil"),
+}
+
+
+def split_user_file(path: Path) -> dict[str, str]:
+    """Return the parameters of one DIALS file apart, for each program those it has.
+
+    Raises:
+        ConfigError: a file that can't be read, or a parameter that no program has.
+    """
+    from libtbx.phil import parse
+
+    ((_, text),) = user_texts((str(path),))
+    provide_missing_modules()
+    source = parse(text)
+    unknown: set[str] | None = None
+    texts = {}
+    for program, (module, name) in _PROGRAMS.items():
+        _, missing = getattr(import_module(module), name).fetch(source=source, track_unused_definitions=True)
+        strange = {item.path for item in missing}
+        unknown = strange if unknown is None else unknown & strange
+        known = [d for d in source.all_definitions() if d.path not in strange]
+        texts[program] = "\n".join(f"{d.path} = {' '.join(map(str, d.object.words))}" for d in known)
+    if unknown:
+        raise ConfigError(
+            f"{path}: neither dials.find_spots, dials.ssx_index nor dials.ssx_integrate has "
+            f"{', '.join(sorted(unknown))}"
+        )
+    return texts

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import logging
+import platform
 import sys
 from collections.abc import Iterable
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
+import h5py
+import numba
+import numpy
 from dials.util.version import dials_version
+from tqdm import tqdm
 
 from diffuse_framework import __version__
 from diffuse_framework.errors import DataError
 from diffuse_framework.host.registry import Registry
 from diffuse_framework.io.whole import reason
 
+PROGRESS = "diffuse_framework.progress"
 OURS = ("diffuse_framework", "diffuse_plugins")
 # What these say is for the log file: a line or more for every image.
 LIBRARIES = ("dials", "dxtbx", "cctbx", "rstbx", "xfel", "py.warnings")
@@ -30,7 +38,7 @@ def start_logs(verbosity: int, path: Path | None, packages: Iterable[str] = ()) 
     Raises:
         DataError: the log file can't be written.
     """
-    terminal = logging.StreamHandler(sys.stdout)
+    terminal = AroundBars(sys.stdout)
     terminal.setFormatter(logging.Formatter("%(message)s"))
     handlers: list[logging.Handler] = []
     if path is not None:
@@ -42,11 +50,22 @@ def start_logs(verbosity: int, path: Path | None, packages: Iterable[str] = ()) 
     level = logging.DEBUG if verbosity else logging.INFO
     for name in {*OURS, *packages}:
         _set(name, level, [terminal, *handlers])
+    # On a terminal a bar says it already.
+    _set(PROGRESS, logging.INFO, handlers if sys.stderr.isatty() else [terminal, *handlers])
     for name in LIBRARIES:
         _set(name, logging.INFO, handlers or [logging.NullHandler()])
     logging.captureWarnings(True)
     # A log that can't be written, on a full disk say, must not hide the message that says why.
     logging.raiseExceptions = False
+
+
+class AroundBars(logging.StreamHandler):
+    """Writes lines without tearing a progress bar that is being drawn."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take the bar away, write, and draw it again."""
+        with tqdm.external_write_mode(file=self.stream):
+            super().emit(record)
 
 
 def _set(name: str, level: int, handlers: list[logging.Handler]) -> None:
@@ -64,7 +83,28 @@ def log_start(changed_parameters: str, registry: Registry) -> None:
     logger.debug("Plugins of %s", ", ".join(f"{name} {version}" for name, version in packages))
     for failed in registry.failed:
         logger.warning(
-            "Plugin %s of %s %s did not load: %s", failed.entry_point, failed.package, failed.version, failed.error
+            "Plugin %s of %s %s did not load: %s", failed.entry_point, failed.package, failed.version,
+            failed.error
         )
     if changed_parameters.strip():
         logger.info("\nParameters that differ from the defaults:\n\n%s\n", changed_parameters.strip())
+
+
+def run_description(changed_parameters: str, registry: Registry) -> dict[str, Any]:
+    """Return what ``summary.json`` keeps of a run: when, with which parameters and versions."""
+    packages = {plugin.package: plugin.version for plugin in registry.plugins.values()}
+    return {
+        "command": sys.argv,
+        "folder": str(Path.cwd()),
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "changed_parameters": changed_parameters.strip(),
+        "versions": {
+            "diffuse_framework": __version__,
+            "dials": dials_version(),
+            "python": platform.python_version(),
+            "numpy": numpy.__version__,
+            "numba": numba.__version__,
+            "h5py": h5py.__version__,
+            **packages,
+        },
+    }

@@ -38,7 +38,8 @@ from diffuse_framework.adapters.symmetry import cell_of
 from diffuse_framework.algorithms.validation import Limits, validate
 from diffuse_framework.command_line.arguments import parse_arguments, template_files
 from diffuse_framework.command_line.failures import report_failures
-from diffuse_framework.command_line.logs import log_start, start_logs
+from diffuse_framework.command_line.logs import log_start, run_description, start_logs
+from diffuse_framework.command_line.progress import ShowProgress
 from diffuse_framework.config.presets import with_presets
 from diffuse_framework.config.scope import build_scope
 from diffuse_framework.config.selection import select_steps
@@ -52,7 +53,7 @@ from diffuse_framework.io.whole import make_folder, write_figure, write_json
 from diffuse_framework.model.experiment import CrystalHints, Experiment, Image
 from diffuse_framework.model.mask import PixelMask
 from diffuse_framework.model.pixels import CorrectedPixels
-from diffuse_framework.pipeline.process import Surroundings, process
+from diffuse_framework.pipeline.process import Outcome, Surroundings, process
 from diffuse_framework.pipeline.stored import StoredScaler
 from diffuse_framework.report.figures import absolute_scale_figure
 from diffuse_framework.report.summary import (
@@ -74,10 +75,33 @@ SHORTEST_AXIS = 2.0
 USAGE = "diffuse.process [options] [params.phil] image_*.cbf | indexed.expt indexed.refl"
 
 
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A run that went well.
+
+    Attributes:
+        folder: of its results.
+        source: all images.
+        outcome: what it ended with.
+    """
+
+    folder: Path
+    source: DxtbxSource
+    outcome: Outcome
+
+
 @report_failures()
 def run(args: list[str] | None = None, registry: Registry | None = None) -> None:
     """Run diffuse.process; `args` are those of the command line where None."""
-    args = sys.argv[1:] if args is None else args
+    execute(sys.argv[1:] if args is None else args, registry)
+
+
+def execute(args: list[str], registry: Registry | None = None) -> Finished | None:
+    """Do what the command line `args` asks for; None where it only asks for help.
+
+    Raises:
+        DiffuseError: anything the user can mend.
+    """
     registry = registry or load_registry()
     parser = ArgumentParser(
         usage=USAGE,
@@ -89,7 +113,7 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
     )
     if not args:
         parser.print_help()
-        return
+        return None
     params, options = parse_arguments(parser, with_presets(args))
     folder = make_folder(Path(params.output.directory))
     start_logs(options.verbose, folder / params.output.log, registry.modules())
@@ -105,7 +129,7 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
     logger.info("%d images; indexer: %s", len(source), steps.indexer.name)
     around = Surroundings(
         folder=folder,
-        mapper=process_engine(_workers(params)),
+        mapper=ShowProgress(process_engine(_workers(params)), lambda: watch.now),
         make_sink=partial(SumsWriter, folder / "sums.h5"),
         watch=watch,
         chunk_size=params.mp.chunk,
@@ -123,9 +147,11 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
     logger.info("%s\n", watch.table())
     write_json(
         folder / "summary.json",
-        run_summary(len(source), outcome.experiment, outcome.scales, statistics, watch),
+        run_summary(len(source), outcome.experiment, outcome.scales, statistics, watch)
+        | {"run": run_description(parser.diff_phil.as_str(), registry)},
     )
-    logger.info("Results are in %s", folder)
+    logger.info("Results are in %s; diffuse.report %s shows them", folder, folder)
+    return Finished(folder, source, outcome)
 
 
 def _open_images(params: Any) -> DxtbxSource:

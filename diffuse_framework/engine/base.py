@@ -56,8 +56,8 @@ class Engine:
                     "mp.nproc="
                 ) from error
             finally:
-                for future in waiting:
-                    future.cancel()
+                # Not one future.cancel() after another: Python 3.11's pool can then wait for ever.
+                executor.shutdown(wait=True, cancel_futures=True)
 
 
 class SerialEngine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
@@ -13,6 +14,12 @@ from diffuse_framework.engine.base import Engine, SerialEngine
 def available_cpus() -> int:
     """Return how many CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _start(initializer: Callable, arguments: tuple) -> None:
+    """Begin a worker; Ctrl-C ends it at once and in silence, the main process says what is to say."""
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
+    initializer(*arguments)
 
 
 def process_engine(n_workers: int) -> Engine | SerialEngine:
@@ -25,6 +32,6 @@ def process_engine(n_workers: int) -> Engine | SerialEngine:
     context = multiprocessing.get_context(method)
 
     def make(initializer: Callable, arguments: tuple) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(n_workers, context, initializer, arguments)
+        return ProcessPoolExecutor(n_workers, context, _start, (initializer, arguments))
 
     return Engine(make, n_workers)

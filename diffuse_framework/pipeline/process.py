@@ -116,7 +116,7 @@ def collect(source: ImageSource, experiment: Experiment, steps: Steps, around: S
     chunks = [range(start, min(start + step, n_images)) for start in range(0, n_images, step)]
     for chunk, table in zip(chunks, around.mapper.map(work, chunks), strict=True):
         sink.append(table)
-        logger.info("Added up %d of %d images", chunk.stop, n_images)
+        logger.debug("Added up %d of %d images", chunk.stop, n_images)
     return sink.finish()
 
 

@@ -18,6 +18,7 @@ from diffuse_framework.algorithms.binning import shell_numbers, sum_by
 from diffuse_framework.algorithms.validation import spot_deviations
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.grid import VoxelGrid
+from diffuse_framework.model.lattice import cell_of_matrix
 from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport, MergedMap
 from diffuse_framework.model.scales import Scales
 
@@ -40,11 +41,13 @@ class Stopwatch:
     """Measures the parts of a run: wall seconds, and the largest process so far in MiB."""
 
     parts: list[Part] = field(default_factory=list)
+    now: str = ""
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Measure what happens inside the context."""
         logger.debug("Started: %s", name)
+        self.now = name
         start = time.perf_counter()
         yield
         self.parts.append(Part(name, time.perf_counter() - start, _peak_mib()))
@@ -202,10 +205,16 @@ def scaling_text(statistics: dict[str, Any]) -> str:
 
 
 def spot_rows(experiment: Experiment) -> list[dict[str, Any]]:
-    """Return for each image how far its spots are from where its crystal puts them."""
+    """Return for each image its spots, how far they are from where its crystal puts them, and its cell."""
     deviations = (spot_deviations(image, experiment.geometry_of(image)) for image in experiment.images)
     return [
-        {"image": image.name, "rms_px": rms_px, "rms_q": rms_q}
+        {
+            "image": image.name,
+            "rms_px": rms_px,
+            "rms_q": rms_q,
+            "observed": int(np.isfinite(image.spots.observed_px).all(axis=1).sum()),
+            "cell": cell_of_matrix(image.setting_matrix),
+        }
         for image, (rms_px, rms_q) in zip(experiment.images, deviations, strict=True)
     ]
 
@@ -224,7 +233,7 @@ def log_experiment(experiment: Experiment, n_images: int) -> None:
                 "Spots lie %.2f pixels, and %.5f 1/angstrom, from where the crystal puts them (rms, median of images)",
                 *np.median(known, axis=0),
             )
-        table = tabulate([row.values() for row in rows], ("image", "rms px", "rms q"), "simple", floatfmt=".5f")
+        table = tabulate([tuple(row.values())[:3] for row in rows], ("image", "rms px", "rms q"), "simple", floatfmt=".5f")
         logger.debug("\n%s\n", table)
 
 

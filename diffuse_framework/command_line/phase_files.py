@@ -1,0 +1,53 @@
+"""The files of the guide's phases, under its names, made from what diffuse.process leaves behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from diffuse_framework.adapters.experiments import save_image_models, save_imported
+from diffuse_framework.adapters.masks import read_mask, write_mask
+from diffuse_framework.command_line.process import Finished
+from diffuse_framework.io.outputs import file_stem
+from diffuse_framework.io.whole import make_folder, writing
+from diffuse_framework.model.experiment import Image
+
+
+def models_of_image(finished: Finished, folder: Path) -> None:
+    """Write what was imported and found: ``imported.expt``, ``strong.refl``, ``indexed_initial`` and so on.
+
+    Stills are refined while they are indexed, so the initial and the refined files hold the same models;
+    the initial one has the indexed spots only.
+    """
+    save_imported(finished.source, folder / "imported.expt")
+    save_image_models(finished.folder / "indexed.expt", finished.folder / "indexed.refl", 0, folder)
+
+
+def place_image_files(
+    finished: Finished, image: Image, folder: Path, coordinates: bool = True, pixels: bool = True
+) -> Path | None:
+    """Write masks and, if wanted, pixels of one image under the guide's names; return the path of the pixels.
+
+    ``bragg_mask.pickle`` is True on Bragg peaks, as the plan has it; the other masks are True where a
+    pixel is used.
+    """
+    make_folder(folder)
+    stem = finished.folder / "images" / file_stem(image.name)
+    total = read_mask(f"{stem}_total_diffuse_mask.pickle")
+    trusted = read_mask(f"{stem}_pixel_mask.pickle")
+    write_mask(folder / "global_pixel_mask.pickle", trusted)
+    write_mask(folder / "total_diffuse_mask.pickle", total)
+    write_mask(folder / "bragg_mask.pickle", tuple(t & ~d for t, d in zip(trusted, total, strict=True)))
+    if not pixels:
+        return None
+    source, target = Path(f"{stem}_diffuse_data.npz"), folder / "diffuse_data.npz"
+    if coordinates:
+        with writing(target) as temporary:
+            source.replace(temporary)
+        return target
+    with np.load(source, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files if not name.startswith("original_")}
+    with writing(target) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
+    return target

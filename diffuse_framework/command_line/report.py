@@ -1,0 +1,160 @@
+"""Write one HTML page that shows a run: images, masks, scales, and the map to leaf through.
+
+The page needs nothing but a browser, no network either.
+
+Examples::
+
+  diffuse.report
+  diffuse.report diffuse --output map.html
+  diffuse.report diffuse --image images/image_0001.cbf
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from diffuse_framework import __version__
+from diffuse_framework.adapters.masks import read_mask
+from diffuse_framework.adapters.single_image import read_image
+from diffuse_framework.command_line.failures import report_failures
+from diffuse_framework.command_line.logs import start_logs
+from diffuse_framework.command_line.looking import images_of_run, run_map, save_text
+from diffuse_framework.errors import DataError
+from diffuse_framework.io.inputs import read_json
+from diffuse_framework.io.outputs import file_stem
+from diffuse_framework.model.pixels import CorrectedPixels
+from diffuse_framework.report.checks import map_checks
+from diffuse_framework.report.extraction import Extraction, overlay
+from diffuse_framework.report.html import Picture, Story, report_page
+
+logger = logging.getLogger("diffuse_framework.look")
+
+KINDS = {
+    "voxel_data_relative.npz": "the map on a relative scale, as a table of voxels",
+    "voxel_data_relative.nxs": "the same as a NeXus box",
+    "voxel_data_absolute.npz": "the map on an absolute scale, as a table of voxels",
+    "voxel_data_absolute.nxs": "the same as a NeXus box",
+    "absolute_scale.json": "how the absolute scale was found",
+    "merging_statistics.json": "agreement of half data sets",
+    "global_voxel_grid_definition.json": "the voxel grid",
+    "refined_scaling_model_params.json": "scale factors",
+    "sums.h5": "sums per voxel and image: diffuse.scale and diffuse.merge start from them",
+    "indexed.expt": "orientations and geometry, for DIALS",
+    "indexed.refl": "Bragg reflections, for DIALS",
+    "summary.json": "numbers of this run",
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser."""
+    parser = argparse.ArgumentParser(
+        "diffuse.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("diffuse"),
+        help="output folder of diffuse.process (default: %(default)s)",
+    )
+    add("--output", type=Path, help="the page (default: report.html in that folder)")
+    add("--image", type=Path, help="an image of the run whose mask to show, where it has been moved since")
+    add("--no-image", action="store_true", help="leave out the picture of an image and its mask")
+    add("-v", "--verbose", action="store_true", help="say more")
+    return parser
+
+
+@report_failures()
+def run(args: list[str] | None = None) -> None:
+    """Run diffuse.report."""
+    options = make_parser().parse_args(args)
+    start_logs(options.verbose, None)
+    if not options.folder.is_dir():
+        raise DataError(f"there is no folder {options.folder}; give the output folder of diffuse.process")
+    output = options.output or options.folder / "report.html"
+    pictures = [] if options.no_image else _masked_image(options.folder, options.image)
+    save_text(output, report_page(_story(options.folder, output, pictures)))
+    print(f"The report is in {output} ({output.stat().st_size / 1e6:.1f} MB); open it in any browser")
+
+
+def _story(folder: Path, output: Path, pictures: list[Picture]) -> Story:
+    data = run_map(folder)
+    checks = map_checks(
+        data.grid, data.voxel, data.intensity, data.sigma, data.multiplicity,
+        (data.scales, data.scales_sigma, data.statistics),
+    )  # fmt: skip
+    return Story(
+        title=f"Diffuse scattering: {folder.resolve().name}",
+        map=data,
+        summary=_optional(folder / "summary.json"),
+        checks=checks,
+        files=_files(folder, output),
+        pictures=pictures,
+        merging=_optional(folder / "merging_statistics.json"),
+        absolute=_optional(folder / "absolute_scale.json"),
+        version=__version__,
+        made=datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
+    )
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _files(folder: Path, output: Path) -> list[tuple[str, str, str, int]]:
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.resolve() != output.resolve() and not path.name.startswith("."):
+            link = quote(os.path.relpath(path, output.resolve().parent))
+            what = KINDS.get(path.name, "log" if path.suffix == ".log" else "")
+            found.append((path.name, link, what, path.stat().st_size))
+    return found
+
+
+def _masked_image(folder: Path, image: Path | None) -> list[Picture]:
+    """Return a picture of an image with its mask, if both are there."""
+    known = {image.name: image} if image else images_of_run(folder)
+    masked = [(path, *_masks_of(folder, name)) for name, path in known.items()]
+    masked = [files for files in masked if all(file.is_file() for file in files[1:])]
+    if not masked:
+        if image:
+            raise DataError(
+                f"{folder / 'images'} has no masks of {image.name}; diffuse.process output.masks=all keeps "
+                f"all"
+            )
+        logger.info("No picture of an image: no image of the run is where it was, or no mask was kept")
+        return []
+    path, total, trusted = masked[0]
+    frame, geometry, _ = read_image(path, folder / "indexed.expt")
+    photons = tuple(
+        (values - panel.pedestal) / panel.gain
+        for values, panel in zip(frame.counts, geometry.panels, strict=True)
+    )
+    nothing = np.zeros(0)
+    no_pixels = CorrectedPixels(np.zeros((0, 3)), nothing, nothing, nothing, nothing, nothing)
+    data = Extraction(frame.name, photons, read_mask(total), read_mask(trusted), None, None, no_pixels, False)
+    png = io.BytesIO()
+    overlay(data).savefig(png, format="png", dpi=90)
+    caption = (
+        "Blue pixels count as diffuse, red ones as Bragg peaks; white ones are not used. On the right a part of it."
+    )
+    return [Picture(f"{frame.name} and its mask", caption, png.getvalue())]
+
+
+def _masks_of(folder: Path, name: str) -> tuple[Path, Path]:
+    stem = folder / "images" / file_stem(name)
+    return Path(f"{stem}_total_diffuse_mask.pickle"), Path(f"{stem}_pixel_mask.pickle")
+
+
+if __name__ == "__main__":
+    run()
