@@ -233,8 +233,8 @@ def log_experiment(experiment: Experiment, n_images: int) -> None:
                 "Spots lie %.2f pixels, and %.5f 1/angstrom, from where the crystal puts them (rms, median of images)",
                 *np.median(known, axis=0),
             )
-        table = tabulate([tuple(row.values())[:3] for row in rows], ("image", "rms px", "rms q"), "simple", floatfmt=".5f")
-        logger.debug("\n%s\n", table)
+        first_columns = [tuple(row.values())[:3] for row in rows]
+        logger.debug("\n%s\n", tabulate(first_columns, ("image", "rms px", "rms q"), "simple", floatfmt=".5f"))
 
 
 def log_map(final: AbsoluteMap, statistics: dict[str, Any]) -> None:
