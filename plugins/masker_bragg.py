@@ -100,6 +100,7 @@ class BraggMasker:
             mosaic_width_deg,
             centring_conditions(self.space_group),
             self.radius,
+            image.rotation,
         )
         shapes = [panel.shape for panel in geometry.panels]
         return PixelMask(paint_panels(shapes, panel, px, self.radius, self.disk))
