@@ -130,12 +130,12 @@ def _single_stills(experiments: Any) -> tuple[ExperimentList, tuple[float, ...]]
                     identifier=experiment.identifier,
                 )
             )
-            exposures_s.append(_exposure_s(scan, number - numbers.start))
+            exposures_s.append(exposure_of(scan, number - numbers.start))
     return stills, tuple(exposures_s)
 
 
-def _exposure_s(scan: Any, number: int) -> float:
-    """Exposure time from a scan; newer DIALS asserts where a scan has none."""
+def exposure_of(scan: Any, number: int) -> float:
+    """Return the exposure time in seconds of an image of a scan, 1 where unknown; newer DIALS asserts where a scan has none."""
     try:
         seconds = scan.get_exposure_times()[number] if scan is not None else 0.0
     except (AssertionError, RuntimeError, IndexError):

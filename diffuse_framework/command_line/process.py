@@ -28,6 +28,7 @@ from diffuse_framework.adapters.images import DxtbxSource
 from diffuse_framework.adapters.inputs import all_have_crystals, images_from_files, open_source
 from diffuse_framework.adapters.masks import write_mask
 from diffuse_framework.adapters.reference import reference_cell
+from diffuse_framework.adapters.sequences import SequenceSource
 from diffuse_framework.adapters.symmetry import cell_of
 from diffuse_framework.algorithms.validation import Limits, validate
 from diffuse_framework.command_line.arguments import parse_arguments, template_files
@@ -57,8 +58,8 @@ from diffuse_framework.report.summary import (
 
 logger = logging.getLogger(__name__)
 
-# Indexes more of the real stills it was tried on than dials_stills, and faster.
-AUTO_INDEXER = "dials_ssx"
+# dials_ssx indexes more of the real stills it was tried on than dials_stills, and faster.
+STILLS_INDEXER, ROTATION_INDEXER = "dials_ssx", "dials_sequence"
 
 USAGE = "diffuse.process [options] [params.phil] image_*.cbf | indexed.expt indexed.refl"
 
@@ -87,8 +88,10 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
     watch = Stopwatch()
     with watch("opening images"):
         source = _open_images(params)
-    steps = select_steps(registry, params, "given" if all_have_crystals(source) else AUTO_INDEXER)
-    logger.info("%d images; indexer: %s", len(source), steps.indexer.name)
+    automatic, why = _auto_indexer(params, source)
+    steps = select_steps(registry, params, automatic)
+    why = f", {why}" if params.indexer.plugin is Auto else ""
+    logger.info("%d images; indexer: %s%s", len(source), steps.indexer.name, why)
     around = Surroundings(
         folder=folder,
         mapper=process_engine(_workers(params)),
@@ -117,7 +120,21 @@ def _open_images(params: Any) -> DxtbxSource:
     for template in params.input.template or []:
         experiments.extend(images_from_files(template_files(template)))
     reflections = tuple(flatten_reflections(params.input.reflections))
-    return open_source(experiments, reflections, params.input.reference_geometry, params.geometry)
+    return open_source(
+        experiments, reflections, params.input.reference_geometry, params.geometry, params.input.kind
+    )
+
+
+def _auto_indexer(params: Any, source: DxtbxSource) -> tuple[str, str]:
+    """Return what indexer.plugin=Auto stands for, and why."""
+    given = getattr(params.indexer, "given", None)
+    if given is not None and given.crystals:
+        return "given", "for indexer.given.crystals is set"
+    if all_have_crystals(source):
+        return "given", "for the input has crystals"
+    if isinstance(source, SequenceSource):
+        return ROTATION_INDEXER, "for the images are rotations"
+    return STILLS_INDEXER, "for the images are stills"
 
 
 def _hints(params: Any) -> CrystalHints:
