@@ -30,6 +30,7 @@ from diffuse_framework.adapters.masks import write_mask
 from diffuse_framework.adapters.reference import reference_cell
 from diffuse_framework.adapters.sequences import SequenceSource
 from diffuse_framework.adapters.symmetry import cell_of
+from diffuse_framework.algorithms.sweeps import SweepLimits, validate_sweeps
 from diffuse_framework.algorithms.validation import Limits, validate
 from diffuse_framework.command_line.arguments import parse_arguments, template_files
 from diffuse_framework.command_line.failures import report_failures
@@ -54,6 +55,7 @@ from diffuse_framework.report.summary import (
     map_statistics,
     run_summary,
     scales_text,
+    sweeps_text,
 )
 
 logger = logging.getLogger(__name__)
@@ -100,7 +102,7 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
         chunk_size=params.mp.chunk,
         write_pixels=_image_files(params, folder),
     )
-    outcome = process(source, steps, _hints(params), partial(_validated, params, len(source)), around)
+    outcome = process(source, steps, _hints(params), partial(_validated, params, source), around)
 
     with watch("writing"):
         write_results(folder, outcome.scales, outcome.sums.image_names, outcome.map)
@@ -148,7 +150,7 @@ def _workers(params: Any) -> int:
     return available_cpus() if params.mp.nproc is Auto else params.mp.nproc
 
 
-def _validated(params: Any, n_images: int, experiment: Experiment) -> Experiment:
+def _validated(params: Any, source: DxtbxSource, experiment: Experiment) -> Experiment:
     reference = None
     if params.crystal.reference:
         reference, _ = reference_cell(Path(params.crystal.reference))
@@ -156,7 +158,12 @@ def _validated(params: Any, n_images: int, experiment: Experiment) -> Experiment
         reference = cell_of(params.crystal.unit_cell)
     limits = Limits(**{name: getattr(params.validation, name) for name in Limits.__dataclass_fields__})
     experiment, checks = validate(experiment, limits, reference)
-    log_experiment(experiment, n_images)
+    experiment, sweeps = validate_sweeps(
+        experiment, source.read, SweepLimits(params.validation.max_misorientation, params.validation.min_bright)
+    )
+    if sweeps:
+        logger.info("\n%s", sweeps_text(sweeps))
+    log_experiment(experiment, len(source))
     if not experiment.images:
         raise DataError("no image is left: all were refused, see the table above for the reasons")
     return experiment

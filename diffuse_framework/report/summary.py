@@ -15,6 +15,7 @@ import numpy as np
 from tabulate import tabulate
 
 from diffuse_framework.algorithms.binning import shell_numbers, sum_by
+from diffuse_framework.algorithms.sweeps import SweepCheck
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.maps import AbsoluteMap, MergedMap
@@ -159,6 +160,23 @@ def log_experiment(experiment: Experiment, n_images: int) -> None:
     if experiment.refused:
         logger.info("\n%s", refused_text(experiment))
     logger.info("\n%s\n", cells_text(experiment))
+
+
+def sweeps_text(checks: tuple[SweepCheck, ...]) -> str:
+    """Return a table of how steady the crystal was on each sweep, and how bright pixels lie on it."""
+    rows = [
+        (
+            check.first if check.n_images == 1 else f"{check.first} ... {check.last}",
+            check.crystal,
+            f"{check.rms_misorientation_deg:.3f}",
+            f"{check.max_misorientation_deg:.3f}",
+            f"{check.max_drift:.2%}",
+            " ".join("-" if found is None else f"{found.score:.2f}" for found in check.bright),
+        )
+        for check in checks
+    ]
+    header = ("sweep", "crystal", "wanders rms", "most / deg", "cell drift", "bright pixels on lattice")
+    return tabulate(rows, header, "simple", disable_numparse=True)
 
 
 def log_map(final: AbsoluteMap, statistics: dict[str, Any]) -> None:
