@@ -127,7 +127,8 @@ def _single_stills(experiments: Any) -> tuple[ExperimentList, tuple[float, ...]]
                     beam=experiment.beam,
                     detector=experiment.detector,
                     crystal=experiment.crystal,
-                    identifier=experiment.identifier,
+                    # Identifiers are unique in a list: that of a sweep stays with the sweep.
+                    identifier=experiment.identifier if len(numbers) == 1 else "",
                 )
             )
             exposures_s.append(exposure_of(scan, number - numbers.start))

@@ -182,13 +182,13 @@ def _near_ewald(a, s0, q_max, width_fixed, width_per_q, axis, half_turn, h_max, 
     For each (h, k) the two l at which the lattice line meets the sphere are the roots of a
     quadratic; only l near them, and near the line's closest approach, are tried. With a turn of
     `half_turn` radians either way about `axis` a point comes nearer by the rate at which it
-    crosses the sphere, (axis x q) . s1 / |s1|, times the angle; the curvature of its path adds no
-    more than |q| / 2 times the angle squared.
+    crosses the sphere, (axis x q) . s1 / |s1|, times the angle; the curvature of its path and of the
+    sphere add no more than |q| (1 + |q| wavelength) / 2 times the angle squared.
     """
     radius = np.sqrt(s0[0] ** 2 + s0[1] ** 2 + s0[2] ** 2)
     cc = a[0, 2] ** 2 + a[1, 2] ** 2 + a[2, 2] ** 2
     curvature = half_turn * half_turn / 2
-    widest = width_fixed + (width_per_q + half_turn + curvature) * q_max
+    widest = width_fixed + (width_per_q + half_turn + curvature * (1 + q_max / radius)) * q_max
     found = 0
     for h in range(-h_max, h_max + 1):
         for k in range(-k_max, k_max + 1):
@@ -227,7 +227,7 @@ def _near_ewald(a, s0, q_max, width_fixed, width_per_q, axis, half_turn, h_max, 
                             + (axis[2] * sx - axis[0] * sz) * s0[1]
                             + (axis[0] * sy - axis[1] * sx) * s0[2]
                         )
-                        reach += half_turn * abs(rate) / s1 + curvature * q
+                        reach += half_turn * abs(rate) / s1 + curvature * q * (1 + q / radius)
                     if abs(s1 - radius) <= reach:
                         if found < len(out):
                             out[found, 0], out[found, 1], out[found, 2] = h, k, l
