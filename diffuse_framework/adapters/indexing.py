@@ -167,7 +167,7 @@ def finish(
     for late in experiment.refused:
         if late not in refused:
             logger.info("Refused %s at %s: %s", late.name, late.stage, late.reason)
-    _warn_of_symmetry(kept, hints)
+    warn_of_symmetry(kept, hints)
     save_indexed(source, kept, folder)
     return experiment
 
@@ -224,7 +224,7 @@ def _nothing_left(refused: tuple[Refused, ...], hints: CrystalHints, advice: dic
     return f"{start}. Try: {'; '.join(tries)}" if tries else start
 
 
-def _warn_of_symmetry(stills: tuple[IndexedStill, ...], hints: CrystalHints) -> None:
+def warn_of_symmetry(stills: tuple[Any, ...], hints: CrystalHints) -> None:
     """Warn where images indexed apart may disagree on the axes, or symmetry is not used."""
     model = stills[0].experiment.crystal
     if hints.space_group is None and model.get_space_group().type().number() == 1:
