@@ -252,6 +252,9 @@ def spots_by_frame(table: Any, experiment: Any) -> list[BraggSpots]:
         return [no_spots()] * n_images
     if "xyzcal.px" not in table:
         spots_of(table, experiment.detector)
+    table = _predicted(table)
+    if len(table) == 0:
+        return [no_spots()] * n_images
     first = experiment.scan.get_array_range()[0]
     z = flumpy.to_numpy(table["xyzcal.px"])[:, 2]
     frames = np.clip(np.floor(z).astype(int) - first, 0, n_images - 1)
@@ -266,6 +269,20 @@ def spots_by_frame(table: Any, experiment: Any) -> list[BraggSpots]:
         spots_of(table[int(low) : int(high)], experiment.detector, pixels)
         for low, high, pixels in zip(ends[:-1], ends[1:], foreground, strict=True)
     ]
+
+
+def _predicted(table: Any) -> Any:
+    """Return the rows that have a prediction; dials.integrate also hands on spots that have none."""
+    from dials.array_family import flex
+
+    if "flags" in table:
+        return table.select(table.get_flags(table.flags.predicted))
+    # From INTEGRATE.HKL of XDS, where all rows are integrated spots.
+    table = copy.copy(table)
+    table["flags"] = flex.size_t(len(table), 0)
+    flags = table.flags
+    table.set_flags(flex.bool(len(table), True), flags.predicted | flags.indexed | flags.integrated_prf)
+    return table
 
 
 def save_sweeps(source: SequenceSource, sweeps: Iterable[IndexedSweep], folder: Path) -> None:

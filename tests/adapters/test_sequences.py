@@ -85,7 +85,9 @@ def test_reflections_are_where_dials_predicts_them(width_deg, drift_deg):
         angles, points = crossings(q, geometry.beam, rotations[frame])
         panel, px = project(geometry, points + geometry.beam.s0)
         assert (panel == 0).all()
-        assert np.abs(px - xyz[here, :2]).max(initial=0) < PIXELS
+        off = np.abs(px - xyz[here, :2]).max(axis=1)
+        # A slip within an image is not followed; it shows where a point crosses the sphere slowly.
+        assert (np.quantile(off, 0.9) if drift_deg else off.max()) < PIXELS
         z = first + frame + 0.5 + np.degrees(angles) / width_deg
         # Points that nearly move along the sphere cross it at no well-defined angle.
         assert np.median(np.abs(z - xyz[here, 2])) < 0.01
@@ -112,8 +114,11 @@ def test_reflections_go_to_the_image_on_which_their_centre_is():
     experiment = rotating()
     table, hkl, xyz = dials_predictions(experiment)
     table["xyzobs.px.value"] = table["xyzcal.px"]
+    # A spot without prediction, as dials.integrate hands them on, is on no image.
+    table.extend(table[:1])
+    table.unset_flags(flex.size_t([len(table) - 1]), table.flags.predicted)
     spots = spots_by_frame(table, experiment)
-    assert sum(map(len, spots)) == len(table)
+    assert sum(map(len, spots)) == len(table) - 1
     first = experiment.scan.get_array_range()[0]
     for frame, image in enumerate(spots):
         expected = hkl[np.floor(xyz[:, 2]).astype(int) - first == frame]
