@@ -47,6 +47,7 @@ from diffuse_framework.io.whole import make_folder, write_json
 from diffuse_framework.model.experiment import CrystalHints, Experiment, Image
 from diffuse_framework.model.mask import PixelMask
 from diffuse_framework.model.pixels import CorrectedPixels
+from diffuse_framework.pipeline.consistency import OneIndexing
 from diffuse_framework.pipeline.process import Surroundings, process
 from diffuse_framework.report.summary import (
     Stopwatch,
@@ -102,7 +103,8 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
         chunk_size=params.mp.chunk,
         write_pixels=_image_files(params, folder),
     )
-    outcome = process(source, steps, _hints(params), partial(_validated, params, source), around)
+    agree = OneIndexing(params.consistency.tolerance) if params.consistency.reindex == "auto" else None
+    outcome = process(source, steps, _hints(params), partial(_validated, params, source), around, agree)
 
     with watch("writing"):
         write_results(folder, outcome.scales, outcome.sums.image_names, outcome.map)
