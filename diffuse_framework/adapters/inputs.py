@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,24 @@ def images_from_files(paths: list[str]) -> ExperimentList:
     if unhandled:
         raise DataError(f"{unhandled[0]} is not an image that dxtbx can read")
     return experiments
+
+
+def files_of(patterns: list[str]) -> list[str]:
+    """Return the files that paths, patterns with ``*`` and templates with ``#`` stand for, in order.
+
+    Raises:
+        DataError: one stands for none.
+    """
+    files = []
+    for pattern in patterns:
+        if Path(pattern).exists():
+            files.append(pattern)
+            continue
+        found = sorted(glob.glob(pattern.replace("#", "[0-9]")))
+        if not found:
+            raise DataError(f"no file matches {pattern}")
+        files += found
+    return files
 
 
 def open_source(

@@ -104,6 +104,17 @@ class SequenceSource(DxtbxSource):
         return super().__getstate__() | {"inputs": None, "sweeps": ()}
 
 
+def middle_angles_deg(source: DxtbxSource) -> list[float | None]:
+    """Return the goniometer's angle at the middle of each image of a source, None for stills."""
+    if not isinstance(source, SequenceSource):
+        return [None] * len(source)
+    angles: list[float | None] = []
+    for sweep in source.sweeps:
+        start, width = sweep.experiment.scan.get_oscillation()
+        angles += [start + (number + 0.5) * width for number in range(sweep.n_images)]
+    return angles
+
+
 def _first_image(experiment: Any) -> int:
     """Number of the experiment's first image in its image set, from 0."""
     if len(experiment.imageset) == experiment.scan.get_num_images():
