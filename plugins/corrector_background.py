@@ -160,7 +160,9 @@ class BackgroundCorrector:
             tuple(np.sum(panels, axis=0) for panels in zip(*(part.variance for part in parts), strict=True)),
         )
 
-    def _of_map(self, measured: BackgroundMap, image: Image, shapes: tuple[tuple[int, int], ...]) -> Background:
+    def _of_map(
+        self, measured: BackgroundMap, image: Image, shapes: tuple[tuple[int, int], ...]
+    ) -> Background:
         found = tuple(panel.shape for panel in measured.counts)
         if found != shapes:
             raise DataError(
@@ -227,7 +229,9 @@ class BackgroundSeries:
             frame, exposure_s = self._source.read(int(number)), self._source.exposure_s(int(number))
             total_s += exposure_s
             _check_panels(frame.name, [values.shape for values in frame.counts], geometry)
-            for panel, values, summed, time in zip(geometry.panels, frame.counts, counts, seconds, strict=True):
+            for panel, values, summed, time in zip(
+                geometry.panels, frame.counts, counts, seconds, strict=True
+            ):
                 low, high = panel.trusted_range
                 good = (values >= low) & (values <= high)
                 summed[good] += (values[good] - panel.pedestal) / panel.gain
@@ -261,7 +265,8 @@ def _check_panels(name: str, found: list[tuple[int, ...]], geometry: Geometry) -
     expected = [panel.shape for panel in geometry.panels]
     if found != expected:
         raise DataError(
-            f"the background image {name} has panels of {found} (slow, fast) pixels, the detector has {expected}"
+            f"the background image {name} has panels of {found} (slow, fast) pixels, the detector has "
+            f"{expected}"
         )
 
 

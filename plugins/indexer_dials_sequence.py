@@ -115,7 +115,8 @@ class DialsSequenceIndexer:
         """
         if not isinstance(source, SequenceSource):
             raise GeometryError(
-                "indexer dials_sequence is for rotation images, these are stills: take indexer.plugin=dials_ssx, or "
+                "indexer dials_sequence is for rotation images, these are stills: take "
+                "indexer.plugin=dials_ssx, or "
                 "say how far the crystal turned with geometry.scan.oscillation=start,width"
             )
         parameters = self.parameters(hints, 1 if self.joint else len(source.sweeps))
@@ -161,7 +162,9 @@ class DialsSequenceIndexer:
             program("find_spots", find, self.find_spots_phil, ("our settings", SPOTS_FIXED)),
             program("index", index, self.index_phil, hint_text(hints)),
             program("refine", refine, self.refine_phil),
-            program("integrate", INTEGRATE_DEFAULTS + integrate, self.integrate_phil) if self.integrate else None,
+            program("integrate", INTEGRATE_DEFAULTS + integrate, self.integrate_phil)
+            if self.integrate
+            else None,
         )
 
 
@@ -206,9 +209,11 @@ def _nothing_left(refused: tuple[Refused, ...]) -> str:
         "indexer.dials_sequence.refine_phil",
     }.get(
         first.stage,
-        "crystal.unit_cell= and crystal.space_group=, check beam centre, distance and rotation axis (geometry.*)",
+        "crystal.unit_cell= and crystal.space_group=, check beam centre, distance and rotation axis "
+        "(geometry.*)",
     )
-    return f"no sweep could be indexed (for example {first.name}, at {first.stage}: {first.reason}). Try: {tries}"
+    example = f"{first.name}, at {first.stage}: {first.reason}"
+    return f"no sweep could be indexed (for example {example}). Try: {tries}"
 
 
 @hookimpl

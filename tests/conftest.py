@@ -54,7 +54,7 @@ def _data_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def snase(tmp_path_factory) -> tuple[list[str], str]:
-    """Ten CCD images of staphylococcal nuclease, unpacked, and the .json file of a refined geometry and crystal.
+    """Ten CCD images of staphylococcal nuclease, unpacked, and the file of a refined geometry and crystal.
 
     Their headers call them stills at phi = 0, 1, ... 9; each is a rotation of 1 degree centred on its phi.
     """

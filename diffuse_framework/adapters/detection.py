@@ -55,7 +55,8 @@ def detect(experiments: Any) -> list[DataSet]:
                 numbers,
                 len(groups),
                 STILLS,
-                f"the headers say {width:g} degrees an image, but all {len(groups)} begin at {start:g} degrees: "
+                f"the headers say {width:g} degrees an image, but all {len(groups)} begin at {start:g} "
+                "degrees: "
                 "the crystal was not turned from one to the next",
             )
         ]
@@ -133,13 +134,22 @@ def _data_set(experiments: Any, numbers: list[int]) -> DataSet:
     n_images = sum(high - low for low, high in ranges)
     if abs(width) <= STILL_WIDTH_DEG:
         return DataSet(
-            name, tuple(numbers), n_images, STILLS, f"the headers say {width:g} degrees an image", _hint(first)
+            name,
+            tuple(numbers),
+            n_images,
+            STILLS,
+            f"the headers say {width:g} degrees an image",
+            _hint(first),
         )
     # Several scans on one image set: parts of one rotation.
     low = min(experiments[number].scan.get_oscillation_range()[0] for number in numbers)
     high = max(experiments[number].scan.get_oscillation_range()[1] for number in numbers)
     return DataSet(
-        name, tuple(numbers), n_images, ROTATION, f"{width:g} degrees an image, from {low:g} to {high:g} degrees"
+        name,
+        tuple(numbers),
+        n_images,
+        ROTATION,
+        f"{width:g} degrees an image, from {low:g} to {high:g} degrees",
     )
 
 
@@ -162,6 +172,7 @@ def _hint(experiment: Any) -> str:
         return ""
     step = (last - first) / (len(imageset) - 1)
     return (
-        f"stills, say the headers, but taken at {first:g} to {last:g} degrees. If the crystal turned by {step:g} "
+        f"stills, say the headers, but taken at {first:g} to {last:g} degrees. If the crystal turned by "
+        f"{step:g} "
         f"degrees while each was taken, give geometry.scan.oscillation=start,{step:g}"
     )

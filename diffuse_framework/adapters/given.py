@@ -115,7 +115,8 @@ def _crystals_of(path: Path, n_sweeps: int) -> list[Any]:
         raise DataError(f"indexer.given.crystals: {path} is not an .expt file ({error})") from error
     if len(crystals) not in (1, n_sweeps):
         raise DataError(
-            f"indexer.given.crystals: {path} has {len(crystals)} crystals, the images are {n_sweeps} sweeps; give a "
+            f"indexer.given.crystals: {path} has {len(crystals)} crystals, the images are {n_sweeps} "
+            "sweeps; give a "
             "file with one crystal, or with one for each sweep"
         )
     return list(crystals)
@@ -170,7 +171,8 @@ def _by_number(reflections: tuple[Any, ...], n_experiments: int) -> list[Any]:
     largest = max(table["id"])
     if largest >= n_experiments:
         raise DataError(
-            f"the .refl file has reflections of {largest + 1} experiments, the .expt file has {n_experiments}; give "
+            f"the .refl file has reflections of {largest + 1} experiments, the .expt file has "
+            f"{n_experiments}; give "
             "the pair of one run"
         )
     return [table.select(table["id"] == number) for number in range(n_experiments)]

@@ -136,7 +136,10 @@ def _single_stills(experiments: Any) -> tuple[ExperimentList, tuple[float, ...]]
 
 
 def exposure_of(scan: Any, number: int) -> float:
-    """Return the exposure time in seconds of an image of a scan, 1 where unknown; newer DIALS asserts where a scan has none."""
+    """Return the exposure time of an image of a scan in seconds, 1 where unknown.
+
+    Newer DIALS asserts where a scan has none.
+    """
     try:
         seconds = scan.get_exposure_times()[number] if scan is not None else 0.0
     except (AssertionError, RuntimeError, IndexError):

@@ -147,7 +147,9 @@ class SweepWork:
                     self.parameters.integrate.fresh(), experiments, copy.deepcopy(table)
                 )
         except ImageRefused as refusal:
-            warning = f"Integration failed ({refusal.reason}); the diffuse map goes on without Bragg intensities."
+            warning = (
+                f"Integration failed ({refusal.reason}); the diffuse map goes on without Bragg intensities."
+            )
             return experiments, table, n_found, warning
         return experiments, integrated, n_found, ""
 
@@ -231,7 +233,9 @@ def cpus(n_groups: int) -> int:
 
 def rms_px(table: Any) -> float:
     """Return the rms distance of observed from predicted positions of indexed spots, in pixels."""
-    spots = table.select(table.get_flags(table.flags.indexed) & table.get_flags(table.flags.used_in_refinement))
+    spots = table.select(
+        table.get_flags(table.flags.indexed) & table.get_flags(table.flags.used_in_refinement)
+    )
     if len(spots) == 0:
         return np.nan
     x, y, _ = (spots["xyzobs.px.value"] - spots["xyzcal.px"]).parts()

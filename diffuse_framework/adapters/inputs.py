@@ -102,7 +102,8 @@ def _refuse_widthless(experiments: ExperimentList) -> None:
         scan = experiment.scan
         if scan is None or experiment.goniometer is None or abs(scan.get_oscillation()[1]) <= STILL_WIDTH_DEG:
             raise GeometryError(
-                f"{experiment.imageset.get_path(0)} can't be processed as a rotation: by its header the crystal did "
+                f"{experiment.imageset.get_path(0)} can't be processed as a rotation: by its header the "
+                "crystal did "
                 "not turn. Give geometry.scan.oscillation=start,width (degrees, width of one image)"
             )
 
@@ -161,7 +162,8 @@ def _with_scan(experiments: ExperimentList, overrides: Any) -> ExperimentList:
     """Give all images one scan; images of no width, which dxtbx hands out one by one, become a sweep."""
     if len(experiments.imagesets()) > 1:
         raise GeometryError(
-            f"geometry.scan describes one sweep, the images are {len(experiments.imagesets())}: process them one "
+            f"geometry.scan describes one sweep, the images are {len(experiments.imagesets())}: process "
+            "them one "
             "by one to indexed.expt files, or give an .expt file with the right scans"
         )
     crystals = [crystal for crystal in experiments.crystals() if crystal is not None]
@@ -172,7 +174,8 @@ def _with_scan(experiments: ExperimentList, overrides: Any) -> ExperimentList:
         return experiments
     if first.scan is None or first.goniometer is None or overrides.scan.oscillation is None:
         raise GeometryError(
-            f"{first.imageset.get_path(0)} has no scan to change; geometry.scan.oscillation=start,width makes one "
+            f"{first.imageset.get_path(0)} has no scan to change; geometry.scan.oscillation=start,width "
+            "makes one "
             "where the headers have a goniometer"
         )
     if crystals:
@@ -182,7 +185,8 @@ def _with_scan(experiments: ExperimentList, overrides: Any) -> ExperimentList:
     scan = Scan(tuple(image_range) if image_range else numbers, tuple(overrides.scan.oscillation))
     if scan.get_num_images() != len(first.imageset):
         raise GeometryError(
-            f"geometry.scan has {scan.get_num_images()} images, there are {len(first.imageset)}; images of a sweep "
+            f"geometry.scan has {scan.get_num_images()} images, there are {len(first.imageset)}; images "
+            "of a sweep "
             "are numbered without gaps"
         )
     if len(experiments) == scan.get_num_images():

@@ -87,7 +87,9 @@ class SequenceSource(DxtbxSource):
                 experiment.scan.get_num_images(),
             )
             lattices[key].append(number)
-        super().__init__(ExperimentList([experiments[numbers[0]] for numbers in lattices.values()]), reflections)
+        super().__init__(
+            ExperimentList([experiments[numbers[0]] for numbers in lattices.values()]), reflections
+        )
         self.inputs = experiments
         sweeps, start = [], 0
         for numbers in lattices.values():
@@ -225,7 +227,9 @@ def orientations(experiment: Any, sweep: int = 0) -> tuple[np.ndarray, list[Rota
     datum = np.array(goniometer.get_rotation_axis_datum())
     setting = _at_middles(goniometer.get_setting_rotation, goniometer.get_setting_rotation_at_scan_point,
                           goniometer.num_scan_points, n_images, "goniometer")  # fmt: skip
-    own = _at_middles(crystal.get_A, crystal.get_A_at_scan_point, crystal.num_scan_points, n_images, "crystal")
+    own = _at_middles(
+        crystal.get_A, crystal.get_A_at_scan_point, crystal.num_scan_points, n_images, "crystal"
+    )
     if experiment.beam.num_scan_points > 0:
         logger.warning("The beam varies over the scan; its mean direction is taken")
     matrices = setting @ turn(datum / np.linalg.norm(datum), np.radians(angles)) @ fixed @ own

@@ -102,7 +102,8 @@ def refold(table: SumsTable, operators: np.ndarray, grid: VoxelGrid) -> SumsTabl
     if (scaled % n).any():
         raise GeometryError(
             f"the lattice can be indexed in ways that mix axes which the grid divides differently "
-            f"(divisions={','.join(map(str, grid.divisions))}): give them equal divisions, or set consistency.reindex=off"
+            f"(divisions={','.join(map(str, grid.divisions))}): give them equal divisions, or set "
+            "consistency.reindex=off"
         )
     own, _, _ = voxel_operators(grid.symmetry, grid.divisions)
     back = np.rint(np.linalg.inv(own)).astype(np.int64)[table.operator]
@@ -199,9 +200,7 @@ def _all_seen(
         crystals = crystal_of_image[table.image]
         for crystal in np.unique(crystals[crystals >= 0]):
             parts[crystal].append(table.select(crystals == crystal))
-    return [
-        [_departures(pieces, operator, grid) for operator in operators] for pieces in parts
-    ]
+    return [[_departures(pieces, operator, grid) for operator in operators] for pieces in parts]
 
 
 def _departures(pieces: list[SumsTable], operator: np.ndarray, grid: VoxelGrid) -> _Seen:
@@ -300,7 +299,7 @@ def reindexed_image(image: Image, operator: np.ndarray) -> Image:
 
 
 def crystal_numbers(experiment: Experiment) -> np.ndarray:
-    """Return the number of each image's crystal, (n_images,) from 0; an image without one counts as its own."""
+    """Return the number of each image's crystal, (n_images,) from 0; one without counts as its own."""
     keys = [
         ("image", number) if image.crystal is None else ("crystal", image.crystal)
         for number, image in enumerate(experiment.images)

@@ -1,4 +1,4 @@
-"""Which sweeps of a turning crystal can be trusted: orientations that agree, and the right sense of turning."""
+"""Which sweeps of a turning crystal can be trusted: steady orientations, the right sense of turning."""
 
 from __future__ import annotations
 
@@ -125,7 +125,8 @@ def _wrong_turn(bright: tuple[Agreement | None, ...], lowest: float) -> str:
         return ""
     worst = min(scores, key=lambda found: found.score)
     start = (
-        f"only {worst.near:.0%} of the bright pixels of an image of its sweep are near reciprocal lattice points, "
+        f"only {worst.near:.0%} of the bright pixels of an image of its sweep are near reciprocal "
+        "lattice points, "
         f"{worst.chance:.0%} are by chance"
     )
     if worst.reversed_score > max(2 * worst.score, lowest):
@@ -134,5 +135,7 @@ def _wrong_turn(bright: tuple[Agreement | None, ...], lowest: float) -> str:
             "geometry.goniometer.invert_rotation_axis=True"
         )
     if scores[0].score > max(_TELLING, lowest):
-        return f"{start}, and {scores[0].near:.0%} on its first image: check the width and the axis of rotation"
+        return (
+            f"{start}, and {scores[0].near:.0%} on its first image: check the width and the axis of rotation"
+        )
     return f"{start}: check beam centre, distance and the crystal's orientation"

@@ -41,7 +41,7 @@ from diffuse_framework.engine.processes import available_cpus, process_engine
 from diffuse_framework.errors import DataError
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.host.registry import Registry
-from diffuse_framework.io.outputs import file_stem, write_results, write_pixels
+from diffuse_framework.io.outputs import file_stem, write_pixels, write_results
 from diffuse_framework.io.sums_store import SumsWriter
 from diffuse_framework.io.whole import make_folder, write_json
 from diffuse_framework.model.experiment import CrystalHints, Experiment, Image
@@ -161,7 +161,9 @@ def _validated(params: Any, source: DxtbxSource, experiment: Experiment) -> Expe
     limits = Limits(**{name: getattr(params.validation, name) for name in Limits.__dataclass_fields__})
     experiment, checks = validate(experiment, limits, reference)
     experiment, sweeps = validate_sweeps(
-        experiment, source.read, SweepLimits(params.validation.max_misorientation, params.validation.min_bright)
+        experiment,
+        source.read,
+        SweepLimits(params.validation.max_misorientation, params.validation.min_bright),
     )
     if sweeps:
         logger.info("\n%s", sweeps_text(sweeps))

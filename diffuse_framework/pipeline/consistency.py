@@ -100,8 +100,10 @@ def _log(choice: Choice, experiment: Experiment, crystals: np.ndarray) -> None:
             )
     if doubtful:
         logger.warning(
-            "For %d of %d crystals one indexing correlates hardly better than another: their diffuse scattering is "
-            "too weak to tell, or nearly as symmetric as the lattice. dials.cosym may tell from Bragg intensities",
+            "For %d of %d crystals one indexing correlates hardly better than another: their diffuse "
+            "scattering is "
+            "too weak to tell, or nearly as symmetric as the lattice. dials.cosym may tell from Bragg "
+            "intensities",
             doubtful,
             n_crystals,
         )

@@ -75,9 +75,7 @@ def make_sweeps(
     goniometer = turn(AXIS, np.radians(middles))
     beam = np.array([0.0, 0.0, 1.0])
     slips = np.radians(settings.drift_deg) * (np.arange(n_images + 1) / n_images - 0.5)
-    at_ends = tuple(
-        turn(beam, slips) @ start @ basis for start in random_rotations(settings.sweeps, rng)
-    )
+    at_ends = tuple(turn(beam, slips) @ start @ basis for start in random_rotations(settings.sweeps, rng))
     halfway = (slips[:-1] + slips[1:]) / 2
     matrices = [goniometer @ turn(beam, halfway - slips[0]) @ ends[0] for ends in at_ends]
     return Sweeps(

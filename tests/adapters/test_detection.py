@@ -89,7 +89,8 @@ def test_stills_at_different_angles_may_be_rotations(tmp_path, caplog):
 
 def test_a_scan_given_by_hand_makes_a_sweep(tmp_path):
     experiments = images_from_files(write(tmp_path, "a", [(float(n), 0.0) for n in range(4)]))
-    text = "geometry.scan.oscillation=-0.5,1\ngeometry.goniometer.axis=0,1,0\ngeometry.beam.polarization_fraction=0.9"
+    text = "geometry.scan.oscillation=-0.5,1\ngeometry.goniometer.axis=0,1,0\n"
+    text += "geometry.beam.polarization_fraction=0.9"
     source = open_source(experiments, overrides=overrides(text))
     assert isinstance(source, SequenceSource)
     (sweep,) = source.sweeps

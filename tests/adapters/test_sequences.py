@@ -39,10 +39,17 @@ def rotating(width_deg: float = 0.5, n_images: int = 8, start_deg: float = 37.0,
     detector[0].set_thickness(0.45)
     detector[0].set_mu(3.9)
     goniometer = GoniometerFactory.known_axis((0.1, 0.99, -0.05))
-    goniometer.set_setting_rotation(tuple(Turn.from_euler("xyz", [3, -20, 11], degrees=True).as_matrix().ravel()))
-    goniometer.set_fixed_rotation(tuple(Turn.from_euler("zyx", [40, 5, -8], degrees=True).as_matrix().ravel()))
+    goniometer.set_setting_rotation(
+        tuple(Turn.from_euler("xyz", [3, -20, 11], degrees=True).as_matrix().ravel())
+    )
+    goniometer.set_fixed_rotation(
+        tuple(Turn.from_euler("zyx", [40, 5, -8], degrees=True).as_matrix().ravel())
+    )
     scan = ScanFactory.make_scan(
-        (11, 10 + n_images), [0.1] * n_images, (start_deg, width_deg), dict.fromkeys(range(11, 11 + n_images), 0.0)
+        (11, 10 + n_images),
+        [0.1] * n_images,
+        (start_deg, width_deg),
+        dict.fromkeys(range(11, 11 + n_images), 0.0),
     )
     basis = reciprocal_basis((42.0, 47.0, 55.0, 90.0, 103.0, 90.0))
     setting = Turn.from_euler("xyz", [12, 50, -75], degrees=True).as_matrix() @ basis

@@ -24,9 +24,11 @@ CUBIC, ORTHORHOMBIC = (30.0, 30.0, 30.0, 90.0, 90.0, 90.0), (30.0, 34.0, 41.0, 9
 @pytest.mark.parametrize(
     ("group", "cell"),
     [
-        ("P4", TETRAGONAL), ("P41212", TETRAGONAL), ("I4", TETRAGONAL), ("P3", HEXAGONAL), ("P321", HEXAGONAL),
+        ("P4", TETRAGONAL), ("P41212", TETRAGONAL), ("I4", TETRAGONAL), ("P3", HEXAGONAL),
+        ("P321", HEXAGONAL),
         ("P312", HEXAGONAL), ("P6", HEXAGONAL), ("P622", HEXAGONAL), ("R3", HEXAGONAL), ("P23", CUBIC),
-        ("I213", CUBIC), ("P432", CUBIC), ("P212121", ORTHORHOMBIC), ("P21", (30.0, 34.0, 41.0, 90.0, 101.0, 90.0)),
+        ("I213", CUBIC), ("P432", CUBIC), ("P212121", ORTHORHOMBIC),
+        ("P21", (30.0, 34.0, 41.0, 90.0, 101.0, 90.0)),
         ("P21", (30.0, 34.0, 41.0, 90.0, 90.1, 90.0)), ("P1", (30.0, 34.0, 41.0, 83.0, 95.0, 101.0)),
         ("P212121", (30.0, 30.1, 41.0, 90.0, 90.0, 90.0)),
     ],

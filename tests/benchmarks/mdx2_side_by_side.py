@@ -72,7 +72,9 @@ def mdx2_map(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     """Print two tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--mdx2", type=Path, required=True, help="folder of mdx2's programs")
     parser.add_argument("--libtbx-build", default="")
     parser.add_argument("--folder", type=Path, default=Path("side_by_side"))
@@ -138,10 +140,19 @@ def compare(folder: Path, truth) -> None:
     values = {name: np.array([found[index] for index in shared]) for name, found in maps.items()}
     rows = []
     for name, intensity in values.items():
-        for what, chosen in (("all shared", np.ones(len(hkl), bool)), ("1 % extremes left out", _tame(intensity))):
+        for what, chosen in (
+            ("all shared", np.ones(len(hkl), bool)),
+            ("1 % extremes left out", _tame(intensity)),
+        ):
             found = compare_map(truth, hkl[chosen], intensity[chosen], np.ones(chosen.sum()))
-            rows.append((name, what, len(maps[name]), chosen.sum(), found.correlation, found.anisotropic_correlation))
-    print(tabulate(rows, ("map", "voxels", "has", "compared", "CC truth", "anisotropic"), "simple", floatfmt=".4f"))
+            rows.append(
+                (name, what, len(maps[name]), chosen.sum(), found.correlation, found.anisotropic_correlation)
+            )
+    print(
+        tabulate(
+            rows, ("map", "voxels", "has", "compared", "CC truth", "anisotropic"), "simple", floatfmt=".4f"
+        )
+    )
     both = _tame(values["mdx2"]) & _tame(values["diffuse_framework"])
     print(f"correlation of the two maps: {np.corrcoef(*values.values())[0, 1]:.4f}, "
           f"1 % extremes left out: {np.corrcoef(*(v[both] for v in values.values()))[0, 1]:.4f}")  # fmt: skip

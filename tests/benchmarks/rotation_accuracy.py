@@ -43,7 +43,7 @@ def sweep(group: str, degrees: float, width: float, counts: float, drift: float 
 
 
 def static(simulation: Simulation) -> Simulation:
-    """Return the simulation with the crystal of its middle image on all images, as without scan-varying models."""
+    """Return the simulation with the crystal of its middle image on all images."""
     images = simulation.experiment.images
     middle = images[len(images) // 2]
     fixed = tuple(
@@ -72,6 +72,7 @@ def main() -> None:
         cases = (
             ("1 degree", sweep(group, options.degrees, 1.0, options.counts), ""),
             ("1 degree, no sub-steps", sweep(group, options.degrees, 1.0, options.counts), "max_steps=1"),
+            ("1 degree, steps of 0.5 voxel", sweep(group, options.degrees, 1.0, options.counts), "step=0.5"),
             ("0.25 degree", sweep(group, options.degrees, 0.25, options.counts), ""),
             (f"1 degree, slips {options.slip:g}, varying model", slipping, ""),
             (f"1 degree, slips {options.slip:g}, static model", static(slipping), ""),

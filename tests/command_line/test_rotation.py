@@ -18,7 +18,8 @@ from diffuse_framework.simulate.compare import compare_map
 from diffuse_framework.simulate.truth import load
 
 SMALL = [
-    "detector.model=100K", "detector.distance=50", "crystal.unit_cell=24,27,31,90,90,90", "counts_per_pixel=4",
+    "detector.model=100K", "detector.distance=50", "crystal.unit_cell=24,27,31,90,90,90",
+    "counts_per_pixel=4",
     "rotation.width=1", "mp.nproc=1",
 ]  # fmt: skip
 
@@ -73,7 +74,9 @@ def test_a_sweep_that_turns_the_wrong_way_is_refused_and_why(two_sweeps, tmp_pat
     with pytest.raises(SystemExit):
         run([str(two_sweeps / "truth.expt"), "geometry.goniometer.invert_rotation_axis=True",
              f"output.directory={tmp_path}", "mp.method=serial"])  # fmt: skip
-    assert "set geometry.goniometer.invert_rotation_axis=True" in (tmp_path / "diffuse.process.log").read_text()
+    assert (
+        "set geometry.goniometer.invert_rotation_axis=True" in (tmp_path / "diffuse.process.log").read_text()
+    )
 
 
 @pytest.mark.slow
@@ -81,11 +84,14 @@ def test_dials_sequence_finds_the_true_orientations(tmp_path):
     simulate([*SMALL, "images=20", f"output.directory={tmp_path}/sim"])
     images = sorted(map(str, (tmp_path / "sim").glob("*.cbf")))
     run([*images, "crystal.unit_cell=24,27,31,90,90,90", "crystal.space_group=P212121",
-         f"output.directory={tmp_path}/out", "mp.method=serial", "indexer.dials_sequence.nproc=1"])  # fmt: skip
+         f"output.directory={tmp_path}/out", "mp.method=serial",
+         "indexer.dials_sequence.nproc=1"])  # fmt: skip
     text = (tmp_path / "out/diffuse.process.log").read_text()
     assert "indexer: dials_sequence, for the images are rotations" in text
     truth = load(tmp_path / "sim/truth.h5")
-    (experiment,) = ExperimentListFactory.from_json_file(str(tmp_path / "out/indexed.expt"), check_format=False)
+    (experiment,) = ExperimentListFactory.from_json_file(
+        str(tmp_path / "out/indexed.expt"), check_format=False
+    )
     found, _ = orientations(experiment)
     for true, setting in zip(truth.setting_matrices, found, strict=True):
         ways = [setting @ op for op in truth.intensity.symmetry.operators if np.linalg.det(op) > 0]
@@ -102,7 +108,8 @@ def test_staphylococcal_nuclease(snase, tmp_path):
     told = [
         *images, f"input.reference_geometry={models}", f"indexer.given.crystals={models}",
         "geometry.scan.oscillation=-0.5,1", "geometry.beam.polarization_fraction=0.93",
-        "geometry.detector.panel.trusted_range=250,60000", "grid.hkl.d_min=2.5", "masker.bragg.excitation_width=0.002",
+        "geometry.detector.panel.trusted_range=250,60000", "grid.hkl.d_min=2.5",
+        "masker.bragg.excitation_width=0.002",
         "scaler.per_image.max_cycles=20", "mp.method=serial",
     ]  # fmt: skip
     run([*told, f"output.directory={tmp_path}/right"])
