@@ -21,7 +21,12 @@ from diffuse_framework.adapters.indexing_sequence import (
     rms_px,
     run_sequences,
 )
-from diffuse_framework.adapters.sequences import SequenceSource, build_sequence_experiment, save_sweeps
+from diffuse_framework.adapters.sequences import (
+    IndexedSweep,
+    SequenceSource,
+    build_sequence_experiment,
+    save_sweeps,
+)
 from diffuse_framework.errors import DataError, GeometryError
 from diffuse_framework.model.experiment import CrystalHints, Experiment, Refused
 from diffuse_framework.stages.work import Mapper
@@ -121,7 +126,8 @@ class DialsSequenceIndexer:
             )
         parameters = self.parameters(hints, 1 if self.joint else len(source.sweeps))
         parameters.check()
-        sweeps, refused = [], []
+        sweeps: list[IndexedSweep] = []
+        refused: list[Refused] = []
         for outcome in run_sequences(source, parameters, self.joint, self.shoeboxes, mapper):
             refused += _refusals(source, outcome)
             sweeps += outcome.indexed

@@ -56,7 +56,7 @@ def files_of(patterns: list[str]) -> list[str]:
 
 
 def open_source(
-    experiments: ExperimentList,
+    experiments: Any,
     reflections: tuple[Any, ...] = (),
     reference_geometry: Path | None = None,
     overrides: Any = None,
@@ -97,7 +97,7 @@ def all_have_crystals(source: DxtbxSource) -> bool:
     return all(experiment.crystal is not None for experiment in source.experiments)
 
 
-def _refuse_widthless(experiments: ExperimentList) -> None:
+def _refuse_widthless(experiments: Any) -> None:
     for experiment in experiments:
         scan = experiment.scan
         if scan is None or experiment.goniometer is None or abs(scan.get_oscillation()[1]) <= STILL_WIDTH_DEG:
@@ -108,7 +108,7 @@ def _refuse_widthless(experiments: ExperimentList) -> None:
             )
 
 
-def _adopt_geometry(experiments: ExperimentList, path: Path) -> None:
+def _adopt_geometry(experiments: Any, path: Path) -> None:
     try:
         reference = ExperimentListFactory.from_json_file(str(path), check_format=False)
     except FileNotFoundError as error:
@@ -141,7 +141,7 @@ def _adopt_geometry(experiments: ExperimentList, path: Path) -> None:
         logger.info("Beam and detector are those of %s", path)
 
 
-def _override(experiments: ExperimentList, overrides: Any) -> ExperimentList:
+def _override(experiments: Any, overrides: Any) -> ExperimentList:
     """Apply single values; the factories of dxtbx change the models in place and leave the rest."""
     try:
         for beam in experiments.beams():
@@ -158,7 +158,7 @@ def _override(experiments: ExperimentList, overrides: Any) -> ExperimentList:
         raise GeometryError(f"the values of geometry.* can't be applied: {error}") from error
 
 
-def _with_scan(experiments: ExperimentList, overrides: Any) -> ExperimentList:
+def _with_scan(experiments: Any, overrides: Any) -> ExperimentList:
     """Give all images one scan; images of no width, which dxtbx hands out one by one, become a sweep."""
     if len(experiments.imagesets()) > 1:
         raise GeometryError(
@@ -182,7 +182,9 @@ def _with_scan(experiments: ExperimentList, overrides: Any) -> ExperimentList:
         raise GeometryError("geometry.scan can't make a sweep of stills that have a crystal each")
     image_range = overrides.scan.image_range
     numbers = (first.scan.get_image_range()[0], last.scan.get_image_range()[1])
-    scan = Scan(tuple(image_range) if image_range else numbers, tuple(overrides.scan.oscillation))
+    wanted: Any = tuple(image_range) if image_range else numbers
+    oscillation: Any = tuple(overrides.scan.oscillation)
+    scan = Scan(wanted, oscillation)  # type: ignore[call-overload]
     if scan.get_num_images() != len(first.imageset):
         raise GeometryError(
             f"geometry.scan has {scan.get_num_images()} images, there are {len(first.imageset)}; images "
@@ -206,7 +208,7 @@ def _with_scan(experiments: ExperimentList, overrides: Any) -> ExperimentList:
     )
     return ExperimentList(
         [
-            Experiment(
+            Experiment(  # type: ignore[call-arg]
                 imageset=imageset,
                 beam=first.beam,
                 detector=first.detector,

@@ -119,6 +119,7 @@ def write_sweep_models(
         for frame, image in enumerate(images):
             rows = _reflections(image.spots, number, detector)
             q = image.spots.hkl @ image.setting_matrix.T
+            assert image.rotation is not None
             angles, _ = crossings(q, truth.geometries[image.geometry].beam, image.rotation)
             z = first + frame + 0.5 + np.degrees(angles) / width
             for column in ("xyzcal.px", "xyzobs.px.value"):
@@ -134,7 +135,7 @@ def write_sweep_models(
         table.as_file(str(unfinished))
 
 
-def _matrix(setting: np.ndarray) -> tuple[float, ...]:
+def _matrix(setting: np.ndarray) -> Any:
     return tuple(map(float, setting.ravel()))
 
 

@@ -90,7 +90,7 @@ def bright_pixels(frame: Frame, geometry: Geometry) -> tuple[np.ndarray, np.ndar
     q, excess, peak = [], [], []
     for panel, values in zip(geometry.panels, frame.counts, strict=True):
         low, high = panel.trusted_range
-        trusted = (values >= low) & (values <= high) if np.issubdtype(values.dtype, np.number) else None
+        trusted = (values >= low) & (values <= high)
         vectors = scattering_vectors(pixel_positions(panel), geometry.beam)
         counts = np.where(trusted, values, -np.inf).astype(float)
         q.append(vectors[trusted])

@@ -159,7 +159,8 @@ def log_experiment(experiment: Experiment, n_images: int) -> None:
     logger.info("\n%d of %d images go on", len(experiment.images), n_images)
     if experiment.refused:
         logger.info("\n%s", refused_text(experiment))
-    logger.info("\n%s\n", cells_text(experiment))
+    if experiment.images:
+        logger.info("\n%s\n", cells_text(experiment))
 
 
 def sweeps_text(checks: tuple[SweepCheck, ...]) -> str:
