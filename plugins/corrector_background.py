@@ -308,7 +308,9 @@ def _panels(values: Any) -> _Panels:
     array = np.asarray(values)
     if array.dtype.kind not in "iuf" or array.ndim not in (2, 3):
         raise ValueError(f"an array of type {array.dtype} and shape {array.shape} is no map")
-    return tuple(np.ascontiguousarray(panel, np.float32) for panel in (array if array.ndim == 3 else array[None]))
+    return tuple(
+        np.ascontiguousarray(panel, np.float32) for panel in (array if array.ndim == 3 else array[None])
+    )
 
 
 def _counting_variance(counts: _Panels) -> _Panels:

@@ -39,7 +39,7 @@ class HklGrid:
 
     name: ClassVar[str] = "hkl"
     phil: ClassVar[str] = PHIL
-    divisions: tuple[int, int, int] = (3, 3, 3)
+    divisions: tuple[int, ...] = (3, 3, 3)
     d_min: float | None = None
     d_max: float | None = None
     unit_cell: Cell | None = None

@@ -46,7 +46,7 @@ method = None
 refine_all_candidates = True
   .type = bool
   .help = "Refine every lattice that may fit before choosing one. False indexes two to three times"
-          "faster, and sometimes chooses worse."
+          "faster, but lets wrong lattices pass where spots are few: leave it to validation.*."
 integrate = True
   .type = bool
   .help = "Integrate Bragg reflections. The diffuse map needs no Bragg intensities."
@@ -113,11 +113,12 @@ class DialsSsxIndexer:
             ConfigError: DIALS parameters that can't be used.
             DataError: not one image could be indexed.
         """
-        find, index, integrate = self.find_parameters(), self.index_parameters(hints), self.integrate_parameters()
+        find, index = self.find_parameters(), self.index_parameters(hints)
+        integrate = self.integrate_parameters()
         for parameters in (find, index, integrate):
             parameters.check()
         outcomes = run_ssx(
-            source, find, index, integrate if self.integrate else None, self.shoeboxes, mapper
+            source, find, index, integrate if self.integrate else None, self.shoeboxes, mapper.map
         )
         return finish(source, outcomes, hints, folder, ADVICE)
 
@@ -138,13 +139,21 @@ class DialsSsxIndexer:
         Raises:
             ConfigError: a file that can't be read.
         """
-        own = [SSX_INDEX_DEFAULTS, f"indexing.stills.refine_all_candidates = {self.refine_all_candidates}"]
+        own = [
+            SSX_INDEX_DEFAULTS,
+            f"indexing.stills.refine_all_candidates = {self.refine_all_candidates}",
+        ]
         if self.min_spots is not None:
             own.append(f"min_spots = {self.min_spots}")
         if self.method:
             own.append(f"method = {' '.join(self.method)}")
         return self._parameters(
-            "ssx_index", "phil_scope", own, self.index_phil, hint_text(hints), ("our settings", SSX_INDEX_FIXED)
+            "ssx_index",
+            "phil_scope",
+            own,
+            self.index_phil,
+            hint_text(hints),
+            ("our settings", SSX_INDEX_FIXED),
         )
 
     def integrate_parameters(self) -> DialsParameters:

@@ -29,7 +29,7 @@ d_min = None
 refine_all_candidates = True
   .type = bool
   .help = "Refine every lattice that may fit before choosing one. False indexes two to three times"
-          "faster, and sometimes chooses worse."
+          "faster, but lets wrong lattices pass where spots are few: leave it to validation.*."
 integrate = True
   .type = bool
   .help = "Integrate Bragg reflections. The diffuse map needs no Bragg intensities."
@@ -91,6 +91,7 @@ class DialsStillsIndexer:
             ConfigError: a file that can't be read.
         """
         own = [
+            STILLS_DEFAULTS,
             f"indexing.stills.refine_all_candidates = {self.refine_all_candidates}",
             f"dispatch.integrate = {self.integrate}",
         ]
@@ -102,7 +103,6 @@ class DialsStillsIndexer:
             "dials.command_line.stills_process",
             "phil_scope",
             (
-                ("our defaults", STILLS_DEFAULTS),
                 ("indexer.dials_stills", "\n".join(own)),
                 *user_texts(self.phil_files),
                 hint_text(hints),
@@ -112,7 +112,8 @@ class DialsStillsIndexer:
 
 
 ADVICE = {
-    "spot finding": "lower indexer.dials_stills.min_spots, or spotfinder.* in a file for indexer.dials_stills.phil",
+    "spot finding": "lower indexer.dials_stills.min_spots, or spotfinder.* in a file for "
+    "indexer.dials_stills.phil",
     "indexing": "indexing.stills.method_list and other parameters in a file for indexer.dials_stills.phil",
     "integration": "indexer.dials_stills.integrate=False",
 }

@@ -129,8 +129,8 @@ class BraggMasker:
         )
         if share > _CROWDED:
             logger.warning(
-                "The Bragg mask leaves only %.0f %% of the pixels: try a smaller masker.bragg.radius (now %g) "
-                "or masker.bragg.excitation_width (now %g)",
+                "The Bragg mask leaves only %.0f %% of the pixels: try a smaller masker.bragg.radius "
+                "(now %g) or masker.bragg.excitation_width (now %g)",
                 100 * (1 - share),
                 self.radius,
                 self._width(image),

@@ -95,7 +95,13 @@ class _Look:
         geometry = self.geometries[image.geometry]
         frame = self.source.read(image.source_index)
         panel_number, px = predicted_spots(
-            image.setting_matrix, geometry, 0.0, self.width, image.mosaic_width_deg, self.conditions
+            image.setting_matrix,
+            geometry,
+            0.0,
+            self.width,
+            image.mosaic_width_deg,
+            self.conditions,
+            self.radius,
         )
         samples = []
         for number, (values, panel) in enumerate(zip(frame.counts, geometry.panels, strict=True)):
@@ -141,7 +147,8 @@ class DynamicMasker:
         sample = _spread(experiment.images, self.n_images)
         if len(sample) < self.min_images:
             logger.info(
-                "Dynamic mask: no pixel marked; %d image%s can't tell a bad pixel from chance (min_images=%d)",
+                "Dynamic mask: no pixel marked; %d image%s can't tell a bad pixel from chance "
+                "(min_images=%d)",
                 len(sample),
                 "" if len(sample) == 1 else "s",
                 self.min_images,
@@ -206,9 +213,7 @@ def _histories(samples: Iterator[tuple[PanelSample, ...]], images: list[Image]) 
     return histories
 
 
-def _log(
-    histories: list[PixelHistory], verdicts: list[np.ndarray], n_sample: int, n_images: int
-) -> None:
+def _log(histories: list[PixelHistory], verdicts: list[np.ndarray], n_sample: int, n_images: int) -> None:
     counts = [(name, sum(np.count_nonzero(v == kind) for v in verdicts)) for kind, name in _NAMES.items()]
     seen = [history.seen for history in histories]
     dim = sum(np.count_nonzero(s & (v == UNDECIDED)) for s, v in zip(seen, verdicts, strict=True))

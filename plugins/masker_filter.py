@@ -83,7 +83,9 @@ class FilterMasker:
                     self.min_intensity,
                     self.max_intensity,
                 )
-                for values, response, panel in zip(frame.counts, pixels.response, geometry.panels, strict=True)
+                for values, response, panel in zip(
+                    frame.counts, pixels.response, geometry.panels, strict=True
+                )
             )
         )
 

@@ -57,9 +57,7 @@ class ReciprocalMasker:
             raise ConfigError(f"radius={params.radius:g} masks nothing: give a radius above 0 in 1/angstrom")
         if params.radius is None and (params.radii is None or not all(0 < r <= 0.5 for r in params.radii)):
             raise ConfigError(f"radii={params.radii}: give three numbers above 0 and up to 0.5")
-        return cls(
-            radii=tuple(params.radii or cls.radii), radius=params.radius, d_min=params.d_min or 0.0
-        )
+        return cls(radii=tuple(params.radii or cls.radii), radius=params.radius, d_min=params.d_min or 0.0)
 
     def prepare(self, source: ImageSource, experiment: Experiment, mapper: Mapper) -> ReciprocalMasker:
         """Return a masker that knows the lattice centring.

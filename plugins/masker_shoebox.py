@@ -45,10 +45,11 @@ class ShoeboxMasker:
             image.name for image in experiment.images if len(image.spots) and not len(image.spots.foreground)
         ]
         if without or not any(len(image.spots.foreground) for image in experiment.images):
-            which = f"{len(without)} of {len(experiment.images)} images, {without[0]} first" if without else "any"
+            which = f"{len(without)} of {len(experiment.images)} images" if without else "any image"
             raise ConfigError(
-                f"masker 'shoebox' needs the foregrounds of integration, but there are none on {which}. Let the "
-                "indexer integrate and keep shoeboxes, or choose masker 'bragg'"
+                f"masker 'shoebox' needs the foregrounds of integration, but there are none on {which}"
+                f"{f', {without[0]} first' if without else ''}. Let the indexer integrate and keep them "
+                "(shoeboxes=True), or choose masker 'bragg'"
             )
         return self
 

@@ -1,4 +1,4 @@
-"""Real images for the tests that are marked real_data."""
+"""Settings for all tests, and real images for those that are marked real_data."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The first example of a test may compile numba kernels.
+settings.register_profile("diffuse", deadline=None)
+settings.load_profile("diffuse")
 
 DATA_SET = "thaumatin_grid_scan"
 
@@ -39,8 +44,8 @@ def _data_folder() -> Path:
     if root and (Path(root) / DATA_SET).is_dir():
         return Path(root) / DATA_SET
     message = (
-        f"no real images: set DIALS_DATA to a folder that holds {DATA_SET} (fetched by `dials.data get {DATA_SET}` "
-        "of the package dials_data)"
+        f"no real images: set DIALS_DATA to a folder that holds {DATA_SET} (fetched by "
+        f"`dials.data get {DATA_SET}` of the package dials_data)"
     )
     try:
         from dials_data.download import DataFetcher

@@ -18,6 +18,7 @@ import numpy as np
 from cctbx import sgtbx
 from dxtbx import flumpy
 from dxtbx import model as dxtbx_model
+from dxtbx.model.scan import ScanFactory
 
 from diffuse_framework.adapters.geometry import geometry_of
 from diffuse_framework.adapters.images import DxtbxSource
@@ -208,8 +209,8 @@ def spots_of(table: Any, detector: Any, foreground: np.ndarray | None = None) ->
     panel = flumpy.to_numpy(table["panel"]).astype(np.int32)
     if panel.max() >= len(detector):
         raise DataError(
-            f"the reflections are on panel {panel.max()}, but the detector has {len(detector)}: they belong to "
-            "other images"
+            f"the reflections are on panel {panel.max()}, but the detector has {len(detector)}: they belong "
+            "to other images"
         )
     flags = flumpy.to_numpy(table["flags"]).astype(np.int64)
     found = flags & (int(table.flags.strong) | int(table.flags.indexed)) != 0
@@ -299,35 +300,38 @@ def cropped_shoeboxes(table: Any) -> Any:
     """
     from dials.algorithms.shoebox import MaskCode
     from dials.array_family import flex
-    from dials.model.data import Shoebox
 
     bit = int(MaskCode.Foreground)
-    boxes = flex.shoebox(len(table))
-    for number, box in enumerate(table["shoebox"]):
-        mask = flumpy.to_numpy(box.mask) & bit
-        _, slow, fast = np.nonzero(mask)
-        if len(slow) == 0:
-            continue
+    boxes = table["shoebox"]
+    # Where there is no foreground one pixel is left.
+    parts = [_bounds(flumpy.to_numpy(box.mask) & bit) for box in boxes]
+    corners = []
+    for box, (_, rows, columns) in zip(boxes, parts, strict=True):
         x0, _, y0, _, z0, z1 = box.bbox
-        rows, columns = slice(slow.min(), slow.max() + 1), slice(fast.min(), fast.max() + 1)
-        small = Shoebox(
-            box.panel,
-            (
-                int(x0 + columns.start),
-                int(x0 + columns.stop),
-                int(y0 + rows.start),
-                int(y0 + rows.stop),
-                z0,
-                z1,
-            ),
-        )
-        small.allocate()
+        corners.append((x0 + columns.start, x0 + columns.stop, y0 + rows.start, y0 + rows.stop, z0, z1))
+    cropped = flex.shoebox(table["panel"], flex.int6(corners), allocate=True)
+    for number, (box, part) in enumerate(zip(boxes, parts, strict=True)):
+        small = cropped[number]
         for name in ("data", "mask", "background"):
-            flumpy.to_numpy(getattr(small, name))[:] = flumpy.to_numpy(getattr(box, name))[:, rows, columns]
-        boxes[number] = small
+            values = flumpy.to_numpy(getattr(box, name))
+            if values.size:
+                flumpy.to_numpy(getattr(small, name))[:] = values[part]
+        cropped[number] = small
     table = copy.deepcopy(table)
-    table["shoebox"] = boxes
+    table["shoebox"] = cropped
     return table
+
+
+def _bounds(mask: np.ndarray) -> tuple[slice, slice, slice]:
+    """Return the slices (z, slow, fast) of the smallest box around all that is not 0."""
+    _, slow, fast = np.nonzero(mask)
+    if len(slow) == 0:
+        return slice(None), slice(0, 1), slice(0, 1)
+    return (
+        slice(None),
+        slice(int(slow.min()), int(slow.max()) + 1),
+        slice(int(fast.min()), int(fast.max()) + 1),
+    )
 
 
 def with_observations(integrated: Any, indexed: Any) -> Any:
@@ -402,6 +406,10 @@ def save_indexed(source: DxtbxSource, stills: Iterable[IndexedStill], folder: Pa
                 detector=detector,
                 crystal=still.experiment.crystal,
                 profile=still.experiment.profile,
+                # Of no width, so still a still for DIALS; the one place for an exposure time.
+                scan=ScanFactory.make_scan(
+                    (1, 1), source.exposure_s(still.source_index), (0.0, 0.0), {1: 0.0}
+                ),
                 identifier=identifier,
             )
         )

@@ -136,7 +136,9 @@ def _tables(experiments: Any, reflections: tuple[Any, ...]) -> list[Any]:
     else:
         found = _by_number(reflections, len(experiments))
     if not any(table is not None and len(table) for table in found):
-        raise DataError("the .refl file has no reflections of the images in the .expt file; give the pair of one run")
+        raise DataError(
+            "the .refl file has no reflections of the images in the .expt file; give the pair of one run"
+        )
     return found
 
 
@@ -148,8 +150,8 @@ def _by_identifier(reflections: tuple[Any, ...], identifiers: list[str]) -> list
     unknown = set(rows) - set(identifiers)
     if unknown and len(unknown) == len(rows):
         raise DataError(
-            "none of the experiments in the .refl file is in the .expt file: their identifiers differ; give the "
-            "pair of one run"
+            "none of the experiments in the .refl file is in the .expt file: their identifiers differ; give "
+            "the pair of one run"
         )
     if unknown:
         logger.info("The .refl file has reflections of %d more experiments, which are left out", len(unknown))
@@ -160,8 +162,8 @@ def _by_number(reflections: tuple[Any, ...], n_experiments: int) -> list[Any]:
     """Take reflections without identifiers by their id; that works for one file only."""
     if len(reflections) > 1:
         raise DataError(
-            f"{len(reflections)} .refl files without experiment identifiers can't be told apart; combine "
-            "them with dials.combine_experiments"
+            f"{len(reflections)} .refl files without experiment identifiers can't be told apart; "
+            "combine them with dials.combine_experiments"
         )
     (table,) = reflections
     if len(table) == 0:
@@ -171,8 +173,7 @@ def _by_number(reflections: tuple[Any, ...], n_experiments: int) -> list[Any]:
     largest = max(table["id"])
     if largest >= n_experiments:
         raise DataError(
-            f"the .refl file has reflections of {largest + 1} experiments, the .expt file has "
-            f"{n_experiments}; give "
-            "the pair of one run"
+            f"the .refl file has reflections of {largest + 1} experiments, the .expt file has {n_experiments}; "
+            "give the pair of one run"
         )
     return [table.select(table["id"] == number) for number in range(n_experiments)]

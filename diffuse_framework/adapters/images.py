@@ -41,9 +41,13 @@ class DxtbxSource:
         self.names = _unique_names(self.experiments)
         if not self.names:
             raise DataError("no images: give image files, a template like img_####.cbf, or an .expt file")
+        self._refuse_repeats()
         self._refuse_two_detectors()
         self._model_numbers = _model_numbers(self.experiments)
         self._geometries: dict[tuple[int, int], Geometry] = {}
+        for index in range(len(self)):
+            # A beam or detector that can't be is refused before any work is done.
+            self.geometry(index)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -63,9 +67,10 @@ class DxtbxSource:
         # Format classes raise whatever their decoder does: OSError, RuntimeError, AssertionError ...
         except Exception as error:
             raise DataError(
-                f"{self.names[index]}: can't read the image ({type(error).__name__}: {_first_line(error)}); "
-                f"is {imageset.get_path(0)} complete?"
+                f"{imageset.get_path(0)}: can't read the image; it is cut short or damaged ({_first_line(error)})"
             ) from error
+        # The image set would keep the image, and there is one image set per image.
+        imageset.clear_cache()
         return Frame(self.names[index], tuple(flumpy.to_numpy(panel) for panel in panels))
 
     def geometry(self, index: int) -> Geometry:
@@ -79,6 +84,43 @@ class DxtbxSource:
     def exposure_s(self, index: int) -> float:
         """Exposure time in seconds, 1 where the header gives none."""
         return self._exposures_s[index]
+
+    def trusted_pixels(self, index: int) -> tuple[np.ndarray, ...] | None:
+        """The mask of `dials.apply_mask` or of the image format, and untrusted rectangles of the panels.
+
+        Raises:
+            DataError: a mask of other panels than the detector's.
+        """
+        experiment = self.experiments[index]
+        masks = [
+            flumpy.to_numpy(panel.get_untrusted_rectangle_mask()).copy() if len(panel.get_mask()) else None
+            for panel in experiment.detector
+        ]
+        lookup = experiment.imageset.external_lookup.mask.data
+        if lookup.empty() and all(mask is None for mask in masks):
+            return None
+        shapes = [panel.get_image_size()[::-1] for panel in experiment.detector]
+        result = [np.ones(shape, bool) if mask is None else mask for mask, shape in zip(masks, shapes, strict=True)]
+        if not lookup.empty():
+            applied = [flumpy.to_numpy(lookup.tile(number).data()) for number in range(lookup.n_tiles())]
+            if [mask.shape for mask in applied] != shapes:
+                raise DataError(
+                    f"{self.names[index]}: the mask applied to it has panels of {[mask.shape for mask in applied]} "
+                    f"(slow, fast) pixels, the detector has {shapes}"
+                )
+            result = [mask & other for mask, other in zip(result, applied, strict=True)]
+        return tuple(result)
+
+    def _refuse_repeats(self) -> None:
+        """Refuse an image that is there twice, unless as several lattices, which an indexer tells apart."""
+        where = Counter((e.imageset.get_path(0), e.imageset.indices()[0]) for e in self.experiments)
+        bare = {e.imageset.get_path(0) for e in self.experiments if e.crystal is None}
+        repeated = [path for (path, _), n in where.items() if n > 1 and path in bare]
+        if repeated:
+            raise DataError(
+                f"{len(repeated)} images are given more than once, for example {repeated[0]}; its photons must count "
+                "once"
+            )
 
     def _refuse_two_detectors(self) -> None:
         shapes: dict[tuple, str] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import pickle
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -39,20 +40,25 @@ class Outcome:
 
     Attributes:
         source_index: its number in the source.
-        still: the indexed image, None where it was refused.
+        pickled: the indexed image, None where it was refused. Pickled by the worker itself,
+            because that changes last digits of a crystal, and any engine must give the same.
         n_found: spots found.
-        lattices: indexed spots of each lattice, that of `still` first.
+        lattices: indexed spots of each lattice, that of the indexed image first.
         refused_at, reason: the step that failed and why, "" where none did.
         chatter: what DIALS logged and printed.
     """
 
     source_index: int
-    still: IndexedStill | None = None
+    pickled: bytes | None = None
     n_found: int = 0
     lattices: tuple[int, ...] = ()
     refused_at: str = ""
     reason: str = ""
     chatter: str = ""
+
+    def still(self) -> IndexedStill | None:
+        """Return the indexed image, None where it was refused."""
+        return None if self.pickled is None else pickle.loads(self.pickled)
 
 
 class ImageRefused(Exception):
@@ -107,6 +113,9 @@ def best_lattice(
         indexed: the indexed spots of all lattices.
         integrated: integrated reflections of all lattices, None where there are none.
         shoeboxes: whether to keep the foreground of shoeboxes.
+
+    Returns:
+        The lattice, and the numbers of spots, its own first.
     """
     counts = []
     for experiment in experiments:
@@ -125,7 +134,8 @@ def best_lattice(
     reset_ids(table, 0, experiment.identifier)
     # The source has the image; without it an experiment travels as numbers only.
     experiment.imageset = None
-    return IndexedStill(index, experiment, table), (counts[best], *sorted(counts[:best] + counts[best + 1 :])[::-1])
+    others = sorted(counts[:best] + counts[best + 1 :], reverse=True)
+    return IndexedStill(index, experiment, table), (counts[best], *others)
 
 
 def _rows_of(table: Any, identifier: str, n_lattices: int) -> Any:
@@ -137,7 +147,11 @@ def _rows_of(table: Any, identifier: str, n_lattices: int) -> Any:
 
 
 def finish(
-    source: DxtbxSource, outcomes: Iterable[Outcome], hints: CrystalHints, folder: Path, advice: dict[str, str]
+    source: DxtbxSource,
+    outcomes: Iterable[Outcome],
+    hints: CrystalHints,
+    folder: Path,
+    advice: dict[str, str],
 ) -> Experiment:
     """Log each outcome as it arrives, save what was indexed and return the experiment.
 
@@ -154,13 +168,14 @@ def finish(
     stills, refused = [], []
     for outcome in outcomes:
         name = source.names[outcome.source_index]
+        still = outcome.still()
         _log_chatter(name, outcome)
-        if outcome.still is None:
+        if still is None:
             refused.append(Refused(name, outcome.refused_at, outcome.reason))
             logger.info("Refused %s at %s: %s", name, outcome.refused_at, outcome.reason)
         else:
-            stills.append(outcome.still)
-            _log_indexed(name, outcome)
+            stills.append(still)
+            _log_indexed(name, still, outcome)
     experiment, kept = build_experiment(source, stills, refused, hints)
     if not kept:
         raise DataError(_nothing_left(experiment.refused, hints, advice))
@@ -173,17 +188,17 @@ def finish(
 
 
 def _log_chatter(name: str, outcome: Outcome) -> None:
-    level = logging.DEBUG if outcome.still is not None else logging.INFO
+    level = logging.INFO if outcome.pickled is None else logging.DEBUG
     if outcome.chatter.strip():
         dials_logger.log(level, "\nDIALS on %s:\n%s", name, outcome.chatter.strip())
 
 
-def _log_indexed(name: str, outcome: Outcome) -> None:
-    table = outcome.still.reflections
+def _log_indexed(name: str, still: IndexedStill, outcome: Outcome) -> None:
+    table = still.reflections
     spots = table.select(table.get_flags(table.flags.indexed))
     x, y, _ = (spots["xyzobs.px.value"] - spots["xyzcal.px"]).parts()
     rms_px = np.sqrt((x.dot(x) + y.dot(y)) / len(spots)) if len(spots) else np.nan
-    cell = outcome.still.experiment.crystal.get_unit_cell().parameters()
+    cell = still.experiment.crystal.get_unit_cell().parameters()
     logger.info(
         "Indexed %s: %d of %d spots, cell %.2f %.2f %.2f %.2f %.2f %.2f, rms %.2f px",
         name,
@@ -219,8 +234,10 @@ def _nothing_left(refused: tuple[Refused, ...], hints: CrystalHints, advice: dic
         missing = [
             f"crystal.{field}=" for field in ("unit_cell", "space_group") if getattr(hints, field) is None
         ]
-        known = f"give {' and '.join(missing)}" if missing else "check crystal.unit_cell and crystal.space_group"
-        tries.insert(0, f"{known}, check beam centre and distance (input.reference_geometry=)")
+        crystal_advice = "check crystal.unit_cell and crystal.space_group"
+        if missing:
+            crystal_advice = f"give {' and '.join(missing)}"
+        tries.insert(0, f"{crystal_advice}, check beam centre and distance (input.reference_geometry=)")
     return f"{start}. Try: {'; '.join(tries)}" if tries else start
 
 

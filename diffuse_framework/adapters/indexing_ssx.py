@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import Any
 
 from diffuse_framework.adapters.dials_phil import DialsParameters
-from diffuse_framework.adapters.experiments import reset_ids, still_for_dials
+from diffuse_framework.adapters.experiments import IndexedStill, reset_ids, still_for_dials
 from diffuse_framework.adapters.images import DxtbxSource
 from diffuse_framework.adapters.indexing import (
     INDEXING,
@@ -21,12 +22,10 @@ from diffuse_framework.adapters.indexing import (
     one_line,
     spot_finding_failure,
 )
-from diffuse_framework.stages.work import Mapper
 
 SSX_INDEX_DEFAULTS = """
 # As for dials.stills_process.
 indexing.stills.ewald_proximal_volume_max = 0.02
-refinement.reflections.outlier.algorithm = null
 """
 
 # Processes are ours to handle.
@@ -181,13 +180,13 @@ class IndexWork:
                     reason=refusal.reason,
                     chatter=chatter.getvalue(),
                 )
-        return Outcome(number, still, spots.n_found, lattices, chatter=chatter.getvalue())
+        return Outcome(number, pickle.dumps(still), spots.n_found, lattices, chatter=chatter.getvalue())
 
-    def _process(self, spots: Spots, chatter: Any) -> tuple[Any, tuple[int, ...]]:
+    def _process(self, spots: Spots, chatter: Any) -> tuple[IndexedStill, tuple[int, ...]]:
         experiments, indexed = self._index(spots, chatter)
         integrated = None
         if self.integrate is not None:
-            experiments, integrated = self._integrate(experiments, indexed, chatter)
+            experiments, integrated = self._integrate(self.integrate.fresh(), experiments, indexed, chatter)
         return best_lattice(spots.source_index, experiments, indexed, integrated, self.shoeboxes)
 
     def _index(self, spots: Spots, chatter: Any) -> tuple[Any, Any]:
@@ -210,13 +209,12 @@ class IndexWork:
             raise ImageRefused(INDEXING, f"{reason} ({spots.n_found} spots found)")
         return experiments, indexed
 
-    def _integrate(self, experiments: Any, indexed: Any, chatter: Any) -> tuple[Any, Any]:
+    def _integrate(self, params: Any, experiments: Any, indexed: Any, chatter: Any) -> tuple[Any, Any]:
         from dials.array_family import flex
         from dials.command_line.ssx_integrate import run_integration
         from dxtbx.model import ExperimentList
 
         tables = indexed.split_by_experiment_id()
-        params = self.integrate.fresh()
         params.debug.output.shoeboxes = self.shoeboxes
         integrated_experiments, integrated = ExperimentList(), flex.reflection_table()
         try:
@@ -266,18 +264,25 @@ def run_ssx(
     index: DialsParameters,
     integrate: DialsParameters | None,
     shoeboxes: bool,
-    mapper: Mapper,
+    spread: Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]],
 ) -> Iterator[Outcome]:
     """Yield the outcome of every image, in order.
 
     Where nothing is known of the cell, spots are found on all images first, because
     `dials.ssx_index` looks for cells up to the longest axis that any image suggests.
+
+    Args:
+        source: all images.
+        find, index: parameters of `dials.find_spots` and `dials.ssx_index`.
+        integrate: parameters of `dials.ssx_integrate`, None to leave it out.
+        shoeboxes: whether to keep the foreground of shoeboxes.
+        spread: takes work and items, yields ``work(item)`` in the order of the items.
     """
     find_work = FindSpotsWork(source, find, index)
     work = IndexWork(source, index, integrate, shoeboxes=shoeboxes)
     if not _needs_max_cell(index.fresh()):
-        yield from mapper.map(SsxWork(find_work, work), range(len(source)))
+        yield from spread(SsxWork(find_work, work), range(len(source)))
         return
-    spots = list(mapper.map(find_work, range(len(source))))
+    spots = list(spread(find_work, range(len(source))))
     longest = max((item.max_cell for item in spots if item.max_cell is not None), default=None)
-    yield from mapper.map(replace(work, max_cell=longest), spots)
+    yield from spread(replace(work, max_cell=longest), spots)

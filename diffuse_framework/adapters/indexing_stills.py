@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from diffuse_framework.adapters.dials_phil import DialsParameters
-from diffuse_framework.adapters.experiments import still_for_dials
+from diffuse_framework.adapters.experiments import IndexedStill, still_for_dials
 from diffuse_framework.adapters.images import DxtbxSource
 from diffuse_framework.adapters.indexing import (
     INDEXING,
@@ -26,9 +27,10 @@ STILLS_DEFAULTS = """
 dispatch.refine = True
 # Made for XFELs: the default of 0.0025 refuses good synchrotron stills.
 indexing.stills.ewald_proximal_volume_max = 0.02
-# DIALS rejects outliers of stills itself; newer releases no longer say so in their defaults.
-refinement.reflections.outlier.algorithm = null
 """
+# refinement.reflections.outlier.algorithm stays what each release makes of it, which is the
+# rejection of Sauter and Poon (2010) in all: in DIALS 3.12 that is part of indexing and the
+# parameter has to be "null"; in 3.30 the parameter chooses it, and "null" rejects nothing.
 
 # Processes, files and failures are ours to handle.
 STILLS_FIXED = """
@@ -90,9 +92,9 @@ class StillsWork:
                     reason=refusal.reason,
                     chatter=chatter.getvalue(),
                 )
-        return Outcome(index, still, processor.n_found, lattices, chatter=chatter.getvalue())
+        return Outcome(index, pickle.dumps(still), processor.n_found, lattices, chatter=chatter.getvalue())
 
-    def _process(self, index: int, processor: Any) -> tuple[Any, tuple[int, ...]]:
+    def _process(self, index: int, processor: Any) -> tuple[IndexedStill, tuple[int, ...]]:
         from dxtbx.model import ExperimentList
 
         experiments = ExperimentList([still_for_dials(self.source.experiments[index])])
@@ -104,12 +106,10 @@ class StillsWork:
                 raise spot_finding_failure(self.source, index, error) from error
             what = "" if processor.step != "refinement" else "refinement failed: "
             stage = INDEXING if processor.step == "refinement" else processor.step
-            raise ImageRefused(
-                stage, f"{what}{one_line(error)} ({processor.n_found} spots found)"
-            ) from error
+            raise ImageRefused(stage, f"{what}{one_line(error)} ({processor.n_found} spots found)") from error
         return self._best(index, processor)
 
-    def _best(self, index: int, processor: Any) -> tuple[Any, tuple[int, ...]]:
+    def _best(self, index: int, processor: Any) -> tuple[IndexedStill, tuple[int, ...]]:
         limits = processor.params.dispatch.hit_finder
         if processor.indexed is None:
             least, most = limits.minimum_number_of_reflections, limits.maximum_number_of_reflections
@@ -118,7 +118,8 @@ class StillsWork:
             raise ImageRefused(SPOTS, f"{processor.n_found} spots found, {least} needed")
         experiments, integrated = processor.all_indexed_experiments, None
         if processor.params.dispatch.integrate:
-            experiments, integrated = processor.all_integrated_experiments, processor.all_integrated_reflections
+            experiments = processor.all_integrated_experiments
+            integrated = processor.all_integrated_reflections
             if len(experiments) == 0:
                 raise ImageRefused(INTEGRATION, f"no reflection of {processor.n_found} spots was integrated")
         return best_lattice(index, experiments, processor.indexed, integrated, self.shoeboxes)

@@ -103,7 +103,7 @@ def _unpickle(data: bytes) -> Any:
         if instruction.name not in _INSTRUCTIONS:
             raise pickle.UnpicklingError(f"it holds the instruction {instruction.name}")
         # The unpickler sets memory aside for the largest number, however few are used.
-        if instruction.name.endswith("PUT") and int(argument) > n_instructions:
+        if instruction.name.endswith("PUT") and int(argument or 0) > n_instructions:
             raise pickle.UnpicklingError(f"it numbers an object {argument}")
     return _MaskUnpickler(io.BytesIO(data), encoding="latin1").load()
 

@@ -51,3 +51,15 @@ def cell_of(parameters: Any) -> Cell:
     if isinstance(parameters, uctbx.ext.unit_cell):
         parameters = parameters.parameters()
     return tuple(float(x) for x in parameters)
+
+
+def point_group_hall(space_group: str) -> str:
+    """Return the Hall symbol of a space group's point group, without translations: of a supercell of it."""
+    group = sgtbx.space_group_info(space_group).group().build_derived_point_group()
+    return str(group.type().hall_symbol())
+
+
+def is_absent(space_group: str, hkl: np.ndarray) -> np.ndarray:
+    """Return which of the integers (n, 3) a space group extinguishes, (n,) booleans."""
+    group = sgtbx.space_group_info(space_group).group()
+    return np.array([group.is_sys_absent(tuple(map(int, index))) for index in hkl], bool)

@@ -228,7 +228,7 @@ class Criteria:
 class PixelHistory:
     """Sums of one panel over a sample of images; its memory does not grow with the sample."""
 
-    def __init__(self, shape: tuple[int, int], n_images: int) -> None:
+    def __init__(self, shape: tuple[int, ...], n_images: int) -> None:
         """Prepare for a panel of `shape` (slow, fast) and a sample of `n_images`."""
         self._least_valid = max(2, -(-n_images // 2))
         # A pixel must be hot without its largest counts, so that a Bragg peak now and then
@@ -263,7 +263,8 @@ class PixelHistory:
         _judge(
             self._total, self._expected, self._spread, self._sameness, self._brightness, self._n_valid,
             self._lowest, self._largest,
-            self._least_valid, -np.log(criteria.false_alarm), criteria.hot_factor, criteria.dead_factor, verdict,
+            self._least_valid, -np.log(criteria.false_alarm), criteria.hot_factor, criteria.dead_factor,
+            verdict,
         )  # fmt: skip
         return verdict
 

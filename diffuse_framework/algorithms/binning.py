@@ -45,7 +45,7 @@ def _add_pixels(
     """
     n_fast = values.shape[1]
     last_i = last_j = last_k = np.int64(-(1 << 40))
-    row = np.int64(-1)
+    row = -1
     for pixel in range(first, values.size):
         slow = pixel // n_fast
         fast = pixel - slow * n_fast
@@ -72,7 +72,7 @@ def _add_pixels(
                 k -= index_min[2]
                 if 0 <= i < dimensions[0] and 0 <= j < dimensions[1] and 0 <= k < dimensions[2]:
                     voxel = (i * dimensions[1] + j) * dimensions[2] + k
-                    row = np.int64(slot[voxel]) - 1
+                    row = int(slot[voxel]) - 1
                     while row >= 0 and keys[row, 1] != m:
                         row = keys[row, 2]
                     if row < 0:
@@ -80,7 +80,7 @@ def _add_pixels(
                         n_rows += 1
                         keys[row, 0] = voxel
                         keys[row, 1] = m
-                        keys[row, 2] = np.int64(slot[voxel]) - 1
+                        keys[row, 2] = int(slot[voxel]) - 1
                         sums[row, :] = 0.0
                         slot[voxel] = row + 1
         if row < 0:

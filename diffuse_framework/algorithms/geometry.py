@@ -105,21 +105,24 @@ def q_at_px(geometry: Geometry, panel: np.ndarray, px: np.ndarray) -> np.ndarray
     return q
 
 
-def _where_on_plane(panel: Panel, s1: np.ndarray) -> np.ndarray:
-    """Return pixel coordinates (n, 2) where rays (n, 3) cross the panel's plane, NaN where they don't."""
+def _on_panel(panel: Panel, s1: np.ndarray, margin_px: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return which rays (n, 3) hit a panel or pass it by no more than a margin, and where.
+
+    Returns:
+        Numbers of the rays (m,) and pixel coordinates (m, 2).
+    """
     axes = np.stack([panel.fast_axis, panel.slow_axis, panel.origin_mm], -1)
     x, y, w = np.linalg.solve(axes, s1.T)
-    px = np.full((len(s1), 2), np.nan)
-    ahead = w > 1e-9
-    px[ahead] = mm_to_px(panel, np.stack([x[ahead] / w[ahead], y[ahead] / w[ahead]], -1))
-    return px
-
-
-def _is_on(panel: Panel, px: np.ndarray, margin_px: float = 0.0) -> np.ndarray:
-    """Return True (n,) for pixel coordinates (n, 2) on the panel, or no further than a margin from it."""
-    slow, fast = panel.shape
-    with np.errstate(invalid="ignore"):
-        return ((px >= -margin_px) & (px < np.array([fast, slow]) + margin_px)).all(axis=-1)
+    size_mm = np.array(panel.pixel_size_mm) * panel.shape[::-1]
+    # Parallax moves a spot by less than the thickness of the sensor, times the slope of the ray.
+    reach = margin_px * max(panel.pixel_size_mm) + 10 * panel.thickness_mm
+    near = (w > 1e-9) & (x >= -reach * w) & (x <= (size_mm[0] + reach) * w)
+    near &= (y >= -reach * w) & (y <= (size_mm[1] + reach) * w)
+    rays = np.flatnonzero(near)
+    px = mm_to_px(panel, np.stack([x[rays], y[rays]], -1) / w[rays, None])
+    limits = np.array(panel.shape[::-1]) + margin_px
+    hit = ((px >= -margin_px) & (px < limits)).all(axis=1)
+    return rays[hit], px[hit]
 
 
 def project(geometry: Geometry, s1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -135,9 +138,9 @@ def project(geometry: Geometry, s1: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     panel = np.full(len(s1), -1, np.int32)
     px = np.full((len(s1), 2), np.nan)
     for number, model in enumerate(geometry.panels):
-        here = _where_on_plane(model, s1)
-        hit = _is_on(model, here) & (panel < 0)
-        panel[hit], px[hit] = number, here[hit]
+        rays, here = _on_panel(model, s1)
+        new = panel[rays] < 0
+        panel[rays[new]], px[rays[new]] = number, here[new]
     return panel, px
 
 
@@ -156,8 +159,7 @@ def project_near(geometry: Geometry, s1: np.ndarray, margin_px: float) -> tuple[
     """
     panels, positions = [np.zeros(0, np.int32)], [np.zeros((0, 2))]
     for number, model in enumerate(geometry.panels):
-        px = _where_on_plane(model, s1)
-        px = px[_is_on(model, px, margin_px)]
+        _, px = _on_panel(model, s1, margin_px)
         panels.append(np.full(len(px), number, np.int32))
         positions.append(px)
     return np.concatenate(panels), np.concatenate(positions)

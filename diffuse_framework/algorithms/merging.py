@@ -13,7 +13,7 @@ from diffuse_framework.model.voxels import SumsTable, VoxelSums
 N_SHELLS = 50
 
 _SUMS = (
-    "counts", "background", "background_variance", "exposure", "pixels", "multiplicity",
+    "counts", "background", "background_variance", "exposure", "exposure_squares", "pixels", "multiplicity",
     "bragg_counts", "bragg_background", "bragg_background_variance", "bragg_exposure",
 )  # fmt: skip
 
@@ -27,9 +27,16 @@ def voxel_sums(sums: VoxelSums, scales: Scales) -> dict[str, np.ndarray]:
     size = sums.grid.size
     totals = {name: np.zeros(size) for name in _SUMS}
     for table in sums.tables():
-        for name, values in scaled_columns(table, scales).items():
-            totals[name] += sum_by(table.voxel, values, size)
+        rows = kept_rows(table, scales)
+        for name, values in scaled_columns(rows, scales).items():
+            totals[name] += sum_by(rows.voxel, values, size)
     return totals
+
+
+def kept_rows(table: SumsTable, scales: Scales) -> SumsTable:
+    """Return the rows that are no outliers."""
+    keep = scales.keep(table)
+    return table if keep.all() else table.select(keep)
 
 
 def scaled_columns(table: SumsTable, scales: Scales) -> dict[str, np.ndarray]:
@@ -40,6 +47,7 @@ def scaled_columns(table: SumsTable, scales: Scales) -> dict[str, np.ndarray]:
         "background": table.background + table.exposure * offset,
         "background_variance": table.background_variance,
         "exposure": table.exposure * factor,
+        "exposure_squares": (table.exposure * factor) ** 2,
         "pixels": table.pixels,
         "multiplicity": (table.exposure > 0).astype(float),
         "bragg_counts": table.bragg_counts,
@@ -79,7 +87,11 @@ def poisson_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
     voxel = np.flatnonzero(totals["exposure"] > 0)
     seen = {name: values[voxel] for name, values in totals.items()}
     intensity, variance = _ratio(sums.grid, voxel, seen)
-    return assemble(sums.grid, voxel, intensity, variance, seen)
+    # What the error model adds: errors in proportion to the signal are independent between rows.
+    model = scales.error_model
+    proportional = (model.fraction * intensity) ** 2 * seen["exposure_squares"] / seen["exposure"] ** 2
+    variance = model.inflation * (variance + proportional)
+    return assemble(sums.grid, voxel, intensity, variance, totals)
 
 
 def inverse_variance_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
@@ -95,9 +107,10 @@ def inverse_variance_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
     prior = np.zeros(grid.size)
     q = np.linalg.norm(grid.q_of(voxel), axis=-1)
     prior[voxel] = shell_intensities(q, seen["counts"] - seen["background"], seen["exposure"])
-    weights, weighted, per_intensity, fixed = (np.zeros(grid.size) for _ in range(4))
+    weights, weighted, per_intensity, fixed, squares = (np.zeros(grid.size) for _ in range(5))
     for table in sums.tables():
-        rows = table.select(table.exposure > 0)
+        rows = kept_rows(table, scales)
+        rows = rows.select(rows.exposure > 0)
         column = scaled_columns(rows, scales)
         exposure, background = column["exposure"], column["background"]
         variance = prior[rows.voxel] * exposure + background + rows.background_variance
@@ -105,14 +118,17 @@ def inverse_variance_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
         weights += sum_by(rows.voxel, weight, grid.size)
         weighted += sum_by(rows.voxel, weight * (rows.counts - background) / exposure, grid.size)
         per_intensity += sum_by(rows.voxel, weight**2 / exposure, grid.size)
+        squares += sum_by(rows.voxel, weight**2, grid.size)
         noise = (background + rows.background_variance) / exposure**2
         fixed += sum_by(rows.voxel, weight**2 * noise, grid.size)
     intensity = weighted[voxel] / weights[voxel]
     # The variance uses the voxel's own intensity, estimated as in `expected_counts`.
     counts = expected_counts(seen["counts"], seen["background"], seen["exposure"], prior[voxel])
     own = np.maximum(counts - seen["background"], 0) / seen["exposure"]
-    variance = (own * per_intensity[voxel] + fixed[voxel]) / weights[voxel] ** 2
-    return assemble(grid, voxel, intensity, variance, seen)
+    model = scales.error_model
+    proportional = (model.fraction * own) ** 2 * squares[voxel]
+    variance = model.inflation * (own * per_intensity[voxel] + fixed[voxel] + proportional) / weights[voxel] ** 2
+    return assemble(grid, voxel, intensity, variance, totals)
 
 
 def _ratio(grid: VoxelGrid, voxel: np.ndarray, seen: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -129,14 +145,27 @@ def assemble(
     voxel: np.ndarray,
     intensity: np.ndarray,
     variance: np.ndarray,
-    seen: dict[str, np.ndarray],
+    totals: dict[str, np.ndarray],
 ) -> MergedMap:
-    """Return the map of merged voxels, with the total scattering from both channels."""
+    """Return the map of merged voxels, with the total scattering from both channels.
+
+    Args:
+        grid: to which the voxels belong.
+        voxel, intensity, variance: (n,) the voxels with diffuse pixels.
+        totals: of `voxel_sums`.
+    """
+    seen = {name: values[voxel] for name, values in totals.items()}
     both = {
-        name: seen[name] + seen[f"bragg_{name}"]
+        name: totals[name] + totals[f"bragg_{name}"]
         for name in ("counts", "background", "background_variance", "exposure")
     }
-    total_intensity, total_variance = _ratio(grid, voxel, both)
+    exposed = np.flatnonzero(both["exposure"] > 0)
+    exposed_intensity, exposed_variance = _ratio(
+        grid, exposed, {name: values[exposed] for name, values in both.items()}
+    )
+    # Voxels without a diffuse pixel, whole inside a Bragg peak, still scatter.
+    hidden = totals["exposure"][exposed] <= 0
+    total_intensity, total_variance = exposed_intensity[~hidden], exposed_variance[~hidden]
     return MergedMap(
         grid=grid,
         voxel=voxel,
@@ -148,4 +177,7 @@ def assemble(
         counts=seen["counts"],
         total_intensity=total_intensity,
         total_variance=total_variance,
+        bragg_voxel=exposed[hidden],
+        bragg_intensity=exposed_intensity[hidden],
+        bragg_variance=exposed_variance[hidden],
     )

@@ -48,12 +48,12 @@ def fit_image_scales(sums: VoxelSums, tolerance: float, max_cycles: int) -> Imag
         statistics = {"cycles": 0, "converged": True, "largest_change": 0.0, "shared_voxels": 0}
         return ImageScales(np.ones(1), np.zeros(1), statistics)
     shared = shared_voxels(sums)
-    _refuse_islands(sums, shared)
+    refuse_islands(sums, shared, np.arange(n_images), sums.image_names)
     photons, image_photons = _photons(sums, shared)
     scales = np.ones(n_images)
-    change, step, cycle = np.inf, 1.0, 0
+    change, step = np.inf, 1.0
     last_update = None
-    for cycle in range(1, max_cycles + 1):
+    for cycles in range(1, max_cycles + 1):  # noqa: B007
         update = np.log(_updated(sums, shared, photons, image_photons, scales) / scales)
         update -= update.mean()
         change = float(np.abs(update).max())
@@ -68,7 +68,7 @@ def fit_image_scales(sums: VoxelSums, tolerance: float, max_cycles: int) -> Imag
         scales = scales * np.exp(step * update)
         scales /= scales.mean()
     statistics = {
-        "cycles": cycle,
+        "cycles": cycles,
         "converged": bool(change < tolerance),
         "largest_change": change,
         "shared_voxels": int(np.count_nonzero(shared)),
@@ -82,32 +82,43 @@ def _rows(sums: VoxelSums, shared: np.ndarray) -> Iterator[SumsTable]:
         yield table.select(shared[table.voxel] & (table.exposure > 0))
 
 
-def _refuse_islands(sums: VoxelSums, shared: np.ndarray) -> None:
-    """Refuse images that no chain of shared voxels ties to the others: their scale means nothing."""
-    group = np.arange(len(sums.image_names))
+def refuse_islands(sums: VoxelSums, shared: np.ndarray, group_of: np.ndarray, names: tuple[str, ...]) -> None:
+    """Refuse groups of images that no chain of shared voxels ties to the others: their scale means nothing.
+
+    Args:
+        sums: read once.
+        shared: (size of the grid,) voxels that two images or more see.
+        group_of: (n_images,) group of each image; images of one group share a scale.
+        names: of the groups.
+
+    Raises:
+        DataError: there are such groups; it names them.
+    """
+    tied = np.arange(len(names))
     owner = np.full(sums.grid.size, -1, np.int32)
 
-    def root(image: int) -> int:
-        while group[image] != image:
-            group[image] = group[group[image]]
-            image = group[image]
-        return image
+    def root(group: int) -> int:
+        while tied[group] != group:
+            tied[group] = tied[tied[group]]
+            group = tied[group]
+        return group
 
     for table in _rows(sums, shared):
-        for image in np.unique(table.image):
-            voxels = table.voxel[table.image == image]
+        of_row = group_of[table.image]
+        for group in np.unique(of_row):
+            voxels = table.voxel[of_row == group]
             for other in np.unique(owner[voxels]):
                 if other >= 0:
-                    group[root(image)] = root(other)
-            owner[voxels] = image
-    roots = [root(image) for image in range(len(group))]
+                    tied[root(group)] = root(other)
+            owner[voxels] = group
+    roots = [root(group) for group in range(len(tied))]
     largest = max(set(roots), key=roots.count)
-    alone = [name for name, r in zip(sums.image_names, roots, strict=True) if r != largest]
+    alone = [name for name, r in zip(names, roots, strict=True) if r != largest]
     if alone:
         shown = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
         raise DataError(
-            f"{len(alone)} images share no voxel with the rest and can't be scaled ({shown}); use coarser voxels "
-            "(grid.hkl.divisions, grid.hkl.d_min) or leave them out"
+            f"{len(alone)} of {len(names)} images or data sets share no voxel with the rest and can't be "
+            f"scaled ({shown}); use coarser voxels (grid.hkl.divisions, grid.hkl.d_min) or leave them out"
         )
 
 
@@ -121,7 +132,9 @@ def _photons(sums: VoxelSums, shared: np.ndarray) -> tuple[np.ndarray, np.ndarra
         per_image += sum_by(rows.image, net, len(per_image))
     if (per_image <= 0).any():
         name = sums.image_names[int(np.argmin(per_image))]
-        raise DataError(f"{name} has no scattering above its background; leave it out, or check the background")
+        raise DataError(
+            f"{name} has no scattering above its background; leave it out, or check the background"
+        )
     return per_voxel, per_image
 
 

@@ -78,7 +78,7 @@ def _fold_many(index, operators, cuts, laue, folded, operator):
 
 
 def voxel_operators(
-    symmetry: Symmetry, divisions: tuple[int, int, int]
+    symmetry: Symmetry, divisions: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Return what `fold_one` needs for a grid with these divisions.
 
@@ -105,7 +105,7 @@ def voxel_operators(
 
 
 def fold(
-    index: np.ndarray, symmetry: Symmetry, divisions: tuple[int, int, int]
+    index: np.ndarray, symmetry: Symmetry, divisions: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return representatives (n, 3) of voxel indices (n, 3) and the operators (n,) that lead there."""
     operators, cuts, laue = voxel_operators(symmetry, divisions)
@@ -152,7 +152,7 @@ def q2_limits(d_min: float, d_max: float) -> tuple[float, float]:
 
 def asymmetric_box(
     symmetry: Symmetry,
-    divisions: tuple[int, int, int],
+    divisions: tuple[int, ...],
     reciprocal_basis: np.ndarray,
     d_min: float,
     d_max: float = np.inf,
@@ -173,3 +173,16 @@ def asymmetric_box(
     if count == 0:
         raise GeometryError(f"no voxel lies between d_min={d_min:g} and d_max={d_max:g} angstrom")
     return count, low, high
+
+
+def orbit_sizes(index: np.ndarray, symmetry: Symmetry, divisions: tuple[int, ...]) -> np.ndarray:
+    """Return how many voxels of reciprocal space each voxel index (n, 3) stands for, (n,).
+
+    This is the order of the Laue group where a voxel lies on no symmetry element, less where it does.
+    """
+    operators, _, _ = voxel_operators(symmetry, divisions)
+    index = np.asarray(index, np.int64)
+    fixed = np.zeros(len(index), np.int64)
+    for operator in operators:
+        fixed += (index @ operator.T == index).all(axis=1)
+    return len(operators) // fixed

@@ -77,7 +77,7 @@ def validate(
     rms = np.array([spot_deviations(image, experiment.geometry_of(image)) for image in images]).reshape(-1, 2)
     cells = np.array([cell_of_matrix(image.setting_matrix) for image in images]).reshape(-1, 6)
     n_observed = np.array([len(_observed(image)[0]) for image in images], int)
-    wanted = tuple(map(float, np.median(cells, axis=0))) if reference is None else tuple(reference)
+    wanted = _median_cell(cells) if reference is None else reference
     lengths, angles = _cell_deviations(cells, wanted)
 
     which = "reference cell" if reference is not None else "median of all images"
@@ -87,7 +87,9 @@ def validate(
     ]
     kept = np.array([not reason for reason in reasons], bool)
     refused = tuple(
-        Refused(image.name, "validation", reason) for image, reason in zip(images, reasons, strict=True) if reason
+        Refused(image.name, "validation", reason)
+        for image, reason in zip(images, reasons, strict=True)
+        if reason
     )
     checks = Checks(
         names=tuple(image.name for image in images),
@@ -104,6 +106,11 @@ def validate(
     )
     accepted = tuple(image for image, keep in zip(images, kept, strict=True) if keep)
     return replace(experiment, images=accepted, refused=experiment.refused + refused), checks
+
+
+def _median_cell(cells: np.ndarray) -> Cell:
+    a, b, c, alpha, beta, gamma = map(float, np.median(cells, axis=0))
+    return a, b, c, alpha, beta, gamma
 
 
 def spot_deviations(image: Image, geometry: Geometry) -> tuple[float, float]:
@@ -165,8 +172,8 @@ def _why_not(
     worst = int(np.argmax(np.abs(lengths)))
     if abs(lengths[worst]) > limits.max_length_deviation:
         complaints.append(
-            f"its cell has {_LENGTHS[worst]} = {cell[worst]:.2f} angstrom, {100 * lengths[worst]:+.1f} % from "
-            f"{reference[worst]:.2f} of the {which}, {100 * limits.max_length_deviation:g} % allowed"
+            f"its cell has {_LENGTHS[worst]} = {cell[worst]:.2f} angstrom, {100 * lengths[worst]:+.1f} % "
+            f"from {reference[worst]:.2f} of the {which}, {100 * limits.max_length_deviation:g} % allowed"
         )
     worst = int(np.argmax(np.abs(angles)))
     if abs(angles[worst]) > limits.max_angle_deviation:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import glob
+import io
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dials.util import Sorry
 from iotbx.phil import parse
@@ -27,18 +31,50 @@ def parse_arguments(
         ConfigError: anything that can't be understood, in one line.
     """
     args = [_as_parameter(arg, file_parameters or {}) for arg in _expanded(args)]
+    # DIALS 3.30 lets argparse print the usage before every message; one line is enough.
+    parser.error = _refuse
     try:
-        return parser.parse_args(args, show_diff_phil=False)
+        with _without_noise():
+            return parser.parse_args(args, show_diff_phil=False)
     except (Sorry, RuntimeError, ValueError, AttributeError) as error:
-        raise ConfigError(_in_one_line(str(error))) from error
+        raise ConfigError(_unreadable(str(error), args) or _in_one_line(str(error))) from error
     except SystemExit as error:
-        # DIALS 3.30 exits by itself where 3.12 raises RuntimeError; it has said why on stderr.
-        if error.code in (0, None):
-            raise
-        raise ConfigError(_in_one_line(str(error.code)) if isinstance(error.code, str) else _HELP) from error
+        # DIALS 3.30 exits with a message where 3.12 raises RuntimeError.
+        if isinstance(error.code, str):
+            raise ConfigError(_in_one_line(error.code)) from error
+        raise
 
 
-_HELP = "the command line can't be understood; see the option -h"
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(_in_one_line(message))
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Hold back what dxtbx prints of its attempts to join stills whose numbers have gaps into one scan."""
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):
+            yield
+    finally:
+        kept = [line for line in printed.getvalue().splitlines(True) if "dxtbx Internal Error" not in line]
+        sys.stdout.write("".join(kept))
+
+
+def _unreadable(message: str, args: list[str]) -> str:
+    """Say in one line what DIALS says with tracebacks of all its readers: a file that nothing can read."""
+    if "filename template" in message:
+        return "dxtbx takes images only if their names hold a number: rename them, for example to image_0001.cbf"
+    if "Unable to handle" not in message:
+        return ""
+    files = [arg for arg in args if Path(arg).is_file() and arg in message]
+    if not files:
+        return ""
+    others = f" (and {len(files) - 1} others)" if len(files) > 1 else ""
+    return (
+        f"{files[0]}{others} is neither an image that dxtbx can read nor a file of experiments, reflections or "
+        "parameters"
+    )
 
 
 def _expanded(args: list[str]) -> list[str]:

@@ -60,7 +60,7 @@ def _compare(truth: Truth, results: Path, picture: Path) -> None:
     hkl = np.stack([arrays[f"{axis}_center"] for axis in "HKL"], axis=1)
     intensity, sigma = arrays["I_merged_relative"], arrays["Sigma_merged_relative"]
     agreement = compare_map(truth, hkl, intensity, sigma, expected, arrays["num_pixels"])
-    scales = read_scales(results / "refined_scaling_model_params.json", sums.image_names)
+    scales = read_scales(results / "refined_scaling_model_params.json", sums.image_names, sums.grid)
     recovered = compare_scales(truth, sums.image_names, scales.per_image)
     logger.info("\nThe map against the simulated truth, %d voxels:", agreement.voxels)
     logger.info("  correlation                            %.4f", agreement.weighted_correlation)

@@ -45,6 +45,8 @@ def start_logs(verbosity: int, path: Path | None, packages: Iterable[str] = ()) 
     for name in LIBRARIES:
         _set(name, logging.INFO, handlers or [logging.NullHandler()])
     logging.captureWarnings(True)
+    # A log that can't be written, on a full disk say, must not hide the message that says why.
+    logging.raiseExceptions = False
 
 
 def _set(name: str, level: int, handlers: list[logging.Handler]) -> None:

@@ -4,6 +4,8 @@ Examples::
 
   diffuse.merge diffuse/sums.h5
   diffuse.merge diffuse/sums.h5 merger.plugin=inverse_variance output.directory=weighted
+  diffuse.merge diffuse/sums.h5 absolute_scaler.plugin=krogh_moe \\
+    krogh_moe.contents.sequence=lysozyme.fasta krogh_moe.wavelength=0.98
 """
 
 from __future__ import annotations
@@ -11,11 +13,22 @@ from __future__ import annotations
 import logging
 import sys
 
+import numpy as np
+
+from diffuse_framework.algorithms.statistics import half_maps
 from diffuse_framework.command_line.failures import report_failures
 from diffuse_framework.command_line.reduce import open_sums
 from diffuse_framework.config.selection import select
 from diffuse_framework.host.registry import Registry
-from diffuse_framework.io.outputs import read_scales, write_grid, write_map
+from diffuse_framework.io.outputs import (
+    read_scales,
+    write_absolute,
+    write_grid,
+    write_half_maps,
+    write_map,
+)
+from diffuse_framework.io.whole import write_figure
+from diffuse_framework.report.figures import absolute_scale_figure
 from diffuse_framework.report.summary import log_map, map_statistics
 
 logger = logging.getLogger(__name__)
@@ -32,9 +45,15 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
         return
     merger = select(opened.registry, opened.params, "merger")
     absolute_scaler = select(opened.registry, opened.params, "absolute_scaler")
-    scales = read_scales(opened.scales_path, opened.sums.image_names)
+    scales = read_scales(opened.scales_path, opened.sums.image_names, opened.sums.grid)
     final = absolute_scaler.scale(merger.merge(opened.sums, scales), scales, None)
     log_map(final, map_statistics(final.merged))
     write_grid(opened.folder / "global_voxel_grid_definition.json", opened.sums.grid)
     write_map(opened.folder, final)
+    if opened.params.statistics.half_maps:
+        rng = np.random.default_rng(opened.params.statistics.seed)
+        write_half_maps(opened.folder, half_maps(opened.sums, scales, rng))
+    if final.report is not None:
+        write_absolute(opened.folder, final, scales, opened.sums.image_names)
+        write_figure(opened.folder / "absolute_scale.png", absolute_scale_figure(final.report))
     logger.info("The map is in %s", opened.folder)

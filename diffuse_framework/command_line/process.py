@@ -9,6 +9,11 @@ Examples::
   diffuse.process crystal.unit_cell=58,58,150,90,90,90 crystal.space_group=P41212 images/*.cbf
   diffuse.process params.phil images/*.cbf
   diffuse.process indexed.expt indexed.refl grid.hkl.divisions=5,5,5
+
+A finer map with the scales of an earlier run, without indexing or scaling again::
+
+  diffuse.process diffuse/indexed.expt diffuse/indexed.refl grid.hkl.divisions=9,9,9 \\
+    input.scales=diffuse/refined_scaling_model_params.json output.directory=fine
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,17 +43,19 @@ from diffuse_framework.command_line.logs import log_start, start_logs
 from diffuse_framework.config.scope import build_scope
 from diffuse_framework.config.selection import select_steps
 from diffuse_framework.engine.processes import available_cpus, process_engine
-from diffuse_framework.errors import DataError
+from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.host.registry import Registry
-from diffuse_framework.io.outputs import file_stem, write_pixels, write_results
+from diffuse_framework.io.outputs import file_stem, read_scales, write_pixels, write_results
 from diffuse_framework.io.sums_store import SumsWriter
-from diffuse_framework.io.whole import make_folder, write_json
+from diffuse_framework.io.whole import make_folder, write_figure, write_json
 from diffuse_framework.model.experiment import CrystalHints, Experiment, Image
 from diffuse_framework.model.mask import PixelMask
 from diffuse_framework.model.pixels import CorrectedPixels
 from diffuse_framework.pipeline.consistency import OneIndexing
 from diffuse_framework.pipeline.process import Surroundings, process
+from diffuse_framework.pipeline.stored import StoredScaler
+from diffuse_framework.report.figures import absolute_scale_figure
 from diffuse_framework.report.summary import (
     Stopwatch,
     log_experiment,
@@ -61,8 +68,10 @@ from diffuse_framework.report.summary import (
 
 logger = logging.getLogger(__name__)
 
-# dials_ssx indexes more of the real stills it was tried on than dials_stills, and faster.
+# dials_ssx indexes as many of the real stills it was tried on as dials_stills, and can leave integration out.
 STILLS_INDEXER, ROTATION_INDEXER = "dials_ssx", "dials_sequence"
+
+SHORTEST_AXIS = 2.0
 
 USAGE = "diffuse.process [options] [params.phil] image_*.cbf | indexed.expt indexed.refl"
 
@@ -91,8 +100,11 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
     watch = Stopwatch()
     with watch("opening images"):
         source = _open_images(params)
+    hints = _hints(params)
     automatic, why = _auto_indexer(params, source)
     steps = select_steps(registry, params, automatic)
+    if params.input.scales:
+        steps = replace(steps, scaler=StoredScaler(partial(read_scales, Path(params.input.scales))))
     why = f", {why}" if params.indexer.plugin is Auto else ""
     logger.info("%d images; indexer: %s%s", len(source), steps.indexer.name, why)
     around = Surroundings(
@@ -104,10 +116,12 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
         write_pixels=_image_files(params, folder),
     )
     agree = OneIndexing(params.consistency.tolerance) if params.consistency.reindex == "auto" else None
-    outcome = process(source, steps, _hints(params), partial(_validated, params, source), around, agree)
+    outcome = process(source, steps, hints, partial(_validated, params, source), around, agree)
 
     with watch("writing"):
         write_results(folder, outcome.scales, outcome.sums.image_names, outcome.map)
+        if outcome.map.report is not None:
+            write_figure(folder / "absolute_scale.png", absolute_scale_figure(outcome.map.report))
     statistics = map_statistics(outcome.map.merged)
     logger.info("\n%s", scales_text(outcome.scales, outcome.sums.image_names))
     log_map(outcome.map, statistics)
@@ -143,6 +157,14 @@ def _auto_indexer(params: Any, source: DxtbxSource) -> tuple[str, str]:
 
 def _hints(params: Any) -> CrystalHints:
     cell, group = params.crystal.unit_cell, params.crystal.space_group
+    # PHIL completes a cell of too few numbers with ones.
+    if cell and min(cell_of(cell)[:3]) < SHORTEST_AXIS:
+        raise ConfigError(
+            f"crystal.unit_cell={cell_of(cell)} is no crystal's: give three lengths in angstrom and three angles "
+            "in degrees, separated by commas"
+        )
+    if cell and group and not group.group().is_compatible_unit_cell(cell):
+        raise ConfigError(f"crystal.unit_cell={cell_of(cell)} can't be that of crystal.space_group={group}")
     return CrystalHints(cell_of(cell) if cell else None, str(group) if group else None)
 
 
@@ -159,7 +181,7 @@ def _validated(params: Any, source: DxtbxSource, experiment: Experiment) -> Expe
     elif params.crystal.unit_cell:
         reference = cell_of(params.crystal.unit_cell)
     limits = Limits(**{name: getattr(params.validation, name) for name in Limits.__dataclass_fields__})
-    experiment, checks = validate(experiment, limits, reference)
+    experiment, _ = validate(experiment, limits, reference)
     experiment, sweeps = validate_sweeps(
         experiment,
         source.read,

@@ -1,21 +1,26 @@
 """Scale the images of an earlier run again, from its sums; no image is read.
 
-Example::
+Examples::
 
   diffuse.scale diffuse/sums.h5 scaler.per_image.tolerance=1e-6
+  diffuse.scale diffuse/sums.h5 scaler.plugin=smooth scaler.smooth.offset.refine=True
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 
+from diffuse_framework.adapters.scaling_model import write_scaled_experiments
+from diffuse_framework.algorithms.smooth_scales import SmoothScales
 from diffuse_framework.command_line.failures import report_failures
 from diffuse_framework.command_line.reduce import open_sums
 from diffuse_framework.config.selection import select
+from diffuse_framework.errors import ConfigError
 from diffuse_framework.host.registry import Registry
 from diffuse_framework.io.outputs import write_scales
-from diffuse_framework.report.summary import scales_text
+from diffuse_framework.report.summary import scales_text, scaling_text
 
 logger = logging.getLogger(__name__)
 
@@ -34,4 +39,15 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
     logger.info("\n%s\n", scales_text(scales, opened.sums.image_names))
     path = opened.folder / "refined_scaling_model_params.json"
     write_scales(path, scales, opened.sums.image_names)
+    if "chi_squared" in scales.statistics:
+        logger.info("%s\n", scaling_text(scales.statistics))
+    experiments = opened.params.input.experiments
+    if experiments:
+        if not isinstance(scales, SmoothScales):
+            raise ConfigError(
+                "only scaler.plugin=smooth and dials_target make a scaling model that DIALS can hold"
+            )
+        scaled = opened.folder / "scaled.expt"
+        write_scaled_experiments(Path(experiments), scaled, scales)
+        logger.info("The experiments with their scaling models are in %s", scaled)
     logger.info("Scales are in %s; diffuse.merge makes the map", path)

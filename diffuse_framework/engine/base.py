@@ -10,7 +10,7 @@ from typing import Any
 
 from diffuse_framework.errors import DataError
 
-_work: Callable[[Any], Any] | None = None
+_work: Callable[[Any], Any]
 
 
 def _keep(work: Callable[[Any], Any]) -> None:

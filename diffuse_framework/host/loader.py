@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 import pluggy
 
@@ -63,7 +64,7 @@ def _offered(module: object) -> list[Plugin]:
     return offered
 
 
-def _name(factory: type) -> str:
+def _name(factory: Any) -> str:
     missing = [word for word in ("name", "phil", "from_params") if not hasattr(factory, word)]
     if missing:
         raise PluginError(f"{factory.__name__} has no {' and no '.join(missing)}")

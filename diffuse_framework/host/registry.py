@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import keyword
 from dataclasses import dataclass, field
+from typing import Any
 
 from diffuse_framework.errors import PluginError
 
@@ -25,7 +26,7 @@ class Plugin:
 
     stage: str
     name: str
-    factory: type
+    factory: Any
     package: str
     version: str
 

@@ -6,18 +6,21 @@ import json
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
+from diffuse_framework.algorithms.scaling_model import layout_from_numbers, layout_to_numbers
+from diffuse_framework.algorithms.smooth_scales import SmoothScales
 from diffuse_framework.errors import DataError
 from diffuse_framework.io.grid_file import grid_to_numbers
-from diffuse_framework.io.whole import write_json, writing
+from diffuse_framework.io.whole import require_space, write_json, writing
 from diffuse_framework.model.experiment import Image
 from diffuse_framework.model.grid import VoxelGrid
-from diffuse_framework.model.maps import AbsoluteMap, MergedMap
+from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport, MergedMap
 from diffuse_framework.model.pixels import CorrectedPixels
-from diffuse_framework.model.scales import ImageScales, Scales
+from diffuse_framework.model.scales import ErrorModel, ImageScales, Scales
 
 
 def write_results(folder: Path, scales: Scales, image_names: tuple[str, ...], final: AbsoluteMap) -> None:
@@ -25,6 +28,8 @@ def write_results(folder: Path, scales: Scales, image_names: tuple[str, ...], fi
     write_grid(folder / "global_voxel_grid_definition.json", final.merged.grid)
     write_scales(folder / "refined_scaling_model_params.json", scales, image_names)
     write_map(folder, final)
+    if final.report is not None:
+        write_absolute(folder, final, scales, image_names)
 
 
 def file_stem(image_name: str) -> str:
@@ -39,32 +44,93 @@ def write_grid(path: Path, grid: VoxelGrid) -> None:
 
 
 def write_scales(path: Path, scales: Scales, image_names: tuple[str, ...]) -> None:
-    """Write ``refined_scaling_model_params.json``."""
+    """Write ``refined_scaling_model_params.json``.
+
+    The keys of the visual diagnostics guide, for people and plots; and under "model" all that
+    `read_scales` needs, where the model is more than one scale per image.
+    """
+    smooth = scales if isinstance(scales, SmoothScales) else None
+    offsets = np.zeros(len(image_names)) if smooth is None else smooth.offsets_at_images().mean(axis=1)
     refined = {
-        name: {"multiplicative_scale": scale, "multiplicative_scale_sigma": sigma, "additive_offset": 0.0}
-        for name, scale, sigma in zip(image_names, scales.per_image, scales.per_image_sigma, strict=True)
+        name: {"multiplicative_scale": scale, "multiplicative_scale_sigma": sigma, "additive_offset": offset}
+        for name, scale, sigma, offset in zip(
+            image_names, scales.per_image, scales.per_image_sigma, offsets, strict=True
+        )
     }
-    write_json(
-        path,
-        {
-            "refined_parameters": refined,
-            "refinement_statistics": scales.statistics,
-            "resolution_smoother": {"enabled": False, "control_points": []},
-        },
-    )
+    content = {
+        "refined_parameters": refined,
+        "refinement_statistics": scales.statistics,
+        "resolution_smoother": {"enabled": False, "control_points": []},
+        "error_model": vars(scales.error_model),
+    }
+    if smooth is not None:
+        content["resolution_smoother"] = _resolution_smoother(smooth)
+        content["model"] = {
+            "layout": layout_to_numbers(smooth.layout),
+            "parameters": smooth.parameters,
+            "sigma": smooth.sigma,
+            "common_offset": smooth.common,
+            "rejected": smooth.rejected,
+            "rejected_columns": ["image", "voxel", "operator", "panel"],
+            "voxel_numbering": _numbering(smooth.grid),
+        }
+    write_json(path, content)
 
 
-def read_scales(path: Path, image_names: tuple[str, ...]) -> ImageScales:
+def _numbering(grid: VoxelGrid) -> list[list[int]]:
+    return [[int(n) for n in three] for three in (grid.divisions, grid.index_min, grid.dimensions)]
+
+
+def _resolution_smoother(scales: SmoothScales) -> dict[str, Any]:
+    """Control points of the resolution smoother: |q| and its mean over the images there."""
+    part = scales.layout.parts.get("resolution")
+    if part is None:
+        return {"enabled": False, "control_points": []}
+    values = scales.layout.at_images("resolution", scales.parameters)
+    return {
+        "enabled": True,
+        "control_points": [
+            {"q": q, "value_mean": at_q.mean(), "value_min": at_q.min(), "value_max": at_q.max()}
+            for q, at_q in zip(part.q.positions, values.T, strict=True)
+        ],
+    }
+
+
+def read_scales(path: Path, image_names: tuple[str, ...], grid: VoxelGrid) -> ImageScales | SmoothScales:
     """Return the scales of ``refined_scaling_model_params.json``, in the order of `image_names`.
 
+    Args:
+        path: of the file.
+        image_names: of the sums they are for.
+        grid: of those sums.
+
     Raises:
-        DataError: it can't be read, or lacks an image.
+        DataError: it can't be read, lacks an image, or holds a model of other images.
     """
     try:
         content = json.loads(Path(path).read_text())
         refined = [content["refined_parameters"][name] for name in image_names]
         scales = np.array([image["multiplicative_scale"] for image in refined], float)
         sigma = np.array([image["multiplicative_scale_sigma"] for image in refined], float)
+        error_model = ErrorModel(**content.get("error_model", {}))
+        statistics = content.get("refinement_statistics", {})
+        model = content.get("model")
+        if model is not None:
+            if list(content["refined_parameters"]) != list(image_names):
+                raise DataError(f"{path} is a model of other images, or in another order; run diffuse.scale again")
+            return SmoothScales(
+                grid,
+                layout_from_numbers(model["layout"]),
+                np.array(model["parameters"], float),
+                np.array([np.inf if value is None else value for value in model["sigma"]], float),
+                np.array(model["common_offset"], float),
+                # On another grid the numbers of outlying observations mean nothing.
+                np.array(model["rejected"] if model["voxel_numbering"] == _numbering(grid) else [], np.int64).reshape(
+                    -1, 4
+                ),
+                error_model,
+                statistics,
+            )
     except OSError as error:
         raise DataError(f"can't read {path}: {error.strerror}") from error
     except KeyError as error:
@@ -73,13 +139,21 @@ def read_scales(path: Path, image_names: tuple[str, ...]) -> ImageScales:
         raise DataError(f"{path} is not a file of scales: {error}") from error
     if not (np.isfinite(scales).all() and (scales > 0).all()):
         raise DataError(f"{path} holds scales that are not positive numbers")
-    return ImageScales(scales, sigma, content.get("refinement_statistics", {}))
+    return ImageScales(scales, sigma, statistics, error_model)
 
 
 def write_map(folder: Path, final: AbsoluteMap) -> None:
-    """Write the map as ``voxel_data_relative.npz`` and ``.nxs``."""
-    write_map_npz(folder / "voxel_data_relative.npz", final.merged)
-    write_map_nexus(folder / "voxel_data_relative.nxs", final)
+    """Write the map before its final scale as ``voxel_data_relative.npz`` and ``.nxs``."""
+    merged = final.merged
+    write_map_npz(folder / "voxel_data_relative.npz", merged)
+    relative = AbsoluteMap(merged, merged.intensity, merged.variance, 1.0, 0.0, "relative")
+    write_map_nexus(folder / "voxel_data_relative.nxs", relative)
+
+
+def write_half_maps(folder: Path, halves: tuple[MergedMap, MergedMap]) -> None:
+    """Write the maps of two half sets as ``voxel_data_half_1.npz`` and ``voxel_data_half_2.npz``."""
+    for number, half in enumerate(halves, 1):
+        write_map_npz(folder / f"voxel_data_half_{number}.npz", half)
 
 
 def map_arrays(merged: MergedMap) -> dict[str, np.ndarray]:
@@ -133,22 +207,26 @@ def read_map_npz(path: Path) -> dict[str, np.ndarray]:
 def write_map_nexus(path: Path, final: AbsoluteMap) -> None:
     """Write the map as a NeXus file whose default plot is the intensity over h, k, l.
 
-    The box holds the asymmetric unit; voxels that were not observed are NaN.
+    The box holds the asymmetric unit; voxels that were not observed are NaN. The total scattering
+    has voxels that lie wholly inside Bragg peaks too. ``entry/grid_definition`` is the grid as JSON.
     """
     merged, grid = final.merged, final.merged.grid
+    voxel, total, total_variance = total_scattering(final)
     fields = {
-        "intensity": (final.intensity, np.float32, np.nan),
-        "intensity_errors": (np.sqrt(final.variance), np.float32, np.nan),
-        "total_intensity": (merged.total_intensity * final.scale, np.float32, np.nan),
-        "total_intensity_errors": (np.sqrt(merged.total_variance) * final.scale, np.float32, np.nan),
-        "multiplicity": (merged.multiplicity, np.int32, 0),
-        "pixels": (merged.pixels, np.int32, 0),
+        "intensity": (merged.voxel, final.intensity, np.float32, np.nan),
+        "intensity_errors": (merged.voxel, np.sqrt(final.variance), np.float32, np.nan),
+        "total_intensity": (voxel, total, np.float32, np.nan),
+        "total_intensity_errors": (voxel, np.sqrt(total_variance), np.float32, np.nan),
+        "multiplicity": (merged.voxel, merged.multiplicity, np.int32, 0),
+        "pixels": (merged.voxel, merged.pixels, np.int32, 0),
     }
+    require_space(path, 4 * len(fields) * grid.size)
     with writing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["default"] = "entry"
         entry = file.create_group("entry")
         entry.attrs.update(NX_class="NXentry", default="map")
         entry["title"] = f"diffuse scattering, {grid.symmetry.space_group}"
+        entry["grid_definition"] = json.dumps(grid_to_numbers(grid))
         sample = entry.create_group("sample")
         sample.attrs["NX_class"] = "NXsample"
         sample["unit_cell"] = np.array(grid.cell)
@@ -162,13 +240,142 @@ def write_map_nexus(path: Path, final: AbsoluteMap) -> None:
             data[axis] = index / grid.divisions[number]
             data[axis].attrs.update(units="reciprocal lattice units", long_name=axis)
             data.attrs[f"{axis}_indices"] = number
-        for name, (values, kind, missing) in fields.items():
+        for name, (rows, values, kind, missing) in fields.items():
             box = np.full(grid.size, missing, kind)
-            box[merged.voxel] = values
+            box[rows] = values
             dataset = data.create_dataset(
                 name, data=box.reshape(grid.dimensions), compression="gzip", compression_opts=1, shuffle=True
             )
             dataset.attrs["units"] = "counts" if kind is np.int32 else final.units
+
+
+def total_scattering(final: AbsoluteMap) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return voxel numbers (n,), ascending, their coherent scattering and its variance.
+
+    Bragg peaks are included. It is on the map's final scale; on a relative one incoherent scattering
+    is still in it.
+    """
+    merged = final.merged
+    voxel = np.concatenate([merged.voxel, merged.bragg_voxel])
+    order = np.argsort(voxel)
+    voxel = voxel[order]
+    total = np.concatenate([merged.total_intensity, merged.bragg_intensity])[order]
+    variance = np.concatenate([merged.total_variance, merged.bragg_variance])[order]
+    return voxel, final.scale * total - _incoherent(final, voxel), final.scale**2 * variance
+
+
+def _incoherent(final: AbsoluteMap, voxel: np.ndarray) -> np.ndarray:
+    """Incoherent scattering (n,) that was subtracted at voxels (n,)."""
+    if final.report is None:
+        return np.zeros(len(voxel))
+    theory = final.report.theory
+    return np.interp(np.linalg.norm(final.merged.grid.q_of(voxel), axis=1), theory.q, theory.incoherent)
+
+
+def write_absolute(folder: Path, final: AbsoluteMap, scales: Scales, image_names: tuple[str, ...]) -> None:
+    """Write ``voxel_data_absolute.npz`` and ``.nxs``, and ``scaling_model_final.json``.
+
+    The voxels' uncertainties are those of counting; k's own is common to all and kept apart.
+    """
+    assert final.report is not None
+    merged, report = final.merged, final.report
+    relative = map_arrays(merged)
+    positions = [name for name in relative if name == "voxel_indices" or "_center" in name]
+    with writing(folder / "voxel_data_absolute.npz") as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            **{name: relative[name] for name in (*positions, "num_observations")},
+            I_abs_diffuse=final.intensity,
+            Sigma_abs_diffuse=np.sqrt(final.variance),
+            I_incoherent_theoretical=_incoherent(final, merged.voxel),
+            I_abs_total=final.scale * merged.total_intensity - _incoherent(final, merged.voxel),
+            Sigma_abs_total=final.scale * np.sqrt(merged.total_variance),
+            Scale_Abs=final.scale,
+            Scale_Abs_sigma=final.scale_sigma,
+        )
+    write_map_nexus(folder / "voxel_data_absolute.nxs", final)
+    write_json(folder / "scaling_model_final.json", final_model(final, scales, image_names))
+    write_json(folder / "absolute_scale.json", report_numbers(report))
+
+
+def final_model(final: AbsoluteMap, scales: Scales, image_names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the scaling model with k and incoherent scattering folded in.
+
+    Expected counts of a pixel are exposure x (multiplicative_scale x I_abs + additive_offset(|q|)) +
+    background, with I_abs in electron units per cell.
+    """
+    assert final.report is not None
+    theory = final.report.theory
+    step = max(len(theory.q) // 200, 1)
+    return {
+        "Scale_Abs": final.scale,
+        "Scale_Abs_sigma": final.scale_sigma,
+        "units": final.units,
+        "meaning": "counts = exposure * (multiplicative_scale * I_abs + additive_offset) + background; "
+        "additive_offset = multiplicative_scale * incoherent(|q|) + relative_offset, with |q| = 1/d. "
+        "multiplicative_scale_sigma leaves out Scale_Abs_sigma, which all images share.",
+        "incoherent": {
+            "q": theory.q[::step],
+            "intensity": theory.incoherent[::step],
+            "source": theory.source,
+        },
+        "refined_parameters": {
+            name: {
+                "multiplicative_scale": scale / final.scale,
+                "multiplicative_scale_sigma": sigma / final.scale,
+                "relative_offset": 0.0,
+            }
+            for name, scale, sigma in zip(image_names, scales.per_image, scales.per_image_sigma, strict=True)
+        },
+        "refinement_statistics": scales.statistics,
+    }
+
+
+def report_numbers(report: AbsoluteReport) -> dict[str, Any]:
+    """Return the content of ``absolute_scale.json``: how the scale was found."""
+    contents = report.contents
+    return {
+        "method": report.method,
+        "estimates": {
+            name: {
+                "k": one.scale,
+                "sigma": one.sigma,
+                "sigma_counting": one.sigma_counting,
+                "sigma_spread": one.sigma_spread,
+                "b_factor": one.b_factor,
+                "q": one.q,
+                "k_of_q": one.scales,
+            }
+            for name, one in report.estimates.items()
+        },
+        "no_estimate": report.failures,
+        "limit": report.limit,
+        "beamstop_share": report.beamstop_share,
+        "filled_share": report.filled_share,
+        "forward_share": report.forward_share,
+        "profile": {
+            "q": report.q,
+            "total_relative": report.total,
+            "bragg_relative": report.bragg,
+            "completeness": report.completeness,
+            "sum_f0_squared": np.interp(report.q, report.theory.q, report.theory.coherent),
+            "incoherent": np.interp(report.q, report.theory.q, report.theory.incoherent),
+        },
+        "tables": report.theory.source,
+        "cell_contents": {
+            "elements": dict(zip(contents.elements, contents.counts, strict=True)),
+            "ordered": dict(zip(contents.elements, contents.ordered, strict=True)),
+            "solvent": dict(zip(contents.elements, contents.solvent, strict=True)),
+            "electrons": contents.electrons,
+            "volume": contents.cell_volume,
+            "copies": contents.copies,
+            "molecule_mass": contents.molecule_mass,
+            "matthews_coefficient": contents.matthews,
+            "solvent_fraction": contents.solvent_fraction,
+            "source": contents.source,
+            "notes": contents.notes,
+        },
+    }
 
 
 def write_pixels(path: Path, image: Image, pixels: CorrectedPixels) -> None:

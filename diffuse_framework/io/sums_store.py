@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -11,12 +12,13 @@ import numpy as np
 
 from diffuse_framework.errors import DataError
 from diffuse_framework.io.grid_file import grid_from_numbers, grid_to_numbers
-from diffuse_framework.io.whole import reason, writing
+from diffuse_framework.io.whole import reason, require_space, writing
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.voxels import COLUMN_TYPES, COLUMNS, SumsTable
 
 FORMAT = "diffuse_framework sums 1"
 _CHUNK_ROWS = 1 << 16
+_ROW_BYTES = sum(kind.itemsize for kind in COLUMN_TYPES.values())
 # Chunks whose values are all zero are never written: a data set without background or Bragg
 # channel pays nothing for their columns.
 _STORAGE = {"chunks": (_CHUNK_ROWS,), "compression": "lzf", "shuffle": True, "fillvalue": 0}
@@ -52,8 +54,10 @@ class SumsWriter:
         Raises:
             DataError: the disk is full, for example; nothing is left of the file.
         """
+        start, stop = self._n_rows, self._n_rows + len(table)
         try:
-            start, stop = self._n_rows, self._n_rows + len(table)
+            # A chunk that is half full is written again with its other half.
+            require_space(self._path, (len(table) + _CHUNK_ROWS) * _ROW_BYTES)
             for name in COLUMNS:
                 dataset = self._file["sums"][name]
                 dataset.resize(stop, axis=0)
@@ -61,7 +65,7 @@ class SumsWriter:
                 if values.any():
                     dataset[start:stop] = values
             self._file.flush()
-        except (OSError, RuntimeError) as error:
+        except (DataError, OSError, RuntimeError) as error:
             self._give_up(error)
         self._n_rows = stop
         self._bounds.append(stop)
@@ -78,14 +82,13 @@ class SumsWriter:
 
     def _give_up(self, error: Exception) -> None:
         """Remove what was written and say why."""
-        wrapped = error if isinstance(error, OSError) else OSError(None, str(error))
-        message = f"can't write {self._path}: {reason(wrapped)}"
-        try:
+        with suppress(AttributeError, OSError, RuntimeError):
             self._file.close()
-        except (AttributeError, OSError, RuntimeError):
-            message += ""
         self._temporary.unlink(missing_ok=True)
-        raise DataError(message) from error
+        if isinstance(error, DataError):
+            raise error
+        wrapped = error if isinstance(error, OSError) else OSError(None, str(error))
+        raise DataError(f"can't write {self._path}: {reason(wrapped)}") from error
 
 
 class StoredSums:

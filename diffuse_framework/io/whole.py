@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,25 @@ def reason(error: OSError) -> str:
         number = next((n for n in _REASONS if f"errno = {n}," in str(error)), None)
     else:
         number = error.errno
-    return _REASONS.get(number, error.strerror or str(error))
+    return _REASONS.get(number or 0, error.strerror or str(error))
+
+
+# Left free for logs and the files of other programs.
+_SPARE_BYTES = 1 << 20
+
+
+def require_space(path: Path, n_bytes: int) -> None:
+    """Check that the disk of `path` has room for `n_bytes`.
+
+    HDF5 does not survive a disk that fills up while it writes: neither does the file, nor
+    always the process. It is asked for less than there is.
+
+    Raises:
+        DataError: it has not.
+    """
+    free = shutil.disk_usage(Path(path).parent).free
+    if free < n_bytes + _SPARE_BYTES:
+        raise DataError(f"can't write {path}: {_REASONS[errno.ENOSPC]} ({n_bytes / 2**20:.1f} MiB needed)")
 
 
 def make_folder(path: Path) -> Path:
@@ -69,6 +88,16 @@ def make_folder(path: Path) -> Path:
             probe.unlink(missing_ok=True)
         raise DataError(f"can't write to folder {path}: {reason(error)}") from error
     return path
+
+
+def write_figure(path: Path, figure: Any) -> None:
+    """Write a matplotlib figure in the format that the ending of `path` names.
+
+    Raises:
+        DataError: it can't be written.
+    """
+    with writing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.lstrip("."), dpi=120)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -31,9 +31,9 @@ class VoxelGrid:
 
     cell: Cell
     symmetry: Symmetry
-    divisions: tuple[int, int, int]
-    index_min: tuple[int, int, int]
-    dimensions: tuple[int, int, int]
+    divisions: tuple[int, ...]
+    index_min: tuple[int, ...]
+    dimensions: tuple[int, ...]
     d_min: float
     d_max: float
     n_voxels: int

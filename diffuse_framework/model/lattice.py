@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-Cell = tuple[float, float, float, float, float, float]
+Cell = tuple[float, ...]
+"""Six numbers: a, b, c in angstrom, alpha, beta, gamma in degrees."""
 
 
 def reciprocal_basis(cell: Cell) -> np.ndarray:

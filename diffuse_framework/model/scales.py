@@ -10,6 +10,18 @@ import numpy as np
 from diffuse_framework.model.voxels import SumsTable
 
 
+@dataclass(frozen=True)
+class ErrorModel:
+    """What the variance of an observation is beyond counting.
+
+    ``variance = inflation * (counting variance + (fraction * signal)^2)``, signal being the counts
+    expected from the crystal.
+    """
+
+    inflation: float = 1.0
+    fraction: float = 0.0
+
+
 class Scales(Protocol):
     """A fitted scaling model.
 
@@ -35,6 +47,13 @@ class Scales(Protocol):
     def offset(self, table: SumsTable) -> np.ndarray:
         """Return the additive part for each row of `table`, (n,)."""
 
+    def keep(self, table: SumsTable) -> np.ndarray:
+        """Return which rows of `table` are to be merged, (n,): all but outliers."""
+
+    @property
+    def error_model(self) -> ErrorModel:
+        """The variance of observations."""
+
 
 @dataclass(frozen=True, eq=False)
 class ImageScales:
@@ -43,6 +62,7 @@ class ImageScales:
     per_image: np.ndarray
     per_image_sigma: np.ndarray
     statistics: dict = field(default_factory=dict)
+    error_model: ErrorModel = ErrorModel()
 
     def factor(self, table: SumsTable) -> np.ndarray:
         """Return the scale of each row's image."""
@@ -51,3 +71,7 @@ class ImageScales:
     def offset(self, table: SumsTable) -> np.ndarray:
         """Return zeros."""
         return np.zeros(len(table))
+
+    def keep(self, table: SumsTable) -> np.ndarray:
+        """Return True for every row."""
+        return np.ones(len(table), bool)

@@ -48,3 +48,9 @@ class ImageSource(Protocol):
 
     def exposure_s(self, index: int) -> float:
         """Exposure time in seconds of image number `index`, 1 where unknown."""
+
+    def trusted_pixels(self, index: int) -> tuple[np.ndarray, ...] | None:
+        """Mask that came with image number `index`, True where a pixel may be used; None where none did.
+
+        Images that share a geometry share it.
+        """

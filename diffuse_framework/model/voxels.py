@@ -65,7 +65,7 @@ class SumsTable:
 COLUMNS = tuple(field.name for field in fields(SumsTable))
 
 # Sums are formed in double precision and kept in single: 6e-8 is far below any counting error.
-COLUMN_TYPES = dict.fromkeys(COLUMNS, np.dtype(np.float32)) | {
+COLUMN_TYPES: dict[str, np.dtype] = dict.fromkeys(COLUMNS, np.dtype(np.float32)) | {
     "image": np.dtype(np.int32),
     "voxel": np.dtype(np.int64),
     "operator": np.dtype(np.uint8),

@@ -9,6 +9,7 @@ import numpy as np
 
 from diffuse_framework.algorithms.geometry import pixel_positions, scattering_vectors
 from diffuse_framework.errors import DataError
+from diffuse_framework.model.conventions import DIFFUSE, UNTRUSTED
 from diffuse_framework.model.experiment import Experiment, Image
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.grid import VoxelGrid
@@ -60,7 +61,7 @@ class ChunkWork:
     def _add(self, number: int, adder: ImageAdder) -> SumsTable:
         image = self._experiment.images[number]
         geometry = self._experiment.geometry_of(image)
-        pixels, static_mask = self._of_geometry(image.geometry)
+        pixels, static_mask = self._of_geometry(image)
         frame = self._source.read(image.source_index)
         _check_shapes(frame, geometry)
         masks = (masker.image_mask(frame, image, geometry, pixels) for masker in self._maskers)
@@ -75,14 +76,18 @@ class ChunkWork:
             )
         return adder.add(number, image, frame, mask, background, pixels, geometry)
 
-    def _of_geometry(self, number: int) -> tuple[PixelTable, PixelMask]:
-        if number not in self._tables:
-            geometry = self._experiment.geometries[number]
+    def _of_geometry(self, image: Image) -> tuple[PixelTable, PixelMask]:
+        """What images of one geometry share."""
+        if image.geometry not in self._tables:
+            geometry = self._experiment.geometry_of(image)
             pixels = pixel_table(geometry, self._correctors)
-            masks = (masker.static_mask(geometry, pixels) for masker in self._maskers)
+            masks = [masker.static_mask(geometry, pixels) for masker in self._maskers]
+            trusted = self._source.trusted_pixels(image.source_index)
+            if trusted is not None:
+                masks.append(PixelMask(tuple(np.where(panel, DIFFUSE, UNTRUSTED) for panel in trusted)))
             mask = combine([all_diffuse(geometry), *(mask for mask in masks if mask is not None)])
-            self._tables = {number: (pixels, mask)}
-        return self._tables[number]
+            self._tables = {image.geometry: (pixels, mask)}
+        return self._tables[image.geometry]
 
 
 def pixel_table(geometry: Geometry, correctors: tuple[Corrector, ...]) -> PixelTable:

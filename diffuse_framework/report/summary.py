@@ -16,9 +16,10 @@ from tabulate import tabulate
 
 from diffuse_framework.algorithms.binning import shell_numbers, sum_by
 from diffuse_framework.algorithms.sweeps import SweepCheck
+from diffuse_framework.algorithms.validation import spot_deviations
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.grid import VoxelGrid
-from diffuse_framework.model.maps import AbsoluteMap, MergedMap
+from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport, MergedMap
 from diffuse_framework.model.scales import Scales
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def map_statistics(merged: MergedMap) -> dict[str, Any]:
     }
 
 
-def _shells(merged: MergedMap, q: np.ndarray) -> list[dict[str, float]]:
+def _shells(merged: MergedMap, q: np.ndarray) -> list[dict[str, float | None]]:
     shells, edges = shell_numbers(q, N_SHELLS)
     possible = _voxels_per_shell(merged.grid, edges)
     n = np.bincount(shells, minlength=N_SHELLS)
@@ -154,6 +155,62 @@ def shells_text(statistics: dict[str, Any]) -> str:
     )
 
 
+def statistics_text(statistics: dict[str, Any]) -> str:
+    """Return the statistics of `algorithms.statistics.shell_statistics` as a table."""
+    columns = (
+        ("voxels", "voxels", "d"),
+        ("complete", "completeness", ".1%"),
+        ("multipl.", "multiplicity", ".1f"),
+        ("<I>", "intensity", ".4g"),
+        ("<I/sigma>", "intensity_over_sigma", ".2f"),
+        ("aniso rms", "anisotropic_rms", ".3g"),
+        ("CC1/2", "cc_half", ".3f"),
+        ("CC*", "cc_star", ".3f"),
+        ("CC1/2 aniso", "cc_half_anisotropic", ".3f"),
+        ("R-split", "r_split", ".3f"),
+    )
+    rows = []
+    for shell in [*statistics["shells"], statistics["overall"]]:
+        limits = "inf" if shell["d_max"] is None else f"{shell['d_max']:.2f}", f"{shell['d_min']:.2f}"
+        values = ("" if shell[key] is None else format(shell[key], form) for _, key, form in columns)
+        rows.append((*limits, *values))
+    header = ("d_max", "d_min", *(name for name, _, _ in columns))
+    return tabulate(rows, header, "simple", disable_numparse=True)
+
+
+def scaling_text(statistics: dict[str, Any]) -> str:
+    """Return in a few lines what a scaling model's statistics say of outliers, errors and chi squared."""
+    lines = []
+    if "error_model" in statistics:
+        model = statistics["error_model"]
+        lines.append(
+            f"variance = {model['inflation']:.4g} x (counting + ({model['fraction']:.4g} x signal)^2)"
+        )
+    outliers = statistics.get("outliers", {})
+    if outliers:
+        lines.append(
+            f"outliers: {outliers['rejected']} rejected, {outliers['too_high']} too high and "
+            f"{outliers['too_low']} too low; {outliers['disputed_voxels']} voxels of two that disagree"
+        )
+        for kind in ("image", "panel", "voxel"):
+            most = ", ".join(f"{name}: {n}" for name, n in list(outliers[f"by_{kind}"].items())[:5])
+            if most:
+                lines.append(f"  most by {kind}: {most}")
+    for by, bins in statistics.get("chi_squared", {}).items():
+        values = " ".join(f"{entry['chi_squared']:.2f}" for entry in bins)
+        lines.append(f"chi squared by {by}: {values}")
+    return "\n".join(lines)
+
+
+def spot_rows(experiment: Experiment) -> list[dict[str, Any]]:
+    """Return for each image how far its spots are from where its crystal puts them."""
+    deviations = (spot_deviations(image, experiment.geometry_of(image)) for image in experiment.images)
+    return [
+        {"image": image.name, "rms_px": rms_px, "rms_q": rms_q}
+        for image, (rms_px, rms_q) in zip(experiment.images, deviations, strict=True)
+    ]
+
+
 def log_experiment(experiment: Experiment, n_images: int) -> None:
     """Log how indexing went."""
     logger.info("\n%d of %d images go on", len(experiment.images), n_images)
@@ -161,6 +218,15 @@ def log_experiment(experiment: Experiment, n_images: int) -> None:
         logger.info("\n%s", refused_text(experiment))
     if experiment.images:
         logger.info("\n%s\n", cells_text(experiment))
+        rows = spot_rows(experiment)
+        known = np.array([(row["rms_px"], row["rms_q"]) for row in rows if np.isfinite(row["rms_px"])])
+        if len(known):
+            logger.info(
+                "Spots lie %.2f pixels, and %.5f 1/angstrom, from where the crystal puts them (rms, median of images)",
+                *np.median(known, axis=0),
+            )
+        table = tabulate([row.values() for row in rows], ("image", "rms px", "rms q"), "simple", floatfmt=".5f")
+        logger.debug("\n%s\n", table)
 
 
 def sweeps_text(checks: tuple[SweepCheck, ...]) -> str:
@@ -187,7 +253,59 @@ def log_map(final: AbsoluteMap, statistics: dict[str, Any]) -> None:
         "%(pixels)d pixels and %(photons).0f photons (%(counts_per_pixel).3f a pixel)",
         statistics,
     )
-    logger.info("Intensities are in %s units\n\n%s\n", final.units, shells_text(statistics))
+    logger.info("Merged intensities are in relative units\n\n%s\n", shells_text(statistics))
+    if final.report is not None:
+        logger.info("%s\n", absolute_text(final.report))
+
+
+def absolute_text(report: AbsoluteReport) -> str:
+    """Return tables of the cell's contents, of k by each method, and of k against the cutoff."""
+    contents = report.contents
+    atoms = [
+        (name, f"{ordered:.1f}", f"{solvent:.1f}")
+        for name, ordered, solvent in zip(contents.elements, contents.ordered, contents.solvent, strict=True)
+    ]
+    methods = [
+        (
+            one.method + (" (used)" if one.method == report.method else ""),
+            f"{one.scale:.5g}",
+            f"{one.sigma:.2g}",
+            f"{one.sigma_counting:.2g}",
+            f"{one.sigma_spread:.2g}",
+        )
+        for one in report.estimates.values()
+    ]
+    columns = {name: one for name, one in report.estimates.items() if name != "wilson"}
+    wanted = np.arange(0.05, report.limit + 0.05, 0.05)
+    scales = [_at(one.q, one.scales, wanted) for one in columns.values()]
+    rows = [
+        (f"{q:.2f}", *(f"{k:.5g}" if np.isfinite(k) else "" for k in values))
+        for q, *values in zip(wanted, *scales, strict=True)
+        if np.isfinite(values).any()
+    ]
+    return "\n".join(
+        (
+            f"Absolute scale from {contents.source}: {contents.copies} copies, Matthews coefficient "
+            f"{contents.matthews:.2f} A^3/Da, {contents.solvent_fraction:.0%} solvent, F(000) = "
+            f"{contents.electrons:.0f}",
+            "",
+            tabulate(atoms, ("per cell", "ordered", "solvent"), "simple"),
+            "",
+            tabulate(methods, ("method", "k", "sigma", "of counting", "of the range"), "simple"),
+            "",
+            tabulate(rows, ("cutoff (1/A)", *columns), "simple"),
+            "",
+            f"Extrapolated behind the beamstop: {report.beamstop_share:.2%} of the scattering; at holes: "
+            f"{report.filled_share:.2%}; forward peak: {report.forward_share:.1%} of what atoms scatter",
+            report.theory.source,
+        )
+    )
+
+
+def _at(q: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Values at the nearest |q| of those wanted, NaN where there is none within 0.025 1/angstrom."""
+    nearest = np.abs(q[None] - wanted[:, None])
+    return np.where(nearest.min(axis=1) <= 0.025, values[nearest.argmin(axis=1)], np.nan)
 
 
 def run_summary(
@@ -207,6 +325,7 @@ def run_summary(
             "standard_deviation": experiment.cells().std(axis=0),
             "space_group": experiment.symmetry.space_group,
         },
+        "spots": spot_rows(experiment),
         "scaling": scales.statistics,
         "map": statistics,
         "parts": [vars(part) for part in watch.parts],

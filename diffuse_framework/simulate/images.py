@@ -186,6 +186,9 @@ class SimulatedSource:
         """Beam and detector, the same for all images."""
         return self.detector.geometry
 
+    def trusted_pixels(self, index: int) -> None:
+        """None: what can't be used has values that say so."""
+
     def exposure_s(self, index: int) -> float:
         """Exposure time in seconds."""
         return self.truth.exposure_s
@@ -329,6 +332,9 @@ class ModuleSource:
             # The key's owner is kept, so that no other geometry takes its id.
             self._split[id(geometry)] = geometry, Geometry(geometry.beam, panels)
         return self._split[id(geometry)][1]
+
+    def trusted_pixels(self, index: int) -> None:
+        """None: what can't be used has values that say so."""
 
     def exposure_s(self, index: int) -> float:
         """Exposure time in seconds of image number `index`."""

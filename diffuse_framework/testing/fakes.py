@@ -21,7 +21,7 @@ def orthorhombic_symmetry() -> Symmetry:
 
 def orthorhombic_grid(
     cell: Cell = (20.0, 25.0, 30.0, 90.0, 90.0, 90.0),
-    divisions: tuple[int, int, int] = (2, 2, 2),
+    divisions: tuple[int, ...] = (2, 2, 2),
     d_min: float = 2.0,
 ) -> VoxelGrid:
     """Return a grid of Laue group mmm, of some 10^4 voxels by default."""

@@ -47,7 +47,9 @@ def test_silicon_is_what_dxtbx_writes_into_a_pilatus_panel():
     assert np.isclose(sensor_mu_per_mm("Si", 0.96859), 3.8326187041206916, rtol=1e-9)
 
 
-@pytest.mark.parametrize(("material", "wavelength"), [("", 1.0), ("Unobtainium", 1.0), ("Si", 1e4), ("Si", 0.0)])
+@pytest.mark.parametrize(
+    ("material", "wavelength"), [("", 1.0), ("Unobtainium", 1.0), ("Si", 1e4), ("Si", 0.0)]
+)
 def test_what_no_table_has_is_named(material, wavelength):
     with pytest.raises(ConfigError):
         sensor_mu_per_mm(material, wavelength)

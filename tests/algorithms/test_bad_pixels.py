@@ -24,7 +24,9 @@ SHAPE = (200, 240)
 def judge(images: list[np.ndarray], usable: np.ndarray | None = None, gain: float = 1.0) -> np.ndarray:
     history = PixelHistory(images[0].shape, len(images))
     for image in images:
-        classes = np.full(image.shape, 2, np.uint8) if usable is None else np.where(usable, 2, 0).astype(np.uint8)
+        classes = (
+            np.full(image.shape, 2, np.uint8) if usable is None else np.where(usable, 2, 0).astype(np.uint8)
+        )
         photons = photons_of(image, classes, gain, 0.0)
         history.add(photons, *block_levels(photons))
     return history.judge(Criteria())

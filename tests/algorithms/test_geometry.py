@@ -25,7 +25,8 @@ def beam_and_detector(thickness: float = 0.45, tilt_deg: float = 3.0):
     """A small tilted detector with a thick sensor."""
     beam = BeamFactory.simple(1.0)
     detector = DetectorFactory.simple(
-        "PAD", 100.0, (25.0, 30.0), "+x", "-y", (0.172, 0.172), (300, 350), (-1, 10000), [], ParallaxCorrectedPxMmStrategy(3.9, thickness)
+        "PAD", 100.0, (25.0, 30.0), "+x", "-y", (0.172, 0.172), (300, 350), (-1, 10000), [],
+        ParallaxCorrectedPxMmStrategy(3.9, thickness),
     )  # fmt: skip
     panel = detector[0]
     panel.set_thickness(thickness)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from dials.util.masking import generate_ice_ring_resolution_ranges, phil_scope
 from dxtbx import flumpy, masking
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from scitbx.array_family import flex
 from scipy.spatial.transform import Rotation
+from scitbx.array_family import flex
 
 from diffuse_framework.algorithms.geometry import highest_resolution, pixel_positions, scattering_vectors
 from diffuse_framework.algorithms.masking import (
@@ -38,6 +38,7 @@ seeds = st.integers(0, 2**32 - 1)
 limits = st.sampled_from([-np.inf, -1.0, -0.5, 0.0, 1.0, 7.25, 200.0, 3e9, 1e30, np.inf])
 
 
+@settings(deadline=None)
 @given(
     values=st.sampled_from(["u1", "i2", "u2", "i4", "u4", "i8", "f4", "f8"]).flatmap(
         lambda kind: hnp.arrays(np.dtype(kind), (5, 7))
@@ -68,23 +69,24 @@ def of_dxtbx(mark, *arguments) -> np.ndarray:
     return ~flumpy.to_numpy(mask)
 
 
+@settings(deadline=None)
 @given(fast=st.integers(0, 30), slow=st.integers(0, 22), radius=st.integers(1, 12))
 def test_circles_are_those_of_dxtbx(fast, slow, radius):
     expected = of_dxtbx(masking.mask_untrusted_circle, fast, slow, radius)
     assert np.array_equal(in_circle(SHAPE, fast, slow, radius), expected)
 
 
+@settings(deadline=None)
 @given(
     x=st.lists(st.integers(0, 31), min_size=2, max_size=2, unique=True),
     y=st.lists(st.integers(0, 23), min_size=2, max_size=2, unique=True),
 )
 def test_rectangles_are_those_of_dxtbx(x, y):
     numbers = (*sorted(x), *sorted(y))
-    assert np.array_equal(
-        in_rectangle(SHAPE, *numbers), of_dxtbx(masking.mask_untrusted_rectangle, *numbers)
-    )
+    assert np.array_equal(in_rectangle(SHAPE, *numbers), of_dxtbx(masking.mask_untrusted_rectangle, *numbers))
 
 
+@settings(deadline=None)
 @given(seed=seeds, n_corners=st.integers(4, 9))
 def test_polygons_are_those_of_dxtbx(seed, n_corners):
     rng = np.random.default_rng(seed)
@@ -102,6 +104,7 @@ def test_a_polygon_may_reach_off_the_panel():
     assert not in_polygon(SHAPE, [(-9, -9), (-2, -9), (-2, -3)]).any()
 
 
+@settings(deadline=None)
 @given(width=st.integers(0, 40))
 def test_the_border_is_as_wide_as_asked(width):
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
@@ -124,6 +127,7 @@ def test_ice_rings_are_those_of_dials():
     assert ours == theirs and len(ours) > 10
 
 
+@settings(deadline=None)
 @given(
     seed=seeds,
     n=st.integers(0, 12),
@@ -175,10 +179,13 @@ def test_nodes_are_those_that_cctbx_allows(symbol):
     assert np.array_equal(lattice_possible(hkl, centring_conditions(symbol)), expected)
 
 
+@settings(deadline=None)
 @given(seed=seeds, symbol=st.sampled_from(sorted(CENTRINGS)), d_min=st.sampled_from([0.0, 2.0, 5.0]))
 def test_nodes_are_marked_within_their_ellipsoid(seed, symbol, d_min):
     rng = np.random.default_rng(seed)
-    setting = Rotation.random(random_state=rng.integers(2**31)).as_matrix() @ np.diag(1 / rng.uniform(10, 40, 3))
+    setting = Rotation.random(random_state=rng.integers(2**31)).as_matrix() @ np.diag(
+        1 / rng.uniform(10, 40, 3)
+    )
     q = rng.normal(scale=0.2, size=(9, 11, 3)).astype(np.float32)
     root = rng.normal(size=(3, 3))
     form = root @ root.T * 20 + np.eye(3)
@@ -195,6 +202,7 @@ def test_nodes_are_marked_within_their_ellipsoid(seed, symbol, d_min):
     assert set(np.unique(classes)) <= {BRAGG, DIFFUSE}
 
 
+@settings(deadline=None)
 @given(seed=seeds, low=limits, high=limits)
 def test_intensities_are_compared_after_correction(seed, low, high):
     rng = np.random.default_rng(seed)
@@ -212,6 +220,7 @@ def test_a_pixel_without_response_has_no_intensity():
     assert classes.tolist() == [[UNTRUSTED, DIFFUSE]]
 
 
+@settings(deadline=None)
 @given(step=st.integers(1, 9))
 def test_the_step_takes_every_nth_pixel(step):
     classes = every_nth(SHAPE, step)
@@ -231,5 +240,7 @@ def test_predictions_lie_where_their_scattering_vectors_do():
             hkl = np.linalg.solve(setting, q[slow, fast])
             assert np.abs(hkl - np.rint(hkl)).max() < 0.2
             assert np.rint(hkl).sum() % 2 == 0
-    everything = predicted_spots(setting, model, highest_resolution(model), 0.0005, 0.1, centring_conditions("I222"))
+    everything = predicted_spots(
+        setting, model, highest_resolution(model), 0.0005, 0.1, centring_conditions("I222")
+    )
     assert np.array_equal(everything[0], panel)

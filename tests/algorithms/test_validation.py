@@ -53,7 +53,8 @@ def make_image(number=0, cell=CELL, n_panels=2, shift_px=(0.0, 0.0), n_spots=40)
 
 def make_experiment(images, n_panels=2, refused=()):
     """Return an experiment of `images`."""
-    return Experiment((fakes.geometry(n_panels),), fakes.orthorhombic_symmetry(), tuple(images), tuple(refused))
+    geometries, symmetry = (fakes.geometry(n_panels),), fakes.orthorhombic_symmetry()
+    return Experiment(geometries, symmetry, tuple(images), tuple(refused))
 
 
 @given(

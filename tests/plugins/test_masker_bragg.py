@@ -72,7 +72,9 @@ def test_the_mosaic_width_of_the_image_counts_unless_another_is_given(simulation
 
 
 def test_nodes_that_a_centred_lattice_lacks_are_not_masked(simulation):
-    centred = replace(simulation.experiment, symmetry=replace(simulation.experiment.symmetry, space_group="I222"))
+    centred = replace(
+        simulation.experiment, symmetry=replace(simulation.experiment.symmetry, space_group="I222")
+    )
     primitive = (mask_of(make(), simulation.experiment) == 1).mean()
     assert (mask_of(make(), centred) == 1).mean() < 0.7 * primitive
 
@@ -89,18 +91,25 @@ def test_the_log_tells_how_much_is_masked_and_warns_where_little_is_left(simulat
 # Orientation of thau_3_2_0006.cbf and its mosaic spread, as found by dials.ssx_index (DIALS 3.12)
 # with unit_cell=58,58,150,90,90,90 space_group=P41212.
 THAUMATIN_SETTING = (
-    0.010450881, 0.006076560, -0.004652965,
-    -0.012737785, 0.009681495, -0.002346655,
-    0.004688065, 0.012759079, 0.003996616,
+    0.010450881,
+    0.006076560,
+    -0.004652965,
+    -0.012737785,
+    0.009681495,
+    -0.002346655,
+    0.004688065,
+    0.012759079,
+    0.003996616,
 )
 THAUMATIN_MOSAIC_WIDTH_DEG = 0.2705
 
 
 @pytest.mark.real_data
 def test_the_defaults_cover_the_spots_of_real_stills(thaumatin_images):
-    path = next(path for path in thaumatin_images if str(path).endswith("_0006.cbf"))
-    source = DxtbxSource(images_from_files([str(path)]))
-    image = Image(source.names[0], 0, 0, 0.02, np.reshape(THAUMATIN_SETTING, (3, 3)), THAUMATIN_MOSAIC_WIDTH_DEG)
+    source = DxtbxSource(images_from_files(thaumatin_images(6)))
+    image = Image(
+        source.names[0], 0, 0, 0.02, np.reshape(THAUMATIN_SETTING, (3, 3)), THAUMATIN_MOSAIC_WIDTH_DEG
+    )
     experiment = Experiment((source.geometry(0),), symmetry_of("P41212"), (image,))
     bragg = mask_of(make(), experiment) == 1
     panel = source.geometry(0).panels[0]

@@ -38,7 +38,8 @@ def test_the_step_leaves_every_nth_pixel_in_both_directions():
 def test_limits_are_on_the_corrected_intensity():
     counts = np.tile(np.arange(50, dtype=np.int32), (60, 1))
     # 50 counts are 50 / (0.25 sr x 0.5 s) photons per second and steradian.
-    mask = make("min_intensity=80\nmax_intensity=160").image_mask(Frame("a", (counts,)), IMAGE, MODEL, table())
+    both = make("min_intensity=80\nmax_intensity=160")
+    mask = both.image_mask(Frame("a", (counts,)), IMAGE, MODEL, table())
     assert np.flatnonzero(mask.panels[0][0] == 2).tolist() == list(range(10, 21))
     only_low = make("min_intensity=80").image_mask(Frame("a", (counts,)), IMAGE, MODEL, table())
     assert np.flatnonzero(only_low.panels[0][0] == 2).tolist() == list(range(10, 50))

@@ -82,7 +82,8 @@ def data_set(seed: int, kind: str = "i4") -> tuple[Source, Experiment, PixelTabl
         images.append(Image(f"{number}.cbf", number, 0, 0.5, setting, 0.2, spots))
     q = tuple(scattering_vectors(pixel_positions(p), model.beam).astype(np.float32) for p in model.panels)
     response = tuple(rng.uniform(1e-6, 2e-6, p.shape).astype(np.float32) for p in model.panels)
-    return Source(frames, model), Experiment((model,), orthorhombic_symmetry(), tuple(images)), PixelTable(q, response)
+    experiment = Experiment((model,), orthorhombic_symmetry(), tuple(images))
+    return Source(frames, model), experiment, PixelTable(q, response)
 
 
 def arrays(data) -> list[np.ndarray]:

@@ -55,7 +55,7 @@ def test_missing_foregrounds_are_refused_before_the_first_image():
     bad = replace(image_with(nothing), name="b.cbf")
     with pytest.raises(ConfigError, match="1 of 2 images, b.cbf first.*shoeboxes.*masker 'bragg'"):
         make().prepare(None, experiment(good, bad), None)
-    with pytest.raises(ConfigError, match="there are none on any"):
+    with pytest.raises(ConfigError, match="there are none on any image"):
         make().prepare(None, experiment(replace(bad, spots=no_spots())), None)
     # An image without a reflection has nothing to mask.
     assert make().prepare(None, experiment(good, replace(bad, spots=no_spots())), None) == make()

@@ -81,7 +81,8 @@ def test_a_panel_may_be_left_out_whole():
 
 
 def test_shapes_fall_on_the_panel_they_name():
-    first, second = used("beamstop { panel = 1\n rectangle = 3,6,4,9\n circle = 30,30,2\n}\nbeamstop.circle=10,20,1")
+    on_second = "beamstop { panel = 1\n rectangle = 3,6,4,9\n circle = 30,30,2\n}\n"
+    first, second = used(on_second + "beamstop.circle = 10,20,1")
     expected = np.ones((60, 50), bool)
     expected[4:9, 3:6] = False
     expected[29:32, 29:32] = False

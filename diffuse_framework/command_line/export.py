@@ -1,0 +1,91 @@
+"""Write a finished map in the formats of other programs.
+
+CCP4/MRC maps of reciprocal space open in Coot, ChimeraX and PyMOL; MTZ files hold voxels as
+reflections of a supercell; VTK files open in ParaView. The scale of every file is written into it.
+
+Examples::
+
+  diffuse.export diffuse/voxel_data_absolute.npz
+  diffuse.export diffuse/voxel_data_absolute.npz formats=mtz+vtk+text d_min=2.5
+  diffuse.export diffuse/voxel_data_relative.nxs formats=ccp4+pdf isotropic=remove
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from dials.util.options import ArgumentParser
+from iotbx.phil import parse
+
+from diffuse_framework.adapters.reflections import write_voxels
+from diffuse_framework.adapters.symmetry import point_group_hall
+from diffuse_framework.command_line.arguments import parse_arguments
+from diffuse_framework.command_line.failures import report_failures
+from diffuse_framework.command_line.logs import start_logs
+from diffuse_framework.errors import ConfigError
+from diffuse_framework.io.export import Export, Wish
+from diffuse_framework.io.map_files import read_stored_map
+from diffuse_framework.io.whole import make_folder, writing
+
+logger = logging.getLogger(__name__)
+
+USAGE = "diffuse.export [options] voxel_data_absolute.npz [formats=ccp4+mtz] [isotropic=remove]"
+
+phil_scope = parse((files("diffuse_phil") / "export.phil").read_text())
+
+
+@report_failures()
+def run(args: list[str] | None = None) -> None:
+    """Run diffuse.export; `args` are those of the command line where None."""
+    args = sys.argv[1:] if args is None else args
+    parser = ArgumentParser(usage=USAGE, phil=phil_scope, epilog=__doc__)
+    if not args:
+        parser.print_help()
+        return
+    endings = {".npz": "input.map", ".nxs": "input.map", ".json": "input.grid"}
+    params, options = parse_arguments(parser, args, endings)
+    if not params.input.map:
+        raise ConfigError("no map: give voxel_data_absolute.npz or voxel_data_relative.npz of a run")
+    path = Path(params.input.map)
+    prefix = Path(params.output.prefix) if params.output.prefix else path.with_suffix("")
+    start_logs(options.verbose, make_folder(prefix.parent) / params.output.log)
+
+    stored = read_stored_map(path, params.input.grid)
+    export = Export(stored, _wish(params), path.name)
+    for name in params.formats:
+        if name == "refl":
+            written = [prefix.with_name(prefix.name + ".refl")]
+            column = export.columns[0]
+            with writing(written[0]) as temporary:
+                write_voxels(
+                    temporary, export.grid, export.voxel, export.values(column), export.sigma(column)
+                )
+        else:
+            written = export.write(name, prefix, point_group_hall(stored.grid.symmetry.space_group))
+        for one in written:
+            logger.info("%-12s %s", name, one)
+    logger.info("%s", export.text())
+
+
+def _wish(params: Any) -> Wish:
+    if params.d_min and params.d_max and params.d_min >= params.d_max:
+        raise ConfigError(f"d_min={params.d_min:g} must be below d_max={params.d_max:g} (angstrom)")
+    return Wish(
+        column=params.input.column,
+        halves=params.input.halves,
+        whole=params.region == "whole",
+        remove_isotropic=params.isotropic == "remove",
+        d_min=params.d_min,
+        d_max=params.d_max,
+        scale=params.ccp4.scale,
+        fill_with_mean=params.ccp4.missing == "mean",
+        window=params.pdf.window,
+    )
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,35 @@
+"""The full scaling model, minimised by DIALS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from diffuse_framework import hookimpl
+from diffuse_framework.adapters.dials_target import fit_with_dials
+from diffuse_framework.algorithms.smooth_scales import scale_smoothly
+from diffuse_framework.model.experiment import Experiment
+from diffuse_framework.model.scales import Scales
+from diffuse_framework.model.voxels import VoxelSums
+from diffuse_plugins.scaler_smooth import SmoothScaler, warn  # type: ignore[import-not-found]
+
+
+@dataclass(frozen=True)
+class DialsTargetScaler(SmoothScaler):
+    """The model of `smooth`, by DIALS's parameter manager and Levenberg-Marquardt; for small data."""
+
+    name: ClassVar[str] = "dials_target"
+
+    def fit(self, sums: VoxelSums, experiment: Experiment | None) -> Scales:
+        """Return the fitted model; raises as `smooth` does, and for more data than fit into memory."""
+        data_set, order = self.places(sums, experiment)
+        reflections = self.reflections(sums, experiment)
+        scales = scale_smoothly(sums, data_set, order, self.recipe, fit_with_dials, reflections)
+        warn(scales.statistics)
+        return scales
+
+
+@hookimpl
+def diffuse_scalers() -> list[type]:
+    """Offer the scaler."""
+    return [DialsTargetScaler]

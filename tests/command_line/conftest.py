@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from diffuse_framework.command_line import process, simulate
+
+CRYSTAL = ["crystal.unit_cell=34,39,45,90,90,90", "crystal.space_group=P212121"]
+
+
+def run_command(run, *args) -> None:
+    run([str(arg) for arg in args])
+
+
+@pytest.fixture(scope="session")
+def stills(tmp_path_factory) -> Path:
+    """A folder of six simulated stills with their truth."""
+    folder = tmp_path_factory.mktemp("simulated stills")
+    run_command(simulate.run, f"output.directory={folder}", "images=6", "counts_per_pixel=2", "mp.nproc=1")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def processed(stills, tmp_path_factory) -> Path:
+    """The results of diffuse.process on them, indexed by DIALS."""
+    folder = tmp_path_factory.mktemp("results")
+    run_command(
+        process.run, *sorted(stills.glob("*.cbf")), *CRYSTAL, f"output.directory={folder}",
+        "grid.hkl.divisions=1,1,1", "grid.hkl.d_min=2.5", "output.pixels=True", "output.masks=all", "mp.nproc=2",
+    )  # fmt: skip
+    return folder

@@ -1,0 +1,142 @@
+"""Each mistake of a user ends in one clear line and a non-zero exit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from diffuse_framework.command_line import merge, process, scale
+
+CRYSTAL = ("crystal.unit_cell=34,39,45,90,90,90", "crystal.space_group=P212121")
+
+
+def refusal(capsys, command, *args) -> str:
+    """Run a command that must fail; return the one line it says."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        command.run([str(arg) for arg in args])
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Error: ") and said.count("\n") == 1, said
+    return said
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, stills) -> Path:
+    """A folder to be in, with one image that can be indexed."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(stills / "sim_00001.cbf", tmp_path)
+    shutil.copy(stills / "sim_00001.cbf", tmp_path / "cut.cbf")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["mp.nproc=1"], "no images"),
+        (["nothing_*.cbf"], "no file matches nothing_"),
+        (["nothing_####.cbf"], "no file matches the template nothing_####.cbf"),
+        (["input.template=nothing_##.cbf"], "no file matches the template nothing_##.cbf"),
+        (["nothing.cbf"], "there is no file nothing.cbf"),
+        (["."], "is a folder"),
+        (["sim_00001.cbf", "grid.hkl.dmin=2"], "dmin"),
+        (["sim_00001.cbf", "plugin=x"], "mbiguous"),
+        (["sim_00001.cbf", "grid.hkl.d_min=high"], "high"),
+        (["sim_00001.cbf", "mp.nproc=0"], "nproc"),
+        (["sim_00001.cbf", "crystal.space_group=P99"], "P99"),
+        (["sim_00001.cbf", "crystal.unit_cell=1,2"], "no crystal's"),
+        (["sim_00001.cbf", "crystal.unit_cell=34,39,45,90,90,90", "crystal.space_group=P4"], "can't be that of"),
+        (["sim_00001.cbf", "indexer.plugin=dials_sxs"], "did you mean 'dials_ssx'"),
+        (["sim_00001.cbf", "masker.plugins=trusted nothing"], "no masker called 'nothing'"),
+        (["sim_00001.cbf", "input.reference_geometry=nothing.expt"], "there is no file nothing.expt"),
+        (["sim_00001.cbf", "crystal.reference=nothing.pdb"], "nothing.pdb"),
+        (["sim_00001.cbf", "geometry.beam.wavelength=-1"], "wavelength"),
+        (["sim_00001.cbf", "sim_00001.cbf"], "more than once"),
+        (["cut.cbf"], "hold a number"),
+    ],
+)
+def test_arguments_that_cannot_be(here, capsys, args, message):
+    assert message in refusal(capsys, process, *args)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("bad.phil", b"grid { hkl {\n", "bad.phil"),
+        ("bad.phil", b"grid.hkl.d_min = high\n", "high"),
+        ("bad.phil", b"no.such.parameter = 1\n", "not recognised"),
+        ("bad.phil", b"\xff\xfe\x00", "bad.phil"),
+        ("empty.cbf", b"", "empty.cbf is neither an image"),
+        ("text.cbf", b"hello\n", "text.cbf is neither an image"),
+        ("text.expt", b"{}", "text.expt is neither an image"),
+        ("two words ä.cbf", b"", "two words ä.cbf is neither an image"),
+    ],
+)
+def test_files_that_are_not_what_they_seem(here, capsys, name, content, message):
+    (here / name).write_bytes(content)
+    assert message in refusal(capsys, process, "sim_00001.cbf", name)
+
+
+def test_a_cell_of_another_crystal(here, capsys):
+    said = refusal(
+        capsys, process, "sim_00001.cbf", "crystal.unit_cell=57,61,71,90,90,90", "crystal.space_group=P212121"
+    )
+    assert "check crystal.unit_cell" in said
+
+
+def test_a_truncated_image_alone(here, capsys):
+    whole = (here / "sim_00001.cbf").read_bytes()
+    (here / "sim_00001.cbf").write_bytes(whole[: len(whole) // 2])
+    assert "cut short or damaged" in refusal(capsys, process, "sim_00001.cbf", *CRYSTAL)
+
+
+def test_images_of_two_detectors(here, stills, capsys):
+    from diffuse_framework.command_line import simulate
+
+    simulate.run(["images=1", "output.directory=other", "detector.model=1M", "detector.distance=200", "mp.nproc=1"])
+    said = refusal(capsys, process, "sim_00001.cbf", here / "other" / "sim_00001.cbf")
+    assert "images of 2 detectors" in said and "487 x 619" in said
+
+
+def test_given_without_orientations(here, capsys):
+    assert "has no crystal" in refusal(capsys, process, "sim_00001.cbf", "indexer.plugin=given")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere; /proc stands in for root")
+def test_a_folder_without_permission(here, capsys):
+    (here / "closed").mkdir(mode=0o500)
+    assert "no permission" in refusal(capsys, process, "sim_00001.cbf", "output.directory=closed/out")
+
+
+def test_a_folder_that_nobody_can_write(here, capsys):
+    assert "can't write to folder /proc/1/out" in refusal(
+        capsys, process, "sim_00001.cbf", "output.directory=/proc/1/out"
+    )
+
+
+def test_a_full_disk_leaves_no_half_a_file(processed, here, capsys, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
+    said = refusal(
+        capsys, process, processed / "indexed.expt", processed / "indexed.refl", "output.directory=out",
+        "grid.hkl.divisions=1,1,1", "grid.hkl.d_min=2.5", "mp.nproc=1",
+    )  # fmt: skip
+    assert "the disk is full" in said
+    assert not [path for path in (here / "out").iterdir() if "sums" in path.name]
+
+
+@pytest.mark.parametrize("command", [scale, merge])
+def test_sums_that_are_none(here, capsys, command):
+    (here / "sums.h5").write_bytes(b"nothing")
+    assert "sums.h5" in refusal(capsys, command, "sums.h5")
+    assert "no sums" in refusal(capsys, command, "output.directory=x")
+
+
+def test_merging_with_the_scales_of_other_sums(processed, here, capsys):
+    (here / "scales.json").write_text('{"refined_parameters": {}}')
+    said = refusal(capsys, merge, processed / "sums.h5", "scales.json", "output.directory=out")
+    assert "belongs to other sums" in said

@@ -1,0 +1,222 @@
+"""From images of a crystal of atoms to a map in electron units."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffuse_framework.adapters.scattering import form_factors, scattering_of
+from diffuse_framework.adapters.symmetry import symmetry_of
+from diffuse_framework.errors import ConfigError, DataError
+from diffuse_framework.io.outputs import read_scales, write_results
+from diffuse_framework.model.contents import CellContents
+from diffuse_framework.model.experiment import Experiment, Image
+from diffuse_framework.model.scales import ImageScales
+from diffuse_framework.pipeline.process import Surroundings, process
+from diffuse_framework.pipeline.stored import StoredScaler
+from diffuse_framework.simulate.atoms import AtomicIntensity, make_crystal, true_map
+from diffuse_framework.simulate.crystals import random_rotations
+from diffuse_framework.simulate.detector import header_beam, pilatus
+from diffuse_framework.simulate.images import SimulatedSource
+from diffuse_framework.simulate.intensity import BraggParameters
+from diffuse_framework.simulate.truth import Truth
+from diffuse_framework.testing.runs import make_steps, run_pipeline
+
+# Photons per second, steradian and electron unit: 1/k.
+PHOTONS = 20.0
+N_IMAGES = 40
+NUMBERS = {"C": 6, "N": 7, "O": 8, "S": 16}
+
+SETTINGS = """
+grid.hkl.divisions = 3 3 3
+grid.hkl.d_min = 1.25
+masker.plugins = trusted reciprocal
+masker.reciprocal.radius = 0.01
+corrector.plugins = solid_angle polarization efficiency
+"""
+
+
+class Images:
+    """Stills of a crystal in random orientations, to 1.2 angstrom."""
+
+    def __init__(self) -> None:
+        rng, symmetry = np.random.default_rng(2), symmetry_of("P222")
+        odds = {"C": 0.6, "N": 0.15, "O": 0.23, "S": 0.02}
+        self.crystal = make_crystal(
+            (21.0, 23.0, 25.0, 90.0, 90.0, 90.0), symmetry, odds, form_factors, rng, density=0.02, closest=3.0
+        )
+        counts = self.crystal.counts()
+        numbers = np.array([NUMBERS[name] for name in counts])
+        atoms = np.array(list(counts.values()), float)
+        self.contents = CellContents(
+            tuple(counts), atoms, 0 * atoms, numbers, self.crystal.volume, 1, 0.0, 0.0, 0.0, "the simulation"
+        )
+        self.theory = scattering_of(self.contents, 1.6, 1.0)
+        detector = pilatus((1, 3), 38.0, header_beam(1.0))
+        setting = random_rotations(N_IMAGES, rng) @ self.crystal.basis
+        scales = np.exp(0.2 * rng.normal(size=N_IMAGES))
+        truth = Truth(
+            intensity=AtomicIntensity(self.crystal, self.theory, 1.0, peak_sigma=0.003),
+            bragg=BraggParameters(photons=0.0),
+            names=tuple(f"atoms_{number:03d}" for number in range(N_IMAGES)),
+            scales=scales / scales.mean(),
+            offsets=np.zeros(N_IMAGES),
+            setting_matrices=setting,
+            exposure_s=1.0,
+            photons_per_unit=PHOTONS,
+            seed=2,
+        )
+        self.source = SimulatedSource(truth, detector)
+        images = tuple(Image(name, n, 0, 1.0, setting[n]) for n, name in enumerate(truth.names))
+        self.experiment = Experiment((detector.geometry,), symmetry, images)
+
+    def parameters(self, method: str, **settings: str) -> str:
+        """Return PHIL text for an absolute scaler that knows the cell's contents."""
+        formula = "".join(f"{name}{count / 4:g}" for name, count in self.crystal.counts().items())
+        own = {"contents.formula": formula, "contents.solvent.fill": "False", "interference": "none"} | settings
+        lines = "".join(f"absolute_scaler.{method}.{name} = {value}\n" for name, value in own.items())
+        return f"{SETTINGS}absolute_scaler.plugin = {method}\n{lines}"
+
+
+@pytest.fixture(scope="module")
+def images() -> Images:
+    return Images()
+
+
+@pytest.fixture(scope="module")
+def outcome(images):
+    return run_pipeline(images.source, images.experiment, images.parameters("krogh_moe"))
+
+
+@pytest.mark.slow
+def test_the_scale_is_found_within_one_percent(outcome):
+    for method in ("krogh_moe", "norman"):
+        assert outcome.map.report.estimates[method].scale * PHOTONS == pytest.approx(1, abs=0.01)
+    found = outcome.map.report.estimates["krogh_moe"]
+    # For cutoffs from 0.5 1/angstrom on.
+    assert np.allclose(found.scales[found.q > 0.5] * PHOTONS, 1, atol=0.012)
+    wilson = outcome.map.report.estimates["wilson"]
+    assert abs(wilson.scale * PHOTONS - 1) < 3 * wilson.sigma * PHOTONS
+
+
+@pytest.mark.slow
+def test_the_map_is_unbiased(images, outcome):
+    merged, theory = outcome.map.merged, images.theory
+    q = np.linalg.norm(merged.grid.q_of(merged.voxel), axis=1)
+    between = (merged.grid.index_of(merged.voxel) % 3 != 0).all(axis=1)
+    truth = images.crystal.diffuse(q)
+    for low, high in ((0.4, 0.5), (0.5, 0.6), (0.6, 0.7), (0.7, 0.8)):
+        shell = (q > low) & (q < high) & between
+        signal = truth[shell].mean() + np.interp(q[shell], theory.q, theory.incoherent).mean()
+        assert abs(outcome.map.intensity[shell].mean() - truth[shell].mean()) < 0.015 * signal
+
+
+@pytest.mark.slow
+def test_files_hold_electron_units(images, outcome, tmp_path):
+    final = outcome.map
+    write_results(tmp_path, outcome.scales, outcome.sums.image_names, final)
+    with np.load(tmp_path / "voxel_data_absolute.npz") as file:
+        assert np.allclose(file["I_abs_diffuse"], final.intensity)
+        assert np.allclose(file["Sigma_abs_diffuse"], np.sqrt(final.variance))
+        again = final.scale * final.merged.intensity - file["I_incoherent_theoretical"]
+        assert np.allclose(file["I_abs_diffuse"], again)
+        assert float(file["Scale_Abs"]) == final.scale
+    with np.load(tmp_path / "voxel_data_relative.npz") as file:
+        assert np.allclose(file["I_merged_relative"], final.merged.intensity)
+    assert (tmp_path / "voxel_data_absolute.nxs").exists()
+    assert '"method": "krogh_moe"' in (tmp_path / "absolute_scale.json").read_text()
+
+
+@pytest.mark.slow
+def test_the_final_model_predicts_the_counts(images, outcome, tmp_path):
+
+
+    final, sums = outcome.map, outcome.sums
+    write_results(tmp_path, outcome.scales, sums.image_names, final)
+    model = json.loads((tmp_path / "scaling_model_final.json").read_text())
+    incoherent = model["incoherent"]
+    expected = observed = 0.0
+    at = np.full(final.merged.grid.size, -1)
+    at[final.merged.voxel] = np.arange(len(final.merged))
+    for table in sums.tables():
+        rows = table.select(table.exposure > 0)
+        q = np.linalg.norm(final.merged.grid.q_of(rows.voxel), axis=1)
+        factor = np.array([model["refined_parameters"][n]["multiplicative_scale"] for n in sums.image_names])
+        offset = factor[rows.image] * np.interp(q, incoherent["q"], incoherent["intensity"])
+        intensity = final.intensity[at[rows.voxel]]
+        expected += float((rows.exposure * (factor[rows.image] * intensity + offset)).sum())
+        observed += float(rows.counts.sum())
+    assert expected == pytest.approx(observed, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_finer_map_reuses_the_scales(images, outcome, tmp_path):
+    write_results(tmp_path, outcome.scales, outcome.sums.image_names, outcome.map)
+    path = tmp_path / "refined_scaling_model_params.json"
+
+
+
+    finer = SETTINGS.replace("3 3 3", "4 4 4")
+    steps = replace(make_steps(images.experiment, finer), scaler=StoredScaler(partial(read_scales, path)))
+    around = Surroundings(folder=Path(), mapper=_Serial())
+    other = process(images.source, steps, None, lambda experiment: experiment, around)
+    assert np.allclose(other.scales.per_image, outcome.scales.per_image, rtol=1e-12)
+    assert other.map.merged.grid.divisions == (4, 4, 4)
+
+
+class _Serial:
+    def map(self, work, items):
+        return map(work, items)
+
+
+@pytest.mark.parametrize("method", ["krogh_moe", "norman", "wilson"])
+def test_each_method_uses_its_own_scale(images, method):
+    scaler = make_steps(images.experiment, images.parameters(method)).absolute_scaler
+    truth = true_map(images.crystal, images.theory, (3, 3, 3), 1.25)
+    final = scaler.scale(truth, None, images.experiment)
+    assert final.report.method == method
+    assert final.scale == final.report.estimates[method].scale
+
+
+def test_sums_alone_need_a_wavelength(images):
+    truth = true_map(images.crystal, images.theory, (2, 2, 2), 1.5)
+    scaler = make_steps(images.experiment, images.parameters("norman")).absolute_scaler
+    with pytest.raises(ConfigError, match="wavelength"):
+        scaler.scale(truth, None, None)
+    for extra in ({"wavelength": "1.0"}, {"breit_dirac": "False"}):
+        scaler = make_steps(images.experiment, images.parameters("norman", **extra)).absolute_scaler
+        assert scaler.scale(truth, None, None).scale == pytest.approx(1, rel=0.05)
+
+
+def test_contents_are_needed(images):
+    scaler = make_steps(images.experiment, "absolute_scaler.plugin = norman").absolute_scaler
+    truth = true_map(images.crystal, images.theory, (2, 2, 2), 1.5)
+    with pytest.raises(ConfigError, match=r"absolute_scaler.norman.contents.*diffuse.merge"):
+        scaler.scale(truth, None, images.experiment)
+
+
+def test_files_and_ranges_are_checked_before_any_image_is_read(images):
+    with pytest.raises(DataError, match="nosuch.fasta"):
+        make_steps(
+            images.experiment,
+            "absolute_scaler.plugin = norman\nabsolute_scaler.norman.contents.sequence = nosuch.fasta",
+        )
+    with pytest.raises(ConfigError, match="range"):
+        make_steps(images.experiment, images.parameters("krogh_moe", range="0.8 0.5"))
+
+
+def test_spots_need_images(images):
+    text = images.parameters("wilson", intensities="spots")
+    scaler = make_steps(images.experiment, text).absolute_scaler
+    truth = true_map(images.crystal, images.theory, (2, 2, 2), 1.5)
+    scales = ImageScales(np.ones(N_IMAGES), np.zeros(N_IMAGES))
+    with pytest.raises(DataError, match="intensities=map"):
+        scaler.scale(truth, scales, None)
+    # These images come without integrated reflections.
+    with pytest.raises(DataError, match="intensity and partiality"):
+        scaler.scale(truth, scales, images.experiment)
