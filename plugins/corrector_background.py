@@ -97,7 +97,7 @@ class BackgroundCorrector:
         images = files_of([str(path) for path in params.series.images or [] if path is not None])
         if not (params.constant or params.sigma or params.map.file or images):
             raise ConfigError(
-                "corrector 'background' has nothing to subtract: set constant=, map.file= or series.images="
+                "corrector 'background' has nothing to subtract: set series.images=, constant= or map.file="
             )
         if params.map.exposure_time is not None and not params.map.exposure_time > 0:
             raise ConfigError(f"map.exposure_time={params.map.exposure_time:g} must be above 0 seconds")

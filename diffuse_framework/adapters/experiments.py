@@ -167,7 +167,7 @@ def mosaic_width_deg(experiment: Any) -> float:
     Rotations have a standard deviation too: sigma_m of their profile, or the mosaicity of XDS.
     """
     crystal, profile = experiment.crystal, experiment.profile
-    if hasattr(profile, "sigma_m"):
+    if experiment.scan is not None and hasattr(profile, "sigma_m"):
         return float(_FWHM * np.median(profile.sigma_m()))
     if hasattr(crystal, "get_mosaicity") and crystal.get_mosaicity() > 0:
         return float(_FWHM * crystal.get_mosaicity())

@@ -24,7 +24,6 @@ from diffuse_framework.adapters.indexing import (
 )
 from diffuse_framework.adapters.sequences import IndexedSweep, SequenceSource
 from diffuse_framework.adapters.shims import provide_missing_modules
-from diffuse_framework.stages.work import Mapper
 
 logger = logging.getLogger(__name__)
 
@@ -200,7 +199,7 @@ class _step:
 
 
 def run_sequences(
-    source: SequenceSource, parameters: SequenceParameters, joint: bool, shoeboxes: bool, mapper: Mapper
+    source: SequenceSource, parameters: SequenceParameters, joint: bool, shoeboxes: bool, mapper: Any
 ) -> Iterable[SweepOutcome]:
     """Yield the outcome of every group of sweeps, in order.
 

@@ -184,7 +184,7 @@ def _with_scan(experiments: Any, overrides: Any) -> ExperimentList:
     numbers = (first.scan.get_image_range()[0], last.scan.get_image_range()[1])
     wanted: Any = tuple(image_range) if image_range else numbers
     oscillation: Any = tuple(overrides.scan.oscillation)
-    scan = Scan(wanted, oscillation)  # type: ignore[call-overload]
+    scan = Scan(wanted, oscillation)
     if scan.get_num_images() != len(first.imageset):
         raise GeometryError(
             f"geometry.scan has {scan.get_num_images()} images, there are {len(first.imageset)}; images "
@@ -208,7 +208,7 @@ def _with_scan(experiments: Any, overrides: Any) -> ExperimentList:
     )
     return ExperimentList(
         [
-            Experiment(  # type: ignore[call-arg]
+            Experiment(
                 imageset=imageset,
                 beam=first.beam,
                 detector=first.detector,

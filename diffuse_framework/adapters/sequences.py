@@ -314,7 +314,7 @@ def save_sweeps(source: SequenceSource, sweeps: Iterable[IndexedSweep], folder: 
         sweep = source.sweeps[indexed.sweep]
         identifier = identifier_of(source.experiments[sweep.first])
         experiments.append(
-            DxtbxExperiment(  # type: ignore[call-arg]
+            DxtbxExperiment(
                 imageset=sweep.experiment.imageset,
                 beam=indexed.experiment.beam,
                 detector=indexed.experiment.detector,

@@ -130,7 +130,7 @@ def write_sweep_models(
             table.extend(rows.select(seen))
         table.experiment_identifiers()[number] = str(number)
     with writing(experiments_path) as unfinished:
-        experiments.as_json(str(unfinished))  # type: ignore[attr-defined]
+        experiments.as_json(str(unfinished))
     with writing(reflections_path) as unfinished:
         table.as_file(str(unfinished))
 

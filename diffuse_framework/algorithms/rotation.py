@@ -37,7 +37,7 @@ def sub_settings(setting_matrix: np.ndarray, rotation: Rotation | None, n_steps:
 
 
 def index_sweep(
-    setting_matrix: np.ndarray, rotation: Rotation, divisions: tuple[int, int, int], d_min: float
+    setting_matrix: np.ndarray, rotation: Rotation, divisions: tuple[int, ...], d_min: float
 ) -> float:
     """Return the largest change of a voxel index while an image is taken, over all q up to 1/d_min.
 
