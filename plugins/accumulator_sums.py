@@ -19,7 +19,7 @@ from diffuse_framework.model.source import Frame
 from diffuse_framework.model.voxels import SumsTable, concatenate
 
 PHIL = """
-step = 1.0
+step = 0.5
   .type = float(value_min=0.01, allow_none=False)
   .help = "An image of a turning crystal is added up in equal parts of its angle, so many that no pixel"
           "moves further in one of them, in voxels. Stills have one part."
@@ -35,7 +35,7 @@ class SumsAccumulator:
 
     name: ClassVar[str] = "sums"
     phil: ClassVar[str] = PHIL
-    step: float = 1.0
+    step: float = 0.5
     max_steps: int = 20
 
     @classmethod

@@ -35,6 +35,7 @@ from diffuse_framework.adapters.masks import write_mask
 from diffuse_framework.adapters.reference import reference_cell
 from diffuse_framework.adapters.sequences import SequenceSource
 from diffuse_framework.adapters.symmetry import cell_of
+from diffuse_framework.adapters.xds import read_xds
 from diffuse_framework.algorithms.sweeps import SweepLimits, validate_sweeps
 from diffuse_framework.algorithms.validation import Limits, validate
 from diffuse_framework.command_line.arguments import parse_arguments, template_files
@@ -138,6 +139,11 @@ def _open_images(params: Any) -> DxtbxSource:
     for template in params.input.template or []:
         experiments.extend(images_from_files(template_files(template)))
     reflections = tuple(flatten_reflections(params.input.reflections))
+    for folder in params.input.xds or []:
+        if folder is not None:
+            found, table = read_xds(Path(folder))
+            experiments.extend(found)
+            reflections += () if table is None else (table,)
     return open_source(
         experiments, reflections, params.input.reference_geometry, params.geometry, params.input.kind
     )

@@ -72,7 +72,7 @@ def main() -> None:
         cases = (
             ("1 degree", sweep(group, options.degrees, 1.0, options.counts), ""),
             ("1 degree, no sub-steps", sweep(group, options.degrees, 1.0, options.counts), "max_steps=1"),
-            ("1 degree, steps of 0.5 voxel", sweep(group, options.degrees, 1.0, options.counts), "step=0.5"),
+            ("1 degree, steps of 1 voxel", sweep(group, options.degrees, 1.0, options.counts), "step=1"),
             ("0.25 degree", sweep(group, options.degrees, 0.25, options.counts), ""),
             (f"1 degree, slips {options.slip:g}, varying model", slipping, ""),
             (f"1 degree, slips {options.slip:g}, static model", static(slipping), ""),
