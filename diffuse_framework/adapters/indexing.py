@@ -250,10 +250,10 @@ def warn_of_symmetry(stills: tuple[Any, ...], hints: CrystalHints) -> None:
             "settings, and the map is not averaged over symmetry"
         )
     if len(stills) > 1 and has_indexing_ambiguity(model):
-        logger.warning(
-            "The lattice has more symmetry than the space group %s: images indexed one by one can disagree "
-            "on the directions of the axes, and a map merged from them would be wrong. Run dials.cosym on "
-            "indexed.expt and indexed.refl, and give its files to indexer.plugin=given",
+        logger.info(
+            "The lattice has more symmetry than the space group %s: crystals that are indexed one by one can "
+            "disagree on the directions of the axes. Their diffuse scattering is compared after adding up, unless "
+            "consistency.reindex=off",
             sgtbx.space_group_info(group=model.get_space_group()),
         )
 
