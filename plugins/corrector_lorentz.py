@@ -17,7 +17,7 @@ from diffuse_framework.model.pixels import Background
 PHIL = """
 form = *sin_two_theta inverse_q
   .type = choice
-  .help = "1/sin(2 theta), or 1/(wavelength |q|) = 1/(2 sin theta)."
+  .help = "Which factor: 1/sin(2 theta), or 1/(wavelength |q|) = 1/(2 sin theta)."
 """
 
 

@@ -28,7 +28,7 @@ d_max = None
   .type = float(value_min=0)
   .help = "Lowest resolution in angstrom; None sets no limit."
 unit_cell = None
-  .type = floats(size=6)
+  .type = floats(size=6, value_min=1)
   .help = "Cell of the grid (angstrom, degrees); None takes the median of all images."
 """
 

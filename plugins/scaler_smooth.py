@@ -137,8 +137,8 @@ max_cycles = 30
 memory_mib = 2048
   .type = float(value_min=0)
   .expert_level = 2
-  .help = "Observations are kept in twice this much memory; where they need more, they are read again in"
-          "each pass."
+  .help = "Observations are kept in twice this much memory, in MiB; where they need more, they are read again"
+          "in each pass."
 """
 
 

@@ -36,7 +36,7 @@ interference = *bonded none
           "it k comes out some 10 per cent low for proteins; atoms that are not bonded have none."
 min_completeness = 0.5
   .type = float(value_min=0, value_max=1)
-  .help = "Shells of |q| count up to the last that is observed to this part at least."
+  .help = "Shells of |q| count up to the last that is observed to this fraction at least."
 """
 )
 

@@ -8,6 +8,7 @@ Examples::
 
   diffuse.process crystal.unit_cell=58,58,150,90,90,90 crystal.space_group=P41212 images/*.cbf
   diffuse.process params.phil images/*.cbf
+  diffuse.process preset=quick_look images/*.cbf
   diffuse.process indexed.expt indexed.refl grid.hkl.divisions=5,5,5
 
 A finer map with the scales of an earlier run, without indexing or scaling again::
@@ -41,6 +42,7 @@ from diffuse_framework.algorithms.validation import Limits, validate
 from diffuse_framework.command_line.arguments import parse_arguments, template_files
 from diffuse_framework.command_line.failures import report_failures
 from diffuse_framework.command_line.logs import log_start, start_logs
+from diffuse_framework.config.presets import with_presets
 from diffuse_framework.config.scope import build_scope
 from diffuse_framework.config.selection import select_steps
 from diffuse_framework.engine.processes import available_cpus, process_engine
@@ -93,7 +95,7 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
     if not args:
         parser.print_help()
         return
-    params, options = parse_arguments(parser, args)
+    params, options = parse_arguments(parser, with_presets(args))
     folder = make_folder(Path(params.output.directory))
     start_logs(options.verbose, folder / params.output.log, registry.modules())
     log_start(parser.diff_phil.as_str(), registry)

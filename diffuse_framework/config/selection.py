@@ -27,7 +27,8 @@ def select(registry: Registry, params: Any, stage: str, auto: str | None = None)
     """
     scope = getattr(params, stage)
     if stage in SEVERAL:
-        names = scope.plugins or []
+        # Names in quotes are one string to PHIL, and a list to whoever wrote them.
+        names = [name for words in scope.plugins or [] for name in words.split()]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ConfigError(f"{stage}.plugins names {', '.join(twice)} twice")

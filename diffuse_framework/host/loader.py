@@ -11,6 +11,7 @@ import pluggy
 
 from diffuse_framework.errors import PluginError
 from diffuse_framework.host import hookspecs
+from diffuse_framework.host.interfaces import misfit
 from diffuse_framework.host.registry import FailedPlugin, Plugin, Registry
 
 GROUP = "diffuse_framework"
@@ -58,16 +59,16 @@ def _offered(module: object) -> list[Plugin]:
     offered = []
     for stage in hookspecs.STAGES:
         for classes in getattr(manager.hook, f"diffuse_{stage}s")():
-            offered += [Plugin(stage, _name(factory), factory, "", "") for factory in classes]
+            offered += [Plugin(stage, _name(stage, factory), factory, "", "") for factory in classes]
     if not offered:
         raise PluginError("it offers no plugin: none of its functions is a hook of diffuse_framework")
     return offered
 
 
-def _name(factory: Any) -> str:
-    missing = [word for word in ("name", "phil", "from_params") if not hasattr(factory, word)]
-    if missing:
-        raise PluginError(f"{factory.__name__} has no {' and no '.join(missing)}")
+def _name(stage: str, factory: Any) -> str:
+    reason = misfit(stage, factory)
+    if reason:
+        raise PluginError(reason)
     return factory.name
 
 

@@ -108,13 +108,13 @@ diffuse
 {
   halo = 1.0
     .type = float(value_min=0)
-    .help = "Halos around the reciprocal lattice points."
+    .help = "Strength of halos around the reciprocal lattice points, relative to cloud and water."
   cloud = 1.0
     .type = float(value_min=0)
-    .help = "Intensity that varies smoothly from one lattice point to the next."
+    .help = "Strength of what varies smoothly from one lattice point to the next, relative to halo and water."
   water = 1.0
     .type = float(value_min=0)
-    .help = "Isotropic ring on a slope."
+    .help = "Strength of an isotropic ring on a slope, relative to halo and cloud."
   displacement = 0.45
     .type = float(value_min=0)
     .help = "Root mean square displacement of the atoms, angstrom: diffuse intensity is strongest"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from diffuse_framework.model.experiment import Symmetry
 from diffuse_framework.model.geometry import Beam, Geometry, Panel
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.lattice import Cell, reciprocal_basis
+from diffuse_framework.model.source import Frame
 
 
 def orthorhombic_symmetry() -> Symmetry:
@@ -25,8 +27,18 @@ def orthorhombic_grid(
     d_min: float = 2.0,
 ) -> VoxelGrid:
     """Return a grid of Laue group mmm, of some 10^4 voxels by default."""
-    symmetry = orthorhombic_symmetry()
-    count, low, high = asymmetric_box(symmetry, divisions, reciprocal_basis(cell), d_min)
+    return grid_of(orthorhombic_symmetry(), cell, divisions, d_min)
+
+
+def grid_of(
+    symmetry: Symmetry, cell: Cell, divisions: tuple[int, ...], d_min: float, d_max: float = np.inf
+) -> VoxelGrid:
+    """Return the grid of a crystal; `cell` and `divisions` must have its symmetry.
+
+    Raises:
+        GeometryError: divisions that the symmetry does not allow, or no voxel within the limits.
+    """
+    count, low, high = asymmetric_box(symmetry, divisions, reciprocal_basis(cell), d_min, d_max)
     return VoxelGrid(
         cell=cell,
         symmetry=symmetry,
@@ -34,7 +46,7 @@ def orthorhombic_grid(
         index_min=tuple(int(n) for n in low),
         dimensions=tuple(int(n) for n in high - low + 1),
         d_min=d_min,
-        d_max=np.inf,
+        d_max=d_max,
         n_voxels=count,
     )
 
@@ -60,3 +72,42 @@ def geometry(n_panels: int = 1, shape: tuple[int, int] = (60, 50), distance_mm: 
         for number in range(n_panels)
     )
     return Geometry(beam, panels)
+
+
+@dataclass(frozen=True, eq=False)
+class FramesInMemory:
+    """An `ImageSource` of frames that are already there, all of one geometry.
+
+    Attributes:
+        frames: one per image, with unique names.
+        of_all: beam and detector.
+        seconds: exposure time of each image.
+    """
+
+    frames: tuple[Frame, ...]
+    of_all: Geometry
+    seconds: tuple[float, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One unique name per image."""
+        return tuple(frame.name for frame in self.frames)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def read(self, index: int) -> Frame:
+        """Return image number `index`."""
+        return self.frames[index]
+
+    def geometry(self, index: int) -> Geometry:
+        """Beam and detector of image number `index`."""
+        return self.of_all
+
+    def exposure_s(self, index: int) -> float:
+        """Exposure time in seconds of image number `index`."""
+        return self.seconds[index]
+
+    def trusted_pixels(self, index: int) -> tuple[np.ndarray, ...] | None:
+        """Return None: no mask comes with the images."""
+        return None

@@ -94,8 +94,9 @@ def memory(paths: list[str], folder: Path) -> None:
     rows = sum(len(table) for table in sums.tables())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"{len(paths):4d} images: peak {peak:.0f} MiB; {rows} sums, {sums.path.stat().st_size / 2**20:.0f} MiB on disk, "
-        f"{len(merged)} voxels, {np.prod(grid.dimensions)} in the box"
+        f"{len(paths):4d} images: peak {peak:.0f} MiB; {rows} sums, "
+        f"{sums.path.stat().st_size / 2**20:.0f} MiB on disk, {len(merged)} voxels, "
+        f"{np.prod(grid.dimensions)} in the box"
     )
 
 

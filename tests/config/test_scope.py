@@ -70,6 +70,11 @@ def test_a_choice_that_cannot_be_is_explained(registry, text, error, message):
         select_steps(registry, extracted(registry, text), "given")
 
 
+def test_names_in_quotes_are_a_list_too(registry):
+    params = extracted(registry, 'masker.plugins = "bragg trusted"')
+    assert [masker.name for masker in select(registry, params, "masker")] == ["bragg", "trusted"]
+
+
 def test_no_plugin_of_several_is_a_choice(registry):
     assert select(registry, extracted(registry, "corrector.plugins = None"), "corrector") == ()
 

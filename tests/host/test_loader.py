@@ -22,6 +22,9 @@ class Scaler:
     def from_params(cls, params):
         return cls()
 
+    def fit(self, sums, experiment):
+        raise NotImplementedError
+
 
 class Distribution:
     def __init__(self, name: str) -> None:

@@ -1,0 +1,1 @@
+"""Masks rows in a shadow, and pixels that are far too bright."""

@@ -1,0 +1,1 @@
+"""Ice and powder rings, found on each image from its radial profile."""

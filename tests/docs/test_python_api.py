@@ -1,0 +1,73 @@
+"""The pages of the documentation run as they are."""
+
+from __future__ import annotations
+
+import re
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffuse_framework import api
+from diffuse_framework.errors import ConfigError, DataError, PluginError
+from diffuse_framework.simulate.cbf import ImageWriter
+from diffuse_framework.simulate.compare import compare_merged
+from diffuse_framework.simulate.experiment import SimulationSettings, simulate
+from diffuse_framework.testing.runs import KnownOrientations
+
+PAGE = Path(__file__).parents[2] / "docs" / "python_api.md"
+
+
+@pytest.fixture(scope="module")
+def simulation():
+    return simulate(SimulationSettings(n_images=4, counts_per_pixel=1.0, seed=3))
+
+
+def test_the_page_runs_from_image_files_to_the_map(simulation, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    write = ImageWriter(simulation.source, tmp_path / "images", nullcontext)
+    for number in range(len(simulation.source)):
+        write(number)
+    namespace: dict = {}
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(compile(block, str(PAGE), "exec"), namespace)
+    outcome = namespace["outcome"]
+    assert len(outcome.experiment.images) >= 3
+    assert (tmp_path / "results" / "voxel_data_relative.npz").exists()
+    assert (namespace["merged"].intensity == outcome.map.merged.intensity).all()
+    assert (namespace["unscaled"].scales.per_image == 1).all()
+    assert len(blocks[0].splitlines()) <= 10
+
+
+def test_a_plugin_object_takes_the_place_of_the_selected_one(simulation):
+    indexer = KnownOrientations(simulation.experiment)
+    steps = api.make_steps("grid.hkl.d_min = 3", indexer=indexer, correctors=[])
+    assert steps.indexer is indexer and steps.correctors == () and steps.maskers
+    steps = api.make_steps("grid.hkl.d_min = 3", indexer=indexer)
+    outcome = api.run(simulation.source, steps)
+    assert compare_merged(simulation.truth, outcome.map.merged).correlation > 0.7
+    assert np.isclose(outcome.scales.per_image.mean(), 1)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "plugins", "error", "message"),
+    [
+        ("grid.hkl.dmin = 3", {}, ConfigError, "there is no parameter grid.hkl.dmin"),
+        ("grid.hkl.d_min = three", {}, ConfigError, "d_min"),
+        ("grid {", {}, ConfigError, "no matching"),
+        ("", {"scalers": None}, ConfigError, "there is no step scalers; there are indexer"),
+        ("scaler.plugin = per_imge", {}, PluginError, "did you mean"),
+    ],
+)
+def test_what_cannot_be_is_said(parameters, plugins, error, message):
+    with pytest.raises(error, match=message):
+        api.make_steps(parameters, **plugins)
+
+
+def test_no_images_is_said(tmp_path):
+    with pytest.raises(DataError, match="no file matches"):
+        api.open_images(tmp_path / "*.cbf")

@@ -1,0 +1,169 @@
+"""Any valid choice of plugins and parameters completes, or refuses with an error of ours; and rules of the whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from iotbx.phil import parse
+
+from diffuse_framework.config.scope import build_scope
+from diffuse_framework.engine.base import SerialEngine
+from diffuse_framework.engine.processes import process_engine
+from diffuse_framework.errors import DiffuseError
+from diffuse_framework.host.loader import load_registry
+from diffuse_framework.host.registry import Plugin
+from diffuse_framework.pipeline.process import Surroundings
+from diffuse_framework.simulate.detector import header_beam, one_panel
+from diffuse_framework.simulate.experiment import SimulationSettings, simulate
+from diffuse_framework.testing.fakes import FramesInMemory
+from diffuse_framework.testing.runs import run_pipeline
+from diffuse_framework.testing.selections import parameters, selections
+
+REGISTRY = load_registry()
+# What lets plugins work that do nothing by default, and a grid coarse enough that images overlap.
+FIRST = """
+corrector.background.constant = 0.2
+masker.bragg.radius = 1
+masker.bragg.excitation_width = 0.001
+absolute_scaler.krogh_moe.contents.formula = C270 H420 N70 O80 S2
+absolute_scaler.norman.contents.formula = C270 H420 N70 O80 S2
+absolute_scaler.wilson.contents.formula = C270 H420 N70 O80 S2
+"""
+LAST = "grid.hkl.divisions = 2 2 2\ngrid.hkl.d_min = 3.5\n"
+
+# Whole runs are slow to make small, and a selection says by itself what it is.
+few = settings(max_examples=6, deadline=None, phases=[Phase.generate])
+
+
+def ours(plugin: Plugin) -> bool:
+    return plugin.package == "diffuse_framework"
+
+
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Six stills on 150 x 140 pixels, in memory."""
+    detector = one_panel((150, 140), 70.0, header_beam(1.0), pixel_mm=0.6)
+    made = simulate(SimulationSettings(n_images=6, counts_per_pixel=4.0, detector=detector, seed=2))
+    frames = tuple(made.source.read(number) for number in range(len(made.source)))
+    seconds = (made.source.exposure_s(0),) * len(frames)
+    images = tuple(replace(image, spots=with_foreground(image.spots)) for image in made.experiment.images)
+    return FramesInMemory(frames, detector.geometry, seconds), replace(made.experiment, images=images)
+
+
+def with_foreground(spots):
+    """Spots with the pixel each is centred on, as integration would have left them."""
+    return replace(spots, foreground=np.column_stack([spots.panel, spots.predicted_px[:, ::-1]]).astype(np.int32))
+
+
+def run(data, selection, experiment=None, source=None, around=None):
+    """The merged map of one run, None where a plugin refuses."""
+    around = around or Surroundings(folder=Path(), mapper=SerialEngine())
+    try:
+        text = f"{FIRST}\n{selection}\n{LAST}"
+        return run_pipeline(source or data[0], experiment or data[1], text, around, REGISTRY).map.merged
+    except DiffuseError as error:
+        assert str(error)
+        return None
+
+
+def alike(a, b, rtol=1e-3):
+    """Whether two maps agree to rounding and to the tolerance of an iteration."""
+    if a is None or b is None:
+        return a is None and b is None
+    size = np.abs(a.intensity).mean()
+    return np.array_equal(a.voxel, b.voxel) and np.allclose(a.intensity, b.intensity, rtol=rtol, atol=rtol * size)
+
+
+@settings(max_examples=12, deadline=None, phases=[Phase.generate])
+@given(selection=selections(REGISTRY, ours))
+def test_every_selection_completes_or_refuses_in_words(data, selection):
+    merged = run(data, selection)
+    if merged is not None:
+        assert np.isfinite(merged.intensity).all() and (merged.variance > 0).all()
+        assert (merged.multiplicity > 0).all()
+
+
+@few
+@given(selection=selections(REGISTRY, ours))
+def test_the_order_of_images_is_irrelevant(data, selection):
+    backwards = replace(data[1], images=data[1].images[::-1])
+    assert alike(run(data, selection), run(data, selection, backwards))
+
+
+@few
+@given(selection=selections(REGISTRY, ours), seed=st.randoms(use_true_random=False))
+def test_the_order_of_maskers_and_correctors_is_irrelevant(data, selection, seed):
+    lines = []
+    for line in selection.splitlines():
+        name, _, value = line.partition(" = ")
+        if name.endswith(".plugins"):
+            names = value.split()
+            seed.shuffle(names)
+            value = " ".join(names)
+        lines.append(f"{name} = {value}")
+    assert alike(run(data, selection), run(data, "\n".join(lines)))
+
+
+@few
+@given(selection=selections(REGISTRY, ours), chunk=st.integers(1, 7))
+def test_the_engine_and_the_size_of_chunks_are_irrelevant(data, selection, chunk):
+    other = Surroundings(folder=Path(), mapper=process_engine(2), chunk_size=chunk)
+    assert alike(run(data, selection), run(data, selection, around=other), rtol=1e-5)
+
+
+@few
+@given(selection=selections(REGISTRY, ours), number=st.integers(1, 3))
+def test_a_symmetry_operation_on_the_input_is_irrelevant(data, selection, number):
+    operators = data[1].symmetry.operators
+    proper = [operator for operator in operators if np.linalg.det(operator) > 0]
+    images = tuple(replace(image, setting_matrix=image.setting_matrix @ proper[number]) for image in data[1].images)
+    a, b = run(data, selection), run(data, selection, replace(data[1], images=images))
+    if a is None or b is None:
+        assert a is None and b is None
+        return
+    # A pixel on the border of two voxels may change sides with the last bit.
+    common, in_a, in_b = np.intersect1d(a.voxel, b.voxel, return_indices=True)
+    assert len(common) >= 0.995 * max(len(a), len(b))
+    assert np.corrcoef(a.intensity[in_a], b.intensity[in_b])[0, 1] > 0.995
+
+
+def not_statistical(plugin: Plugin) -> bool:
+    """Not those that judge pixels by counting statistics, which doubled counts don't have."""
+    return ours(plugin) and plugin.name not in ("dynamic", "background")
+
+
+@few
+@given(selection=selections(REGISTRY, not_statistical))
+def test_doubled_exposure_and_counts_give_the_same_map(data, selection):
+    source, experiment = data
+    frames = tuple(
+        replace(frame, counts=tuple(np.where(c > 0, 2 * c, c) for c in frame.counts)) for frame in source.frames
+    )
+    doubled = replace(source, frames=frames, seconds=tuple(2 * s for s in source.seconds))
+    images = tuple(replace(image, exposure_s=2 * image.exposure_s) for image in experiment.images)
+    assert alike(run(data, selection), run(data, selection, replace(experiment, images=images), doubled))
+
+
+@pytest.mark.parametrize("plugin", REGISTRY.plugins.values(), ids=lambda plugin: f"{plugin.stage}-{plugin.name}")
+def test_parameters_drawn_for_a_plugin_are_valid(plugin):
+    scope = build_scope(REGISTRY)
+
+    @settings(max_examples=10, deadline=None)
+    @given(text=parameters(plugin))
+    def extracts(text):
+        working, unused = scope.fetch(parse(text), track_unused_definitions=True)
+        assert not unused
+        params = getattr(getattr(working.extract(), plugin.stage), plugin.name, None)
+        try:
+            plugin.factory.from_params(params)
+        except DiffuseError as error:
+            assert str(error)
+
+    extracts()
