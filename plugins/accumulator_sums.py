@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from diffuse_framework import hookimpl
 from diffuse_framework.algorithms.binning import VoxelAdder
+from diffuse_framework.algorithms.rotation import index_sweep, n_substeps, sub_settings
 from diffuse_framework.model.experiment import Image
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.grid import VoxelGrid
@@ -15,7 +18,15 @@ from diffuse_framework.model.pixels import Background, PixelTable
 from diffuse_framework.model.source import Frame
 from diffuse_framework.model.voxels import SumsTable, concatenate
 
-PHIL = ""
+PHIL = """
+step = 0.5
+  .type = float(value_min=0.01, allow_none=False)
+  .help = "An image of a turning crystal is added up in equal parts of its angle, so many that no pixel"
+          "moves further in one of them, in voxels. Stills have one part."
+max_steps = 20
+  .type = int(value_min=1, allow_none=False)
+  .help = "Never more parts than this: each costs as much as a still."
+"""
 
 
 @dataclass(frozen=True)
@@ -24,15 +35,17 @@ class SumsAccumulator:
 
     name: ClassVar[str] = "sums"
     phil: ClassVar[str] = PHIL
+    step: float = 0.5
+    max_steps: int = 20
 
     @classmethod
     def from_params(cls, params: Any) -> SumsAccumulator:
-        """Return the accumulator; it has no parameters."""
-        return cls()
+        """Return the accumulator."""
+        return cls(params.step, params.max_steps)
 
     def adder(self, grid: VoxelGrid) -> PanelByPanel:
         """Return an object that adds images to the voxels of `grid`."""
-        return PanelByPanel(VoxelAdder(grid))
+        return PanelByPanel(VoxelAdder(grid), grid, self.step, self.max_steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +53,9 @@ class PanelByPanel:
     """Adds the panels of an image one after another."""
 
     voxels: VoxelAdder
+    grid: VoxelGrid
+    step: float
+    max_steps: int
 
     def add(
         self,
@@ -52,6 +68,7 @@ class PanelByPanel:
         geometry: Geometry,
     ) -> SumsTable:
         """Return the sums of one image."""
+        settings = self._settings(image)
         return concatenate(
             [
                 self.voxels.add(
@@ -61,7 +78,7 @@ class PanelByPanel:
                     mask.panels[panel_number],
                     pixels.q[panel_number],
                     pixels.response[panel_number],
-                    image.setting_matrix,
+                    settings,
                     image.exposure_s,
                     panel.gain,
                     panel.pedestal,
@@ -70,6 +87,15 @@ class PanelByPanel:
                 )
                 for panel_number, panel in enumerate(geometry.panels)
             ]
+        )
+
+    def _settings(self, image: Image) -> np.ndarray:
+        """Setting matrices (m, 3, 3) of the parts of an image."""
+        if image.rotation is None:
+            return image.setting_matrix
+        sweep = index_sweep(image.setting_matrix, image.rotation, self.grid.divisions, self.grid.d_min)
+        return sub_settings(
+            image.setting_matrix, image.rotation, n_substeps(sweep, self.step, self.max_steps)
         )
 
 

@@ -31,11 +31,12 @@ radius = 6.0
 shape = *disk box
   .type = choice
   .help = "A disk of that radius, or a box of twice the radius on a side."
-excitation_width = 0.004
-  .type = float(value_min=0, allow_none=False)
+excitation_width = None
+  .type = float(value_min=0)
   .help = "Reflections this far from the Ewald sphere still show, in 1/angstrom: for the size of"
           "mosaic blocks, the divergence and the bandwidth of the beam. Make it smaller for sharp"
-          "spots and large cells; too small leaves peaks in the map."
+          "spots and large cells; too small leaves peaks in the map. Where not given 0.004 for stills, and"
+          "0.002 for rotations, whose reflections are known to cross the sphere or not."
 mosaic_width = None
   .type = float(value_min=0)
   .help = "Full width of the mosaic spread in degrees; that of each image where it is not given."
@@ -46,6 +47,7 @@ d_min = None
 """
 
 _CROWDED = 0.5
+_STILL_WIDTH, _ROTATION_WIDTH = 0.004, 0.002
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class BraggMasker:
     phil: ClassVar[str] = PHIL
     radius: float = 6.0
     disk: bool = True
-    excitation_width: float = 0.004
+    excitation_width: float | None = None
     mosaic_width_deg: float | None = None
     d_min: float = 0.0
     space_group: str = "P1"
@@ -96,13 +98,20 @@ class BraggMasker:
             image.setting_matrix,
             geometry,
             self.d_min,
-            self.excitation_width,
+            self._width(image),
             mosaic_width_deg,
             centring_conditions(self.space_group),
             self.radius,
+            image.rotation,
         )
         shapes = [panel.shape for panel in geometry.panels]
         return PixelMask(paint_panels(shapes, panel, px, self.radius, self.disk))
+
+    def _width(self, image: Image) -> float:
+        """Distance from the Ewald sphere that still excites, 1/angstrom."""
+        if self.excitation_width is not None:
+            return self.excitation_width
+        return _STILL_WIDTH if image.rotation is None else _ROTATION_WIDTH
 
     def _log_coverage(self, experiment: Experiment) -> None:
         """Log the share of pixels masked on one image, and of indexed spots that the mask holds."""
@@ -124,7 +133,7 @@ class BraggMasker:
                 "(now %g) or masker.bragg.excitation_width (now %g)",
                 100 * (1 - share),
                 self.radius,
-                self.excitation_width,
+                self._width(image),
             )
 
 

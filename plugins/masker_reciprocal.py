@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from diffuse_framework import hookimpl
+from diffuse_framework.algorithms.geometry import highest_resolution
 from diffuse_framework.algorithms.masking import centring_conditions, near_nodes
+from diffuse_framework.algorithms.rotation import index_sweep, n_substeps, sub_settings
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.model.experiment import Experiment, Image
 from diffuse_framework.model.geometry import Geometry
@@ -29,6 +31,8 @@ d_min = None
   .help = "Peaks of higher resolution are too weak to mask, in angstrom; all are masked where it is"
           "not given."
 """
+
+_MOST_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,24 @@ class ReciprocalMasker:
     def image_mask(
         self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable
     ) -> PixelMask | None:
-        """Return Bragg near the lattice nodes of `image`."""
+        """Return Bragg where a pixel comes near the lattice nodes of `image`, at any of its angles."""
         a = image.setting_matrix
         form = np.diag(1 / np.square(self.radii)) if self.radius is None else a.T @ a / self.radius**2
         conditions = centring_conditions(self.space_group)
-        return PixelMask(tuple(near_nodes(q, a, form, self.d_min, conditions) for q in pixels.q))
+        settings = sub_settings(a, image.rotation, self._n_steps(image, geometry, form))
+        return PixelMask(
+            tuple(
+                np.minimum.reduce([near_nodes(q, step, form, self.d_min, conditions) for step in settings])
+                for q in pixels.q
+            )
+        )
+
+    def _n_steps(self, image: Image, geometry: Geometry, form: np.ndarray) -> int:
+        """Cut the rotation of an image so that nothing moves further than the ellipsoid's half axis."""
+        if image.rotation is None:
+            return 1
+        sweep = index_sweep(image.setting_matrix, image.rotation, (1, 1, 1), highest_resolution(geometry))
+        return n_substeps(sweep, 1 / np.sqrt(np.linalg.eigvalsh(form).max()), _MOST_STEPS)
 
 
 @hookimpl

@@ -55,3 +55,22 @@ def _data_folder() -> Path:
     if not found:
         pytest.skip(message)
     return Path(found)
+
+
+@pytest.fixture(scope="session")
+def snase(tmp_path_factory) -> tuple[list[str], str]:
+    """Ten CCD images of staphylococcal nuclease, unpacked, and the file of a refined geometry and crystal.
+
+    Their headers call them stills at phi = 0, 1, ... 9; each is a rotation of 1 degree centred on its phi.
+    """
+    root = os.environ.get("DIFFUSE_REAL_DATA")
+    packed = Path(root) / "snase" if root else None
+    if packed is None or not packed.is_dir():
+        pytest.skip("no real rotation images: set DIFFUSE_REAL_DATA to a folder that holds snase/")
+    folder = tmp_path_factory.mktemp("snase")
+    paths = []
+    for path in sorted(packed.glob("*.img.bz2")):
+        target = folder / path.stem
+        target.write_bytes(bz2.decompress(path.read_bytes()))
+        paths.append(str(target))
+    return paths, str(packed / "refined_experiments.json")

@@ -10,7 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +87,14 @@ def build_experiment(
     """
     stills = sorted(stills, key=lambda still: still.source_index)
     refused = list(refused)
-    group = _common_group(stills, hints)
+    group = common_group(stills, hints)
     shared = SharedModels()
     geometries: list[Any] = []
     numbers: dict[tuple[int, int], int] = {}
     images, kept = [], []
     for still in stills:
         name = source.names[still.source_index]
-        complaint = _misfit(still.experiment.crystal, group, hints)
+        complaint = misfit(still.experiment.crystal, group, hints)
         if complaint:
             refused.append(Refused(name, "indexing", complaint))
             continue
@@ -110,7 +110,7 @@ def build_experiment(
                 geometry=numbers[key],
                 exposure_s=source.exposure_s(still.source_index),
                 setting_matrix=np.array(still.experiment.crystal.get_A()).reshape(3, 3),
-                mosaic_width_deg=_mosaic_width_deg(still.experiment),
+                mosaic_width_deg=mosaic_width_deg(still.experiment),
                 spots=spots_of(still.reflections, detector),
             )
         )
@@ -135,10 +135,11 @@ class SharedModels:
         return self._known.setdefault(json.dumps(model.to_dict(), sort_keys=True), model)
 
 
-def _common_group(stills: list[IndexedStill], hints: CrystalHints) -> Any:
+def common_group(indexed: Iterable[Any], hints: CrystalHints) -> Any:
+    """Return the user's space group, or that of most crystals; `indexed` have an `experiment` each."""
     if hints.space_group is not None:
         return hints.space_group
-    symbols = Counter(_symbol(still.experiment.crystal.get_space_group()) for still in stills)
+    symbols = Counter(_symbol(item.experiment.crystal.get_space_group()) for item in indexed)
     return symbols.most_common(1)[0][0] if symbols else "P1"
 
 
@@ -146,7 +147,7 @@ def _symbol(group: Any) -> str:
     return sgtbx.space_group_info(group=group).type().lookup_symbol()
 
 
-def _misfit(crystal: Any, group: str, hints: CrystalHints) -> str:
+def misfit(crystal: Any, group: Any, hints: CrystalHints) -> str:
     """Return why a crystal can't be part of a data set of that space group, "" where it can."""
     if hints.space_group is None:
         found = _symbol(crystal.get_space_group())
@@ -158,13 +159,18 @@ def _misfit(crystal: Any, group: str, hints: CrystalHints) -> str:
     return f"its cell {values} can't be that of {group}"
 
 
-def _mosaic_width_deg(experiment: Any) -> float:
-    """Full width of the mosaic spread, 0 where DIALS has no angle for it.
+def mosaic_width_deg(experiment: Any) -> float:
+    """Return the full width of the mosaic spread, 0 where DIALS has no angle for it.
 
     Stills are indexed with half the width of a top-hat distribution. Ellipsoid models that
     rotate with the reflection have standard deviations; the others have a size in 1/angstrom.
+    Rotations have a standard deviation too: sigma_m of their profile, or the mosaicity of XDS.
     """
     crystal, profile = experiment.crystal, experiment.profile
+    if experiment.scan is not None and hasattr(profile, "sigma_m"):
+        return float(_FWHM * np.median(profile.sigma_m()))
+    if hasattr(crystal, "get_mosaicity") and crystal.get_mosaicity() > 0:
+        return float(_FWHM * crystal.get_mosaicity())
     if hasattr(crystal, "get_half_mosaicity_deg") and crystal.get_half_mosaicity_deg() > 0:
         return 2 * crystal.get_half_mosaicity_deg()
     mosaicity = getattr(profile, "mosaicity", None)
@@ -174,16 +180,22 @@ def _mosaic_width_deg(experiment: Any) -> float:
     return float(_FWHM * max(angles, default=0.0))
 
 
-def spots_of(table: Any, detector: Any) -> BraggSpots:
+def spots_of(table: Any, detector: Any, foreground: np.ndarray | None = None) -> BraggSpots:
     """Return the Bragg reflections of one image from its reflection table.
 
     Rows that were neither indexed nor predicted are left out.
 
+    Args:
+        table: reflections of the image.
+        detector: of dxtbx.
+        foreground: (m, 3) pixels of peaks; None takes them from the table's shoeboxes.
+
     Raises:
         DataError: the table has no predicted positions, or names panels the detector lacks.
     """
+    nothing = no_spots() if foreground is None else replace(no_spots(), foreground=foreground)
     if table is None or len(table) == 0:
-        return no_spots()
+        return nothing
     if "miller_index" not in table or "xyzcal.px" not in table:
         raise DataError(
             "the reflections have no Miller indices or no predicted positions: give those of dials.index, "
@@ -193,7 +205,7 @@ def spots_of(table: Any, detector: Any) -> BraggSpots:
     indexed = hkl.any(axis=1)
     table = table.select(flumpy.from_numpy(indexed))
     if len(table) == 0:
-        return no_spots()
+        return nothing
     panel = flumpy.to_numpy(table["panel"]).astype(np.int32)
     if panel.max() >= len(detector):
         raise DataError(
@@ -216,7 +228,7 @@ def spots_of(table: Any, detector: Any) -> BraggSpots:
         panel=panel,
         observed_px=observed,
         predicted_px=flumpy.to_numpy(table["xyzcal.px"])[:, :2].copy(),
-        foreground=_foreground(table, detector),
+        foreground=_foreground(table, detector) if foreground is None else foreground,
     )
 
 
@@ -235,19 +247,48 @@ def _intensities(table: Any, flags: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 def _foreground(table: Any, detector: Any) -> np.ndarray:
     """Pixels (m, 3) of the foreground of all shoeboxes, each once, as (panel, slow, fast)."""
-    from dials.algorithms.shoebox import MaskCode
-
     if "shoebox" not in table:
         return no_spots().foreground
+    found = _foreground_rows(table)
+    return _on_panels(found[:, 1:], detector)
+
+
+def foreground_by_frame(table: Any, detector: Any, first: int, n_images: int) -> list[np.ndarray]:
+    """Return pixels (m, 3) of the foreground of shoeboxes, as (panel, slow, fast), of each image of a scan.
+
+    Args:
+        table: reflections of the scan.
+        detector: of dxtbx.
+        first: array index of the first image.
+        n_images: number of images.
+    """
+    if "shoebox" not in table:
+        return [no_spots().foreground] * n_images
+    found = _foreground_rows(table)
+    found = found[np.argsort(found[:, 0], kind="stable")]
+    ends = np.searchsorted(found[:, 0] - first, np.arange(n_images + 1))
+    return [_on_panels(found[low:high, 1:], detector) for low, high in zip(ends[:-1], ends[1:], strict=True)]
+
+
+def _foreground_rows(table: Any) -> np.ndarray:
+    """Foreground of all shoeboxes, (m, 4) as (frame, panel, slow, fast), with repetitions."""
+    from dials.algorithms.shoebox import MaskCode
+
     bit = int(MaskCode.Foreground)
-    parts = [np.zeros((0, 3), np.int32)]
+    parts = [np.zeros((0, 4), np.int32)]
     for box in table["shoebox"]:
         if len(box.mask) == 0:
             continue
-        _, slow, fast = np.nonzero(flumpy.to_numpy(box.mask) & bit)
-        x0, _, y0, _, _, _ = box.bbox
-        parts.append(np.stack([np.full(len(slow), box.panel), slow + y0, fast + x0], -1).astype(np.int32))
-    pixels = np.unique(np.concatenate(parts), axis=0)
+        frame, slow, fast = np.nonzero(flumpy.to_numpy(box.mask) & bit)
+        x0, _, y0, _, z0, _ = box.bbox
+        columns = [frame + z0, np.full(len(slow), box.panel), slow + y0, fast + x0]
+        parts.append(np.stack(columns, -1).astype(np.int32))
+    return np.concatenate(parts)
+
+
+def _on_panels(pixels: np.ndarray, detector: Any) -> np.ndarray:
+    """Return each of the pixels (m, 3) that is on its panel once."""
+    pixels = np.unique(pixels, axis=0)
     sizes = np.array([panel.get_image_size()[::-1] for panel in detector])[pixels[:, 0]]
     return pixels[((pixels[:, 1:] >= 0) & (pixels[:, 1:] < sizes)).all(axis=1)]
 
@@ -378,6 +419,15 @@ def save_indexed(source: DxtbxSource, stills: Iterable[IndexedStill], folder: Pa
             if "imageset_id" in table:
                 table["imageset_id"] = flex.int(len(table), number)
             reflections.extend(table)
+    save_pair(experiments, reflections, folder)
+
+
+def save_pair(experiments: Any, reflections: Any, folder: Path) -> None:
+    """Write ``indexed.expt`` and ``indexed.refl``.
+
+    Raises:
+        DataError: they can't be written; files of that name from before are still there.
+    """
     # In this order: an .expt file of the same age as its .refl file is a complete pair.
     for name, write in (("indexed.refl", reflections.as_file), ("indexed.expt", experiments.as_file)):
         with _whole(Path(folder) / name) as temporary:

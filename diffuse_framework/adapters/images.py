@@ -169,15 +169,19 @@ def _single_stills(experiments: Any) -> tuple[ExperimentList, tuple[float, ...]]
                     beam=experiment.beam,
                     detector=experiment.detector,
                     crystal=experiment.crystal,
-                    identifier=experiment.identifier,
+                    # Identifiers are unique in a list: that of a sweep stays with the sweep.
+                    identifier=experiment.identifier if len(numbers) == 1 else "",
                 )
             )
-            exposures_s.append(_exposure_s(scan, number - numbers.start))
+            exposures_s.append(exposure_of(scan, number - numbers.start))
     return stills, tuple(exposures_s)
 
 
-def _exposure_s(scan: Any, number: int) -> float:
-    """Exposure time from a scan; newer DIALS asserts where a scan has none."""
+def exposure_of(scan: Any, number: int) -> float:
+    """Return the exposure time of an image of a scan in seconds, 1 where unknown.
+
+    Newer DIALS asserts where a scan has none.
+    """
     try:
         seconds = scan.get_exposure_times()[number] if scan is not None else 0.0
     except (AssertionError, RuntimeError, IndexError):

@@ -182,7 +182,7 @@ def finish(
     for late in experiment.refused:
         if late not in refused:
             logger.info("Refused %s at %s: %s", late.name, late.stage, late.reason)
-    _warn_of_symmetry(kept, hints)
+    warn_of_symmetry(kept, hints)
     save_indexed(source, kept, folder)
     return experiment
 
@@ -241,7 +241,7 @@ def _nothing_left(refused: tuple[Refused, ...], hints: CrystalHints, advice: dic
     return f"{start}. Try: {'; '.join(tries)}" if tries else start
 
 
-def _warn_of_symmetry(stills: tuple[IndexedStill, ...], hints: CrystalHints) -> None:
+def warn_of_symmetry(stills: tuple[Any, ...], hints: CrystalHints) -> None:
     """Warn where images indexed apart may disagree on the axes, or symmetry is not used."""
     model = stills[0].experiment.crystal
     if hints.space_group is None and model.get_space_group().type().number() == 1:
@@ -250,10 +250,10 @@ def _warn_of_symmetry(stills: tuple[IndexedStill, ...], hints: CrystalHints) -> 
             "settings, and the map is not averaged over symmetry"
         )
     if len(stills) > 1 and has_indexing_ambiguity(model):
-        logger.warning(
-            "The lattice has more symmetry than the space group %s: images indexed one by one can disagree "
-            "on the directions of the axes, and a map merged from them would be wrong. Run dials.cosym on "
-            "indexed.expt and indexed.refl, and give its files to indexer.plugin=given",
+        logger.info(
+            "The lattice has more symmetry than the space group %s: crystals that are indexed one by one can "
+            "disagree on the directions of the axes. Their diffuse scattering is compared after adding up, unless "
+            "consistency.reindex=off",
             sgtbx.space_group_info(group=model.get_space_group()),
         )
 

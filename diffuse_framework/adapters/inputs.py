@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from pathlib import Path
 from typing import Any
 
-from dxtbx.model import ExperimentList
+from dxtbx.imageset import ImageSetFactory
+from dxtbx.model import Experiment, ExperimentList, Scan
 from dxtbx.model.beam import BeamFactory
 from dxtbx.model.detector import DetectorFactory
 from dxtbx.model.experiment_list import ExperimentListFactory
+from dxtbx.model.goniometer import GoniometerFactory
+from dxtbx.model.scan import ScanFactory
+from scitbx.array_family import flex
 
-from diffuse_framework.adapters.images import DxtbxSource
+from diffuse_framework.adapters.detection import DETECT, STILL_WIDTH_DEG, STILLS, choose_kind, detect
+from diffuse_framework.adapters.images import DxtbxSource, exposure_of
+from diffuse_framework.adapters.sequences import SequenceSource
 from diffuse_framework.errors import DataError, GeometryError
 
 logger = logging.getLogger(__name__)
-
-# Degrees; some beamlines write a tiny width into the headers of stills.
-STILL_WIDTH_DEG = 1e-4
 
 
 def images_from_files(paths: list[str]) -> ExperimentList:
@@ -33,33 +37,59 @@ def images_from_files(paths: list[str]) -> ExperimentList:
     return experiments
 
 
+def files_of(patterns: list[str]) -> list[str]:
+    """Return the files that paths, patterns with ``*`` and templates with ``#`` stand for, in order.
+
+    Raises:
+        DataError: one stands for none.
+    """
+    files = []
+    for pattern in patterns:
+        if Path(pattern).exists():
+            files.append(pattern)
+            continue
+        found = sorted(glob.glob(pattern.replace("#", "[0-9]")))
+        if not found:
+            raise DataError(f"no file matches {pattern}")
+        files += found
+    return files
+
+
 def open_source(
-    experiments: ExperimentList,
+    experiments: Any,
     reflections: tuple[Any, ...] = (),
     reference_geometry: Path | None = None,
     overrides: Any = None,
+    kind: str = DETECT,
 ) -> DxtbxSource:
     """Return the source of all images, with the geometry the user wants.
 
     Args:
         experiments: imported images, or indexed experiments.
         reflections: reflection tables that belong to them.
-        reference_geometry: an .expt file whose beam and detector replace the headers'.
+        reference_geometry: an .expt file whose beam, detector and, for rotations, goniometer
+            replace the headers'.
         overrides: extracted `dials.util.options.geometry_phil_scope`, single values that
-            replace both.
+            replace all.
+        kind: "stills", "rotation", or "detect" to find out.
+
+    Returns:
+        A `SequenceSource` for rotations.
 
     Raises:
         DataError: no images.
-        GeometryError: rotation images, two detectors, or a reference that doesn't fit.
+        GeometryError: stills and rotations together, two detectors, or a geometry that doesn't fit.
     """
     if len(experiments) == 0:
         raise DataError("no images: give image files, a template like img_####.cbf, or an .expt file")
-    _refuse_rotations(experiments)
     if reference_geometry is not None:
         _adopt_geometry(experiments, Path(reference_geometry))
     if overrides is not None:
-        _override(experiments, overrides)
-    return DxtbxSource(experiments, reflections)
+        experiments = _override(experiments, overrides)
+    if choose_kind(detect(experiments), kind) == STILLS:
+        return DxtbxSource(experiments, reflections)
+    _refuse_widthless(experiments)
+    return SequenceSource(experiments, reflections)
 
 
 def all_have_crystals(source: DxtbxSource) -> bool:
@@ -67,17 +97,18 @@ def all_have_crystals(source: DxtbxSource) -> bool:
     return all(experiment.crystal is not None for experiment in source.experiments)
 
 
-def _refuse_rotations(experiments: ExperimentList) -> None:
+def _refuse_widthless(experiments: Any) -> None:
     for experiment in experiments:
         scan = experiment.scan
-        if scan is not None and scan.get_oscillation()[1] > STILL_WIDTH_DEG:
+        if scan is None or experiment.goniometer is None or abs(scan.get_oscillation()[1]) <= STILL_WIDTH_DEG:
             raise GeometryError(
-                f"{experiment.imageset.get_path(0)} rotates by {scan.get_oscillation()[1]:g} degrees an image: only "
-                "stills can be processed"
+                f"{experiment.imageset.get_path(0)} can't be processed as a rotation: by its header the "
+                "crystal did "
+                "not turn. Give geometry.scan.oscillation=start,width (degrees, width of one image)"
             )
 
 
-def _adopt_geometry(experiments: ExperimentList, path: Path) -> None:
+def _adopt_geometry(experiments: Any, path: Path) -> None:
     try:
         reference = ExperimentListFactory.from_json_file(str(path), check_format=False)
     except FileNotFoundError as error:
@@ -100,15 +131,89 @@ def _adopt_geometry(experiments: ExperimentList, path: Path) -> None:
                 f"has {found}"
             )
         experiment.beam, experiment.detector = beam, detector
-    logger.info("Beam and detector are those of %s", path)
+    goniometers = reference.goniometers()
+    turning = [experiment for experiment in experiments if experiment.goniometer is not None]
+    if len(goniometers) == 1 and turning:
+        for experiment in turning:
+            experiment.goniometer = goniometers[0]
+        logger.info("Beam, detector and goniometer are those of %s", path)
+    else:
+        logger.info("Beam and detector are those of %s", path)
 
 
-def _override(experiments: ExperimentList, overrides: Any) -> None:
+def _override(experiments: Any, overrides: Any) -> ExperimentList:
     """Apply single values; the factories of dxtbx change the models in place and leave the rest."""
     try:
         for beam in experiments.beams():
             BeamFactory.from_phil(overrides, beam)
         for detector in experiments.detectors():
             DetectorFactory.from_phil(overrides, detector, experiments[0].beam)
+        for goniometer in experiments.goniometers():
+            if goniometer is not None:
+                GoniometerFactory.from_phil(overrides, goniometer)
+        if overrides.scan.oscillation is None and overrides.scan.image_range is None:
+            return experiments
+        return _with_scan(experiments, overrides)
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
         raise GeometryError(f"the values of geometry.* can't be applied: {error}") from error
+
+
+def _with_scan(experiments: Any, overrides: Any) -> ExperimentList:
+    """Give all images one scan; images of no width, which dxtbx hands out one by one, become a sweep."""
+    if len(experiments.imagesets()) > 1:
+        raise GeometryError(
+            f"geometry.scan describes one sweep, the images are {len(experiments.imagesets())}: process "
+            "them one "
+            "by one to indexed.expt files, or give an .expt file with the right scans"
+        )
+    crystals = [crystal for crystal in experiments.crystals() if crystal is not None]
+    first, last = experiments[0], experiments[-1]
+    if first.scan is not None and abs(first.scan.get_oscillation()[1]) > STILL_WIDTH_DEG:
+        for scan in experiments.scans():
+            ScanFactory.from_phil(overrides, scan)
+        return experiments
+    if first.scan is None or first.goniometer is None or overrides.scan.oscillation is None:
+        raise GeometryError(
+            f"{first.imageset.get_path(0)} has no scan to change; geometry.scan.oscillation=start,width "
+            "makes one "
+            "where the headers have a goniometer"
+        )
+    if crystals:
+        raise GeometryError("geometry.scan can't make a sweep of stills that have a crystal each")
+    image_range = overrides.scan.image_range
+    numbers = (first.scan.get_image_range()[0], last.scan.get_image_range()[1])
+    wanted: Any = tuple(image_range) if image_range else numbers
+    oscillation: Any = tuple(overrides.scan.oscillation)
+    scan = Scan(wanted, oscillation)
+    if scan.get_num_images() != len(first.imageset):
+        raise GeometryError(
+            f"geometry.scan has {scan.get_num_images()} images, there are {len(first.imageset)}; images "
+            "of a sweep "
+            "are numbered without gaps"
+        )
+    if len(experiments) == scan.get_num_images():
+        scan.set_exposure_times(flex.double([exposure_of(experiment.scan, 0) for experiment in experiments]))
+    imageset = first.imageset
+    imageset = ImageSetFactory.make_sequence(
+        imageset.get_template(),
+        list(range(numbers[0], numbers[1] + 1)),
+        format_class=imageset.get_format_class(),
+        beam=first.beam,
+        detector=first.detector,
+        goniometer=first.goniometer,
+        scan=scan,
+    )
+    logger.info(
+        "The images are a sweep from %g degrees on, %g degrees each (geometry.scan)", *scan.get_oscillation()
+    )
+    return ExperimentList(
+        [
+            Experiment(
+                imageset=imageset,
+                beam=first.beam,
+                detector=first.detector,
+                goniometer=first.goniometer,
+                scan=scan,
+            )
+        ]
+    )

@@ -14,6 +14,7 @@ from dxtbx import flumpy
 from dxtbx.model import Crystal, MosaicCrystalSauter2014
 
 from diffuse_framework.adapters.inputs import images_from_files
+from diffuse_framework.algorithms.rotation import crossings, unrotated
 from diffuse_framework.model.experiment import BraggSpots, Experiment
 
 
@@ -77,6 +78,65 @@ def write_models(
         experiments.as_json(str(unfinished))
     with writing(reflections_path) as unfinished:
         table.as_file(str(unfinished))
+
+
+def write_sweep_models(
+    paths: list[Path],
+    truth: Experiment,
+    writing: Callable[[Path], Any],
+    experiments_path: Path,
+    reflections_path: Path,
+) -> None:
+    """Write the true models of rotation images, crystals that slip as scan-varying, and the reflections.
+
+    Args:
+        paths: the image files, in the order of `truth.images`.
+        truth: what a perfect indexer finds.
+        writing: a context manager that takes a path and gives the one to write to.
+        experiments_path, reflections_path: .expt and .refl.
+
+    Raises:
+        DataError: images that dxtbx can't read, or a file that can't be written.
+    """
+    experiments = images_from_files([str(path) for path in paths])
+    table = flex.reflection_table()
+    start = 0
+    for number, experiment in enumerate(experiments):
+        images = truth.images[start : start + experiment.scan.get_num_images()]
+        start += len(images)
+        beam, detector = experiment.beam, experiment.detector
+        beam.set_polarization_fraction(truth.geometries[0].beam.polarization_fraction)
+        settings = np.array([unrotated(image) for image in images])
+        crystal = Crystal(_matrix(settings[len(settings) // 2]), truth.symmetry.space_group)
+        if np.ptp(settings, axis=0).max() > 1e-9:
+            # Halfway between the middles of images, and continued at both ends.
+            ends = [(3 * settings[0] - settings[1]) / 2, *(settings[1:] + settings[:-1]) / 2]
+            ends.append((3 * settings[-1] - settings[-2]) / 2)
+            crystal.set_A_at_scan_points([_matrix(end) for end in ends])
+        experiment.crystal = crystal
+        experiment.identifier = str(number)
+        first, width = experiment.scan.get_array_range()[0], experiment.scan.get_oscillation()[1]
+        for frame, image in enumerate(images):
+            rows = _reflections(image.spots, number, detector)
+            q = image.spots.hkl @ image.setting_matrix.T
+            assert image.rotation is not None
+            angles, _ = crossings(q, truth.geometries[image.geometry].beam, image.rotation)
+            z = first + frame + 0.5 + np.degrees(angles) / width
+            for column in ("xyzcal.px", "xyzobs.px.value"):
+                values = flumpy.to_numpy(rows[column]).copy()
+                values[:, 2] = z
+                rows[column] = _vectors(values)
+            seen = flumpy.from_numpy(np.isfinite(image.spots.observed_px).all(axis=1))
+            table.extend(rows.select(seen))
+        table.experiment_identifiers()[number] = str(number)
+    with writing(experiments_path) as unfinished:
+        experiments.as_json(str(unfinished))
+    with writing(reflections_path) as unfinished:
+        table.as_file(str(unfinished))
+
+
+def _matrix(setting: np.ndarray) -> Any:
+    return tuple(map(float, setting.ravel()))
 
 
 def _reflections(spots: BraggSpots, number: int, detector: Any) -> Any:

@@ -31,7 +31,7 @@ _NO_BACKGROUND = np.zeros((1, 1), np.float32)
 
 @njit(cache=True)
 def _add_pixels(
-    first, values, mask, q, response, seconds, gain, pedestal,
+    first, values, mask, q, response, share, seconds, gain, pedestal,
     has_background, background, background_variance,
     to_index, operators, cuts, laue, metric, q2_min, q2_max, index_min, dimensions,
     slot, keys, sums, n_rows,
@@ -41,7 +41,7 @@ def _add_pixels(
     It stops early when `keys` and `sums` are full. ``slot[voxel]`` is the newest row of a
     voxel, plus one; rows of one voxel but different operators are chained by ``keys[:, 2]``.
     Neighbouring pixels mostly share a voxel: only where the voxel changes is it folded and
-    looked up.
+    looked up. Of every sum the part `share` is added; `seconds` and `gain` hold it already.
     """
     n_fast = values.shape[1]
     last_i = last_j = last_k = np.int64(-(1 << 40))
@@ -90,19 +90,19 @@ def _add_pixels(
         if kind == 2:
             sums[row, COUNTS] += photons
             sums[row, EXPOSURE] += weight
-            sums[row, PIXELS] += 1.0
-            sums[row, FAST] += fast + 0.5
-            sums[row, SLOW] += slow + 0.5
+            sums[row, PIXELS] += share
+            sums[row, FAST] += share * (fast + 0.5)
+            sums[row, SLOW] += share * (slow + 0.5)
             if has_background:
-                sums[row, BACKGROUND] += background[slow, fast]
-                sums[row, BACKGROUND_VARIANCE] += background_variance[slow, fast]
+                sums[row, BACKGROUND] += share * background[slow, fast]
+                sums[row, BACKGROUND_VARIANCE] += share * background_variance[slow, fast]
         else:
             sums[row, BRAGG_COUNTS] += photons
             sums[row, BRAGG_EXPOSURE] += weight
-            sums[row, BRAGG_PIXELS] += 1.0
+            sums[row, BRAGG_PIXELS] += share
             if has_background:
-                sums[row, BRAGG_BACKGROUND] += background[slow, fast]
-                sums[row, BRAGG_BACKGROUND_VARIANCE] += background_variance[slow, fast]
+                sums[row, BRAGG_BACKGROUND] += share * background[slow, fast]
+                sums[row, BRAGG_BACKGROUND_VARIANCE] += share * background_variance[slow, fast]
     return values.size, n_rows
 
 
@@ -157,30 +157,39 @@ class VoxelAdder:
             mask: (slow, fast) uint8 classes of `model.conventions`.
             q: (slow, fast, 3) float32 scattering vectors, 1/angstrom.
             response: (slow, fast) float32.
-            setting_matrix: (3, 3) A of the image.
+            setting_matrix: (3, 3) A of the image, or (m, 3, 3) at the middles of m equal parts of
+                its rotation. Every sum of a pixel is then shared equally between the m voxels it
+                goes through: photons are conserved, n/m of them with an exposure e/m leave n/e as it
+                is, and a variance from counts, n/e^2, is too large for one voxel by up to m but
+                right for the average over the voxels that share.
             seconds: exposure time.
             gain, pedestal: photons = (value - pedestal) / gain.
             background, background_variance: (slow, fast) float32 photons, both or neither.
         """
         grid = self._grid
-        to_index = np.array(grid.divisions, float)[:, None] * np.linalg.inv(setting_matrix)
+        settings = np.asarray(setting_matrix, float).reshape(-1, 3, 3)
+        share = 1.0 / len(settings)
         has_background = background is not None
-        pixel, n_rows = 0, 0
-        while True:
-            pixel, n_rows = _add_pixels(
-                pixel, values, mask, q, response, float(seconds), float(gain), float(pedestal),
-                has_background,
-                background if has_background else _NO_BACKGROUND,
-                background_variance if has_background else _NO_BACKGROUND,
-                to_index, self._operators, self._cuts, self._laue,
-                self._metric, *q2_limits(grid.d_min, grid.d_max),
-                np.array(grid.index_min, np.int64), np.array(grid.dimensions, np.int64),
-                self._slot, self._keys, self._sums, n_rows,
-            )  # fmt: skip
-            if pixel == values.size:
-                break
-            self._keys = np.concatenate([self._keys, np.empty_like(self._keys)])
-            self._sums = np.concatenate([self._sums, np.empty_like(self._sums)])
+        n_rows = 0
+        for setting in settings:
+            to_index = np.array(grid.divisions, float)[:, None] * np.linalg.inv(setting)
+            pixel = 0
+            while True:
+                pixel, n_rows = _add_pixels(
+                    pixel, values, mask, q, response,
+                    share, float(seconds) * share, float(gain) / share, float(pedestal),
+                    has_background,
+                    background if has_background else _NO_BACKGROUND,
+                    background_variance if has_background else _NO_BACKGROUND,
+                    to_index, self._operators, self._cuts, self._laue,
+                    self._metric, *q2_limits(grid.d_min, grid.d_max),
+                    np.array(grid.index_min, np.int64), np.array(grid.dimensions, np.int64),
+                    self._slot, self._keys, self._sums, n_rows,
+                )  # fmt: skip
+                if pixel == values.size:
+                    break
+                self._keys = np.concatenate([self._keys, np.empty_like(self._keys)])
+                self._sums = np.concatenate([self._sums, np.empty_like(self._sums)])
         _forget(self._slot, self._keys, n_rows)
         return self._table(image, panel, self._keys[:n_rows], self._sums[:n_rows])
 
@@ -197,7 +206,7 @@ class VoxelAdder:
         }
         columns |= {name: sums[:, number] for name, number in _ADDED.items()}
         # Bragg pixels have no place of their own in the table; rows of Bragg pixels only sit at 0.
-        pixels = np.maximum(sums[:, PIXELS], 1)
+        pixels = np.where(sums[:, PIXELS] > 0, sums[:, PIXELS], 1)
         columns["fast"] = sums[:, FAST] / pixels
         columns["slow"] = sums[:, SLOW] / pixels
         return SumsTable(**{name: values.astype(COLUMN_TYPES[name]) for name, values in columns.items()})

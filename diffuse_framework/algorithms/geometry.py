@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from diffuse_framework.model.experiment import Rotation
 from diffuse_framework.model.geometry import Beam, Geometry, Panel
 
 
@@ -177,15 +178,19 @@ def highest_resolution(geometry: Geometry) -> float:
 
 
 @njit(cache=True)
-def _near_ewald(a, s0, q_max, width_fixed, width_per_q, h_max, k_max, l_max, out):
+def _near_ewald(a, s0, q_max, width_fixed, width_per_q, axis, half_turn, h_max, k_max, l_max, out):
     """List hkl whose distance from the Ewald sphere is below the width; return how many there are.
 
     For each (h, k) the two l at which the lattice line meets the sphere are the roots of a
-    quadratic; only l near them, and near the line's closest approach, are tried.
+    quadratic; only l near them, and near the line's closest approach, are tried. With a turn of
+    `half_turn` radians either way about `axis` a point comes nearer by the rate at which it
+    crosses the sphere, (axis x q) . s1 / |s1|, times the angle; the curvature of its path and of the
+    sphere add no more than |q| (1 + |q| wavelength) / 2 times the angle squared.
     """
     radius = np.sqrt(s0[0] ** 2 + s0[1] ** 2 + s0[2] ** 2)
     cc = a[0, 2] ** 2 + a[1, 2] ** 2 + a[2, 2] ** 2
-    widest = width_fixed + width_per_q * q_max
+    curvature = half_turn * half_turn / 2
+    widest = width_fixed + (width_per_q + half_turn + curvature * (1 + q_max / radius)) * q_max
     found = 0
     for h in range(-h_max, h_max + 1):
         for k in range(-k_max, k_max + 1):
@@ -215,8 +220,17 @@ def _near_ewald(a, s0, q_max, width_fixed, width_per_q, h_max, k_max, l_max, out
                     q = np.sqrt((sx - s0[0]) ** 2 + (sy - s0[1]) ** 2 + (sz - s0[2]) ** 2)
                     if q > q_max:
                         continue
-                    distance = np.sqrt(sx * sx + sy * sy + sz * sz) - radius
-                    if abs(distance) <= width_fixed + width_per_q * q:
+                    s1 = np.sqrt(sx * sx + sy * sy + sz * sz)
+                    reach = width_fixed + width_per_q * q
+                    if half_turn > 0:
+                        # (axis x q) . s1 = (axis x s1) . (-s0), with q = s1 - s0
+                        rate = -(
+                            (axis[1] * sz - axis[2] * sy) * s0[0]
+                            + (axis[2] * sx - axis[0] * sz) * s0[1]
+                            + (axis[0] * sy - axis[1] * sx) * s0[2]
+                        )
+                        reach += half_turn * abs(rate) / s1 + curvature * q * (1 + q / radius)
+                    if abs(s1 - radius) <= reach:
                         if found < len(out):
                             out[found, 0], out[found, 1], out[found, 2] = h, k, l
                         found += 1
@@ -224,9 +238,14 @@ def _near_ewald(a, s0, q_max, width_fixed, width_per_q, h_max, k_max, l_max, out
 
 
 def reflections_near_ewald(
-    setting_matrix: np.ndarray, beam: Beam, d_min: float, width: float, mosaic_width_deg: float
+    setting_matrix: np.ndarray,
+    beam: Beam,
+    d_min: float,
+    width: float,
+    mosaic_width_deg: float,
+    rotation: Rotation | None = None,
 ) -> np.ndarray:
-    """Return all integer hkl that a still may excite, (n, 3) int32, absences and weak ones included.
+    """Return all integer hkl that an image may excite, (n, 3) int32, absences and weak ones included.
 
     Args:
         setting_matrix: (3, 3) A of the image.
@@ -235,7 +254,10 @@ def reflections_near_ewald(
         width: distance from the Ewald sphere in 1/angstrom that still excites, for the
             size of mosaic blocks and the beam's bandwidth and divergence.
         mosaic_width_deg: full angular width; adds half of it times |q|.
+        rotation: of the image; every reflection that crosses the sphere meanwhile is excited.
     """
+    axis = np.zeros(3) if rotation is None else np.ascontiguousarray(rotation.axis, float)
+    half_turn = 0.0 if rotation is None else np.radians(abs(rotation.width_deg)) / 2
     q_max = min(1 / d_min, 2 / beam.wavelength)
     cell_lengths = np.linalg.norm(np.linalg.inv(setting_matrix), axis=1)
     h_max, k_max, l_max = (int(np.floor(length * q_max)) for length in cell_lengths)
@@ -247,6 +269,8 @@ def reflections_near_ewald(
             q_max,
             width,
             np.radians(mosaic_width_deg) / 2,
+            axis,
+            half_turn,
             h_max,
             k_max,
             l_max,

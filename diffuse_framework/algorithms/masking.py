@@ -9,7 +9,9 @@ import numpy as np
 from numba import njit
 
 from diffuse_framework.algorithms.geometry import highest_resolution, project_near, reflections_near_ewald
+from diffuse_framework.algorithms.rotation import crossings
 from diffuse_framework.model.conventions import BRAGG, DIFFUSE, UNTRUSTED
+from diffuse_framework.model.experiment import Rotation
 from diffuse_framework.model.geometry import Geometry
 
 # hexagonal ice, Ih: the cell that DIALS takes, angstrom
@@ -216,8 +218,9 @@ def predicted_spots(
     mosaic_width_deg: float,
     conditions: np.ndarray,
     margin_px: float = 0.0,
+    rotation: Rotation | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return where a still may show reflections, observed or not.
+    """Return where an image may show reflections, observed or not.
 
     Args:
         setting_matrix: (3, 3) A of the image.
@@ -227,16 +230,26 @@ def predicted_spots(
         mosaic_width_deg: full angular width; adds half of it times |q|.
         conditions: rows of `centring_conditions`.
         margin_px: how far beside a panel a reflection still counts.
+        rotation: of the image; a reflection is where it crosses the Ewald sphere, or where it is at
+            the end of the image nearest to that.
 
     Returns:
         Panel numbers (n,) and pixel coordinates (n, 2) (fast, slow); a reflection has a row for every
         panel it is near.
     """
     hkl = reflections_near_ewald(
-        setting_matrix, geometry.beam, max(d_min, highest_resolution(geometry)), width, mosaic_width_deg
+        setting_matrix,
+        geometry.beam,
+        max(d_min, highest_resolution(geometry)),
+        width,
+        mosaic_width_deg,
+        rotation,
     )
     hkl = hkl[lattice_possible(hkl, conditions)]
-    return project_near(geometry, hkl @ setting_matrix.T + geometry.beam.s0, margin_px)
+    q = hkl @ setting_matrix.T
+    if rotation is not None:
+        _, q = crossings(q, geometry.beam, rotation)
+    return project_near(geometry, q + geometry.beam.s0, margin_px)
 
 
 def centring_conditions(space_group: str) -> np.ndarray:

@@ -172,7 +172,8 @@ def assemble(
         intensity=intensity,
         variance=variance,
         multiplicity=seen["multiplicity"].astype(np.int32),
-        pixels=seen["pixels"].astype(np.int64),
+        # Shared pixels of a turning crystal are fractions; a voxel that was seen has at least one.
+        pixels=np.maximum(np.rint(seen["pixels"]), 1).astype(np.int64),
         counts=seen["counts"],
         total_intensity=total_intensity,
         total_variance=total_variance,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from diffuse_framework.algorithms.geometry import q_at_px
+from diffuse_framework.algorithms.rotation import crossings
 from diffuse_framework.model.experiment import Experiment, Image, Refused
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.lattice import Cell, cell_of_matrix
@@ -125,7 +126,10 @@ def spot_deviations(image: Image, geometry: Geometry) -> tuple[float, float]:
         return np.nan, np.nan
     spots = image.spots
     px = observed - spots.predicted_px[rows]
-    q = spots.hkl[rows] @ image.setting_matrix.T - q_at_px(geometry, spots.panel[rows], observed)
+    q = spots.hkl[rows] @ image.setting_matrix.T
+    if image.rotation is not None:
+        _, q = crossings(q, geometry.beam, image.rotation)
+    q = q - q_at_px(geometry, spots.panel[rows], observed)
     return _rms(px), _rms(q)
 
 

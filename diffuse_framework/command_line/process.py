@@ -34,7 +34,10 @@ from diffuse_framework.adapters.images import DxtbxSource
 from diffuse_framework.adapters.inputs import all_have_crystals, images_from_files, open_source
 from diffuse_framework.adapters.masks import write_mask
 from diffuse_framework.adapters.reference import reference_cell
+from diffuse_framework.adapters.sequences import SequenceSource
 from diffuse_framework.adapters.symmetry import cell_of
+from diffuse_framework.adapters.xds import read_xds
+from diffuse_framework.algorithms.sweeps import SweepLimits, validate_sweeps
 from diffuse_framework.algorithms.validation import Limits, validate
 from diffuse_framework.command_line.arguments import parse_arguments, template_files
 from diffuse_framework.command_line.failures import report_failures
@@ -53,6 +56,7 @@ from diffuse_framework.io.whole import make_folder, write_figure, write_json
 from diffuse_framework.model.experiment import CrystalHints, Experiment, Image
 from diffuse_framework.model.mask import PixelMask
 from diffuse_framework.model.pixels import CorrectedPixels
+from diffuse_framework.pipeline.consistency import OneIndexing
 from diffuse_framework.pipeline.process import Outcome, Surroundings, process
 from diffuse_framework.pipeline.stored import StoredScaler
 from diffuse_framework.report.figures import absolute_scale_figure
@@ -63,12 +67,13 @@ from diffuse_framework.report.summary import (
     map_statistics,
     run_summary,
     scales_text,
+    sweeps_text,
 )
 
 logger = logging.getLogger(__name__)
 
-# Indexes as many of the real stills it was tried on as dials_stills, and can leave integration out.
-AUTO_INDEXER = "dials_ssx"
+# dials_ssx indexes as many of the real stills it was tried on as dials_stills, and can leave integration out.
+STILLS_INDEXER, ROTATION_INDEXER = "dials_ssx", "dials_sequence"
 
 SHORTEST_AXIS = 2.0
 
@@ -123,10 +128,12 @@ def execute(args: list[str], registry: Registry | None = None) -> Finished | Non
     with watch("opening images"):
         source = _open_images(params)
     hints = _hints(params)
-    steps = select_steps(registry, params, "given" if all_have_crystals(source) else AUTO_INDEXER)
+    automatic, why = _auto_indexer(params, source)
+    steps = select_steps(registry, params, automatic)
     if params.input.scales:
         steps = replace(steps, scaler=StoredScaler(partial(read_scales, Path(params.input.scales))))
-    logger.info("%d images; indexer: %s", len(source), steps.indexer.name)
+    why = f", {why}" if params.indexer.plugin is Auto else ""
+    logger.info("%d images; indexer: %s%s", len(source), steps.indexer.name, why)
     around = Surroundings(
         folder=folder,
         mapper=ShowProgress(process_engine(_workers(params)), lambda: watch.now),
@@ -135,7 +142,8 @@ def execute(args: list[str], registry: Registry | None = None) -> Finished | Non
         chunk_size=params.mp.chunk,
         write_pixels=_image_files(params, folder),
     )
-    outcome = process(source, steps, hints, partial(_validated, params, len(source)), around)
+    agree = OneIndexing(params.consistency.tolerance) if params.consistency.reindex == "auto" else None
+    outcome = process(source, steps, hints, partial(_validated, params, source), around, agree)
 
     with watch("writing"):
         write_results(folder, outcome.scales, outcome.sums.image_names, outcome.map)
@@ -159,7 +167,26 @@ def _open_images(params: Any) -> DxtbxSource:
     for template in params.input.template or []:
         experiments.extend(images_from_files(template_files(template)))
     reflections = tuple(flatten_reflections(params.input.reflections))
-    return open_source(experiments, reflections, params.input.reference_geometry, params.geometry)
+    for folder in params.input.xds or []:
+        if folder is not None:
+            found, table = read_xds(Path(folder))
+            experiments.extend(found)
+            reflections += () if table is None else (table,)
+    return open_source(
+        experiments, reflections, params.input.reference_geometry, params.geometry, params.input.kind
+    )
+
+
+def _auto_indexer(params: Any, source: DxtbxSource) -> tuple[str, str]:
+    """Return what indexer.plugin=Auto stands for, and why."""
+    given = getattr(params.indexer, "given", None)
+    if given is not None and given.crystals:
+        return "given", "for indexer.given.crystals is set"
+    if all_have_crystals(source):
+        return "given", "for the input has crystals"
+    if isinstance(source, SequenceSource):
+        return ROTATION_INDEXER, "for the images are rotations"
+    return STILLS_INDEXER, "for the images are stills"
 
 
 def _hints(params: Any) -> CrystalHints:
@@ -181,7 +208,7 @@ def _workers(params: Any) -> int:
     return available_cpus() if params.mp.nproc is Auto else params.mp.nproc
 
 
-def _validated(params: Any, n_images: int, experiment: Experiment) -> Experiment:
+def _validated(params: Any, source: DxtbxSource, experiment: Experiment) -> Experiment:
     reference = None
     if params.crystal.reference:
         reference, _ = reference_cell(Path(params.crystal.reference))
@@ -189,7 +216,14 @@ def _validated(params: Any, n_images: int, experiment: Experiment) -> Experiment
         reference = cell_of(params.crystal.unit_cell)
     limits = Limits(**{name: getattr(params.validation, name) for name in Limits.__dataclass_fields__})
     experiment, _ = validate(experiment, limits, reference)
-    log_experiment(experiment, n_images)
+    experiment, sweeps = validate_sweeps(
+        experiment,
+        source.read,
+        SweepLimits(params.validation.max_misorientation, params.validation.min_bright),
+    )
+    if sweeps:
+        logger.info("\n%s", sweeps_text(sweeps))
+    log_experiment(experiment, len(source))
     if not experiment.images:
         raise DataError("no image is left: all were refused, see the table above for the reasons")
     return experiment

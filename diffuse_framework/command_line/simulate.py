@@ -1,4 +1,4 @@
-"""Simulate still images of a crystal whose diffuse scattering is known.
+"""Simulate images, stills or rotations, of a crystal whose diffuse scattering is known.
 
 Images are PILATUS mini-CBF files with Poisson noise, Bragg peaks that DIALS can index, gaps between
 modules and a different scale for each image. Beside them are left truth.h5 (the true intensity,
@@ -7,6 +7,7 @@ scales and orientations), truth.expt and truth.refl (the true models, for proces
 Examples::
 
   diffuse.simulate
+  diffuse.simulate images=180 rotation.width=1 rotation.sweeps=2
   diffuse.simulate images=50 counts_per_pixel=0.1 detector.model=2M output.directory=dim
   diffuse.simulate crystal.unit_cell=58,58,150,90,90,90 crystal.space_group=P41212 detector.distance=200
 """
@@ -21,7 +22,12 @@ from dials.util.options import ArgumentParser
 from iotbx.phil import parse
 from libtbx import Auto
 
-from diffuse_framework.adapters.simulated import Extinctions, sensor_mu_per_mm, write_models
+from diffuse_framework.adapters.simulated import (
+    Extinctions,
+    sensor_mu_per_mm,
+    write_models,
+    write_sweep_models,
+)
 from diffuse_framework.adapters.symmetry import symmetry_of
 from diffuse_framework.command_line.arguments import parse_arguments
 from diffuse_framework.command_line.failures import report_failures
@@ -32,6 +38,7 @@ from diffuse_framework.host.registry import Registry
 from diffuse_framework.io.whole import make_folder, writing
 from diffuse_framework.simulate.cbf import ImageWriter
 from diffuse_framework.simulate.experiment import simulate
+from diffuse_framework.simulate.images import SimulatedSource
 from diffuse_framework.simulate.parameters import PHIL, settings_of
 
 logger = logging.getLogger(__name__)
@@ -79,18 +86,30 @@ def run(args: list[str] | None = None) -> None:
     )
 
     engine = process_engine(available_cpus() if params.mp.nproc is Auto else params.mp.nproc)
-    work = ImageWriter(simulation.source, folder, writing)
+    work = _writer(simulation.source, folder)
     paths = list(engine.map(work, range(len(simulation.source))))
+    if params.background_images:
+        empty = _writer(simulation.source.without_crystal(), make_folder(folder / "background"))
+        list(engine.map(empty, range(len(simulation.source))))
     with writing(folder / "truth.h5") as unfinished:
         truth.save(unfinished)
     models = folder / "truth.expt", folder / "truth.refl"
-    write_models(paths, experiment, truth.bragg.reach[0], writing, *models)
+    if truth.angles_deg is None:
+        write_models(paths, experiment, truth.bragg.reach[0], writing, *models)
+    else:
+        write_sweep_models(paths, experiment, writing, *models)
     logger.info("Images and truth are in %s. A map of them:", folder)
     cell = ",".join(f"{x:g}" for x in truth.intensity.cell)
     logger.info(
         "  diffuse.process crystal.unit_cell=%s crystal.space_group=%s %s/*.cbf",
         cell, truth.intensity.symmetry.space_group, folder,
     )  # fmt: skip
+
+
+def _writer(source: SimulatedSource, folder: Path) -> ImageWriter:
+    truth = source.truth
+    starts = () if truth.angles_deg is None else tuple(truth.angles_deg - truth.width_deg / 2)
+    return ImageWriter(source, folder, writing, starts, truth.width_deg)
 
 
 def _refuse_strangers(folder: Path, names: tuple[str, ...]) -> None:

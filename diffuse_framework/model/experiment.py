@@ -86,6 +86,23 @@ def no_spots() -> BraggSpots:
 
 
 @dataclass(frozen=True, eq=False)
+class Rotation:
+    """How the crystal turned while an image was taken.
+
+    Attributes:
+        axis: (3,) unit vector in the laboratory frame; a positive angle turns right-handed about it.
+        angle_deg: of the goniometer at the middle of the image.
+        width_deg: of the image, negative where angles decrease.
+        sweep: number of the run of images it belongs to, in the order of the source.
+    """
+
+    axis: np.ndarray
+    angle_deg: float
+    width_deg: float
+    sweep: int = 0
+
+
+@dataclass(frozen=True, eq=False)
 class Image:
     """One indexed image.
 
@@ -95,9 +112,13 @@ class Image:
         geometry: index into `Experiment.geometries`.
         exposure_s: exposure time in seconds.
         setting_matrix: (3, 3) A = U B in 1/angstrom: ``q = A hkl`` in the laboratory
-            frame, at the orientation at which the image was taken.
+            frame, at the orientation at which the image was taken; for a rotation at its
+            middle, ``S R(phi) F A(phi)`` with the goniometer's setting rotation S and fixed rotation F.
         mosaic_width_deg: full width of the mosaic spread, 0 where unknown.
-        spots: its Bragg reflections.
+        spots: its Bragg reflections; of a rotation those whose centre is on it.
+        rotation: None for a still.
+        crystal: number of the crystal model; images that share one were indexed together, so
+            that their axes agree. None where the image has a model of its own.
     """
 
     name: str
@@ -107,6 +128,8 @@ class Image:
     setting_matrix: np.ndarray
     mosaic_width_deg: float = 0.0
     spots: BraggSpots = field(default_factory=no_spots)
+    rotation: Rotation | None = None
+    crystal: int | None = None
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ class SumsTable:
         background: (n,) expected photons of the background in them.
         background_variance: (n,) its variance.
         exposure: (n,) sum of exposure time x response, s sr.
-        pixels: (n,) number of diffuse pixels.
+        pixels: (n,) number of diffuse pixels; a fraction where a turning crystal took a pixel
+            through several voxels.
         fast, slow: (n,) their mean position in pixels.
         bragg_counts, bragg_background, bragg_background_variance, bragg_exposure,
             bragg_pixels: (n,) the same sums for pixels masked as Bragg peaks.
@@ -69,8 +70,6 @@ COLUMN_TYPES: dict[str, np.dtype] = dict.fromkeys(COLUMNS, np.dtype(np.float32))
     "voxel": np.dtype(np.int64),
     "operator": np.dtype(np.uint8),
     "panel": np.dtype(np.uint16),
-    "pixels": np.dtype(np.int32),
-    "bragg_pixels": np.dtype(np.int32),
 }
 
 

@@ -16,6 +16,7 @@ from diffuse_framework.model.scales import Scales
 from diffuse_framework.model.source import ImageSource
 from diffuse_framework.model.voxels import SumsInMemory, SumsTable, VoxelSums
 from diffuse_framework.pipeline.chunk import ChunkWork, PixelWriter
+from diffuse_framework.pipeline.consistency import OneIndexing
 from diffuse_framework.stages.steps import Steps
 from diffuse_framework.stages.work import Mapper
 
@@ -85,6 +86,7 @@ def process(
     hints: CrystalHints,
     validate: Callable[[Experiment], Experiment],
     around: Surroundings,
+    agree: OneIndexing | None = None,
 ) -> Outcome:
     """Go from images to the final map.
 
@@ -94,12 +96,16 @@ def process(
         hints: what is known of the crystal.
         validate: sets aside images whose indexing can't be trusted.
         around: where and how.
+        agree: brings crystals to one indexing; None trusts that they are.
     """
     with around.watch("indexing"):
         experiment = steps.indexer.index(source, hints, around.folder, around.mapper)
         experiment = validate(experiment)
     with around.watch("adding up"):
         sums = collect(source, experiment, steps, around)
+    if agree is not None:
+        with around.watch("comparing crystals"):
+            sums, experiment = agree(sums, experiment, around.make_sink)
     scales, final = reduce_sums(sums, steps, experiment, around)
     return Outcome(experiment, sums, scales, final)
 

@@ -15,6 +15,7 @@ import numpy as np
 from tabulate import tabulate
 
 from diffuse_framework.algorithms.binning import shell_numbers, sum_by
+from diffuse_framework.algorithms.sweeps import SweepCheck
 from diffuse_framework.algorithms.validation import spot_deviations
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.grid import VoxelGrid
@@ -235,6 +236,23 @@ def log_experiment(experiment: Experiment, n_images: int) -> None:
             )
         first_columns = [tuple(row.values())[:3] for row in rows]
         logger.debug("\n%s\n", tabulate(first_columns, ("image", "rms px", "rms q"), "simple", floatfmt=".5f"))
+
+
+def sweeps_text(checks: tuple[SweepCheck, ...]) -> str:
+    """Return a table of how steady the crystal was on each sweep, and how bright pixels lie on it."""
+    rows = [
+        (
+            check.first if check.n_images == 1 else f"{check.first} ... {check.last}",
+            check.crystal,
+            f"{check.rms_misorientation_deg:.3f}",
+            f"{check.max_misorientation_deg:.3f}",
+            f"{check.max_drift:.2%}",
+            " ".join("-" if found is None else f"{found.score:.2f}" for found in check.bright),
+        )
+        for check in checks
+    ]
+    header = ("sweep", "crystal", "wanders rms", "most / deg", "cell drift", "bright pixels on lattice")
+    return tabulate(rows, header, "simple", disable_numparse=True)
 
 
 def log_map(final: AbsoluteMap, statistics: dict[str, Any]) -> None:

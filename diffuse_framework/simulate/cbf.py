@@ -53,14 +53,14 @@ _array_data.header_contents
 # Beam_xy ({centre[0]:.10g}, {centre[1]:.10g}) pixels
 # Flux 0.0
 # Filter_transmission 1.0000
-# Start_angle 0.0000 deg.
-# Angle_increment 0.0000 deg.
+# Start_angle {start_deg:.10g} deg.
+# Angle_increment {width_deg:.10g} deg.
 # Detector_2theta 0.0000 deg.
 # Polarization {polarization:.6g}
 # Alpha 0.0000 deg.
 # Kappa 0.0000 deg.
-# Phi 0.0000 deg.
-# Phi_increment 0.0000 deg.
+# Phi {start_deg:.10g} deg.
+# Phi_increment {width_deg:.10g} deg.
 # Chi 0.0000 deg.
 # Chi_increment 0.0000 deg.
 # Oscillation_axis X.CW
@@ -86,8 +86,16 @@ X-Binary-Size-Padding: {padding}
 """
 
 
-def write_cbf(path: Path, name: str, counts: np.ndarray, geometry: Geometry, exposure_s: float) -> None:
-    """Write one still.
+def write_cbf(
+    path: Path,
+    name: str,
+    counts: np.ndarray,
+    geometry: Geometry,
+    exposure_s: float,
+    start_deg: float = 0.0,
+    width_deg: float = 0.0,
+) -> None:
+    """Write one image.
 
     Args:
         path: of the file.
@@ -95,13 +103,14 @@ def write_cbf(path: Path, name: str, counts: np.ndarray, geometry: Geometry, exp
         counts: (slow, fast) integers, -1 where there is no pixel.
         geometry: one panel across the beam, as `detector.pilatus` and `detector.one_panel` make.
         exposure_s: exposure time in seconds.
+        start_deg, width_deg: angle of the goniometer at the beginning, and by which it turns.
 
     Raises:
         ConfigError: a geometry that a mini-CBF header can't describe.
         OSError: the file can't be written.
     """
     packed = compress(counts)
-    header = _header(Path(name).stem, packed, geometry, exposure_s)
+    header = _header(Path(name).stem, packed, geometry, exposure_s, start_deg, width_deg)
     with open(path, "wb") as file:
         file.write(header.replace("\n", "\r\n").encode("ascii", "replace"))
         file.write(b"\x0c\x1a\x04\xd5")
@@ -119,11 +128,15 @@ class ImageWriter:
         folder: where the files go.
         writing: a context manager that takes a path and gives the one to write to, so that files
             appear whole.
+        starts_deg: angle at which each image begins; empty for stills.
+        width_deg: of an image.
     """
 
     source: ImageSource
     folder: Path
     writing: Callable[[Path], AbstractContextManager[Path]]
+    starts_deg: tuple[float, ...] = ()
+    width_deg: float = 0.0
 
     def __call__(self, index: int) -> Path:
         """Write image number `index` and return its path.
@@ -140,6 +153,8 @@ class ImageWriter:
                 frame.counts[0],
                 self.source.geometry(index),
                 self.source.exposure_s(index),
+                self.starts_deg[index] if self.starts_deg else 0.0,
+                self.width_deg,
             )
         return path
 
@@ -152,7 +167,9 @@ def compress(values: np.ndarray) -> bytes:
     return packed[: _byte_offsets(values, packed)].tobytes()
 
 
-def _header(block: str, packed: bytes, geometry: Geometry, exposure_s: float) -> str:
+def _header(
+    block: str, packed: bytes, geometry: Geometry, exposure_s: float, start_deg: float, width_deg: float
+) -> str:
     if len(geometry.panels) != 1:
         raise ConfigError(f"a mini-CBF file holds one panel, this detector has {len(geometry.panels)}")
     (panel,) = geometry.panels
@@ -172,6 +189,8 @@ def _header(block: str, packed: bytes, geometry: Geometry, exposure_s: float) ->
         pixel_m=[size / 1000 for size in panel.pixel_size_mm],
         sensor=sensor,
         seconds=exposure_s,
+        start_deg=start_deg,
+        width_deg=width_deg,
         cutoff=HIGHEST_COUNT,
         threshold_ev=12398.42 / wavelength / 2,
         wavelength=wavelength,

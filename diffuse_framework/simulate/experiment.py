@@ -15,6 +15,7 @@ from diffuse_framework.simulate.crystals import primitive_symmetry, random_rotat
 from diffuse_framework.simulate.detector import Detector, header_beam, pilatus
 from diffuse_framework.simulate.images import SimulatedSource, bragg_spots
 from diffuse_framework.simulate.intensity import BraggParameters, DiffuseParameters, make_intensity
+from diffuse_framework.simulate.rotation import RotationSettings, make_sweeps
 from diffuse_framework.simulate.truth import Truth
 
 # Images and pixels of each that set the mean count.
@@ -31,7 +32,7 @@ class SimulationSettings:
     """What to simulate.
 
     Attributes:
-        n_images: stills.
+        n_images: stills, or images of each sweep.
         counts_per_pixel: mean diffuse photons of a pixel that exists and is lit, over all images;
             without Bragg peaks and background.
         cell: angstrom and degrees.
@@ -45,6 +46,8 @@ class SimulationSettings:
         background_rate: photons per second in each pixel.
         setting_matrices: (n_images, 3, 3) A of the images; random orientations where not given.
         name: of the images, with the image's number from 1.
+        rotation: sweeps of a turning crystal in place of stills in random orientations.
+        background_turn: part of itself by which the background varies with the angle.
         seed: everything random follows from it.
     """
 
@@ -63,6 +66,8 @@ class SimulationSettings:
     setting_matrices: np.ndarray | None = None
     name: str = "sim_%05d.cbf"
     seed: int = 0
+    rotation: RotationSettings | None = None
+    background_turn: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse settings that describe no experiment.
@@ -82,6 +87,8 @@ class SimulationSettings:
             )
         if self.setting_matrices is not None and np.shape(self.setting_matrices) != (self.n_images, 3, 3):
             raise ConfigError(f"{self.n_images} images need as many setting matrices, (3, 3) each")
+        if self.setting_matrices is not None and self.rotation is not None:
+            raise ConfigError("the setting matrices of a rotation follow from its first; give none")
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,27 +118,53 @@ def simulate(
     d_min = highest_resolution(detector.geometry)
     intensity = make_intensity(settings.cell, symmetry, d_min, settings.diffuse, settings.seed, extinct)
     rng = np.random.default_rng([settings.seed, 0])
-    setting_matrices = random_rotations(settings.n_images, rng) @ intensity.basis
-    scales = np.exp(settings.scale_spread * rng.normal(size=settings.n_images))
-    offsets = settings.offset * rng.random(settings.n_images)
+    n_images, names = settings.n_images, [settings.name % (n + 1) for n in range(settings.n_images)]
+    angles_deg = sweep = None
+    crystal_scales = np.ones(1)
+    if settings.rotation is None:
+        setting_matrices = random_rotations(n_images, rng) @ intensity.basis
+        if settings.setting_matrices is not None:
+            setting_matrices = settings.setting_matrices
+    else:
+        sweeps = make_sweeps(settings.rotation, n_images, intensity.basis, rng)
+        setting_matrices, angles_deg, sweep = sweeps.setting_matrices, sweeps.angles_deg, sweeps.sweep
+        names = [sweep_name(settings, s, n) for s in range(settings.rotation.sweeps) for n in range(n_images)]
+        crystal_scales = np.exp(settings.rotation.scale_spread * rng.normal(size=settings.rotation.sweeps))
+        crystal_scales, n_images = crystal_scales[sweep], len(sweep)
+    scales = np.exp(settings.scale_spread * rng.normal(size=n_images)) * crystal_scales
+    offsets = settings.offset * rng.random(n_images)
     truth = Truth(
         intensity=intensity,
         bragg=settings.bragg,
-        names=tuple(settings.name % (number + 1) for number in range(settings.n_images)),
+        names=tuple(names),
         scales=scales / scales.mean(),
         offsets=offsets - offsets.min(),
-        setting_matrices=setting_matrices if settings.setting_matrices is None else settings.setting_matrices,
+        setting_matrices=setting_matrices,
         exposure_s=settings.exposure_s,
         air_per_mm=settings.air_per_mm,
         background_rate=settings.background_rate,
         seed=settings.seed,
         counts_per_pixel=settings.counts_per_pixel,
+        width_deg=settings.rotation.width_deg if settings.rotation else 0.0,
+        angles_deg=angles_deg,
+        sweep=sweep,
+        background_turn=settings.background_turn,
     )
     per_unit = SimulatedSource(truth, detector).mean_diffuse_photons(_SAMPLE_IMAGES, _SAMPLE_PIXELS)
     if not per_unit > 0:
         raise ConfigError("no pixel of the detector sees the crystal; is the beamstop too large?")
     truth = replace(truth, photons_per_unit=settings.counts_per_pixel / per_unit)
     return Simulation(SimulatedSource(truth, detector), experiment_of(truth, detector), truth)
+
+
+def sweep_name(settings: SimulationSettings, sweep: int, number: int) -> str:
+    """Return the name of an image of a sweep, both counted from 0; only several sweeps are numbered."""
+    several = settings.rotation is not None and settings.rotation.sweeps > 1
+    name = settings.name % (number + 1)
+    if not several:
+        return name
+    stem, _, rest = name.rpartition("_")
+    return f"{stem}_{sweep + 1}_{rest}"
 
 
 def experiment_of(truth: Truth, detector: Detector) -> Experiment:
@@ -145,6 +178,8 @@ def experiment_of(truth: Truth, detector: Detector) -> Experiment:
             setting_matrix=truth.setting_matrices[number],
             mosaic_width_deg=truth.bragg.reach[1],
             spots=bragg_spots(truth, number, detector.geometry),
+            rotation=truth.rotation(number),
+            crystal=None if truth.sweep is None else int(truth.sweep[number]),
         )
         for number, name in enumerate(truth.names)
     )

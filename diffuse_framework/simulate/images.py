@@ -15,6 +15,7 @@ from diffuse_framework.algorithms.geometry import (
     reflections_near_ewald,
     scattering_vectors,
 )
+from diffuse_framework.algorithms.rotation import index_sweep, n_substeps, sub_settings
 from diffuse_framework.errors import GeometryError
 from diffuse_framework.model.experiment import BraggSpots
 from diffuse_framework.model.geometry import Geometry
@@ -27,10 +28,13 @@ from diffuse_framework.simulate.detector import (
     modules_of,
     split_panel,
 )
+from diffuse_framework.simulate.rotation import recorded
 from diffuse_framework.simulate.truth import Truth
 
 # Spots fainter than this, in photons, leave no observed position.
 FAINTEST_OBSERVED = 10.0
+# A rotation image is the mean of parts in which no Miller index changes by more than this.
+_STEP, _MOST_STEPS = 0.15, 30
 
 
 def response_without_area(
@@ -62,28 +66,37 @@ def exposure(detector: Detector, seconds: float, air_per_mm: float) -> tuple[np.
 def bragg_spots(truth: Truth, index: int, geometry: Geometry) -> BraggSpots:
     """Return every reflection that image `index` excites and that falls on a panel.
 
-    Intensities are expected photons; a still records only the part `partiality` of each.
+    Intensities are expected photons; a still records only the part `partiality` of each. Of a
+    rotation the strength is the mean over the image's angle, and reflections whose centre is on
+    another image have no observed position.
     """
     bragg, crystal = truth.bragg, truth.intensity
     setting, beam = truth.setting_matrices[index], geometry.beam
     width, mosaic_width_deg = bragg.reach
-    hkl = reflections_near_ewald(setting, beam, crystal.d_min, width, mosaic_width_deg)
+    rotation = truth.rotation(index)
+    hkl = reflections_near_ewald(setting, beam, crystal.d_min, width, mosaic_width_deg, rotation)
     q = hkl @ setting.T
     length = np.linalg.norm(q, axis=1)
-    excitation = np.linalg.norm(q + beam.s0, axis=1) - 1 / beam.wavelength
-    partiality = np.exp(-0.5 * (excitation / bragg.excitation_sigma(length)) ** 2)
+    if rotation is None:
+        excitation = np.linalg.norm(q + beam.s0, axis=1) - 1 / beam.wavelength
+        excited = partiality = np.exp(-0.5 * (excitation / bragg.excitation_sigma(length)) ** 2)
+        centred = np.ones(len(hkl), bool)
+    else:
+        excited, partiality, q, centred = recorded(q, bragg.excitation_sigma(length), beam, rotation)
     panel, px = project(geometry, _on_sphere(q, beam.s0) + beam.s0)
     strength = crystal.strength(hkl)
-    photons = truth.scales[index] * bragg.photons * strength * partiality
+    photons = truth.scales[index] * bragg.photons * strength * excited
     photons *= np.exp(-0.5 * bragg.b_factor * length**2)
     hit = (panel >= 0) & (strength > 0)
-    hkl, photons, partiality, panel, px = (column[hit] for column in (hkl, photons, partiality, panel, px))
+    hkl, photons, partiality, panel, px, centred = (
+        column[hit] for column in (hkl, photons, partiality, panel, px, centred)
+    )
     for number, model in enumerate(geometry.panels):
         here = panel == number
         mm = px[here] * np.array(model.pixel_size_mm)
         positions = model.origin_mm + mm[:, :1] * model.fast_axis + mm[:, 1:] * model.slow_axis
         photons[here] *= response_without_area(positions, geometry, number, truth.air_per_mm)
-    seen = photons[:, None] > FAINTEST_OBSERVED
+    seen = ((photons > FAINTEST_OBSERVED) & centred)[:, None]
     return BraggSpots(
         hkl=hkl,
         intensity=photons,
@@ -188,6 +201,17 @@ class SimulatedSource:
         truth = replace(self.truth, bragg=replace(self.truth.bragg, photons=0.0), background_rate=0.0)
         return replace(self, truth=truth, noise=False)
 
+    def without_crystal(self) -> SimulatedSource:
+        """Return the same images without the crystal, with a noise of their own: a background series."""
+        truth = replace(
+            self.truth,
+            photons_per_unit=0.0,
+            bragg=replace(self.truth.bragg, photons=0.0),
+            names=tuple(f"background_{name}" for name in self.names),
+            seed=self.truth.seed + 1,
+        )
+        return replace(self, truth=truth)
+
     def mean_diffuse_photons(self, n_images: int, n_pixels: int) -> float:
         """Return the mean of the diffuse photons over lit, active pixels of all images.
 
@@ -226,13 +250,22 @@ class SimulatedSource:
             add_spots(expected, spots, truth.bragg.spot_sigma_px, truth.bragg.radius_px)
         for values, lit in zip(expected, self.detector.lit, strict=True):
             values *= lit
-            values += truth.background_rate * truth.exposure_s
+            values += truth.background(index) * truth.exposure_s
         return expected
 
     def _intensity(self, index: int, q: np.ndarray) -> np.ndarray:
         """Return I + c (...) of image `index` at scattering vectors (..., 3) in the laboratory."""
         truth = self.truth
-        intensity = truth.intensity.diffuse(q @ np.linalg.inv(truth.setting_matrices[index]).T)
+        setting, rotation = truth.setting_matrices[index], truth.rotation(index)
+        n_steps = 1
+        if rotation is not None:
+            sweep = index_sweep(setting, rotation, (1, 1, 1), truth.intensity.d_min)
+            n_steps = n_substeps(sweep, _STEP, _MOST_STEPS)
+        parts = [
+            truth.intensity.diffuse(q @ np.linalg.inv(part).T)
+            for part in sub_settings(setting, rotation, n_steps)
+        ]
+        intensity = parts[0] if n_steps == 1 else np.mean(parts, axis=0)
         if truth.offsets[index] > 0:
             intensity += truth.offset(index, np.linalg.norm(q, axis=-1))
         return intensity

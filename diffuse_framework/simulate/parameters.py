@@ -21,11 +21,12 @@ from diffuse_framework.simulate.detector import (
 )
 from diffuse_framework.simulate.experiment import SimulationSettings
 from diffuse_framework.simulate.intensity import BraggParameters, DiffuseParameters
+from diffuse_framework.simulate.rotation import RotationSettings
 
 PHIL = """
 images = 20
   .type = int(value_min=1)
-  .help = "Number of stills, in random orientations."
+  .help = "Number of stills in random orientations, or of images of each sweep."
 counts_per_pixel = 1.0
   .type = float(value_min=0)
   .help = "Mean photons of diffuse scattering in a pixel, over all images."
@@ -35,6 +36,26 @@ seed = 0
 exposure_time = 0.1
   .type = float(value_min=0)
   .help = "Seconds of each image."
+
+rotation
+  .help = "Sweeps of a turning crystal in place of stills."
+{
+  width = 0.0
+    .type = float(value_min=0)
+    .help = "Degrees an image turns; 0 makes stills."
+  start = 0.0
+    .type = float
+    .help = "Angle at which each sweep starts, degrees."
+  sweeps = 1
+    .type = int(value_min=1)
+    .help = "Number of sweeps, each of a crystal of its own in a random orientation."
+  drift = 0.0
+    .type = float
+    .help = "Degrees by which a crystal slips, about the beam, from the beginning to the end of its sweep."
+  scale_spread = 0.0
+    .type = float(value_min=0)
+    .help = "Standard deviation of the logarithm of the crystals' scales; images have theirs on top."
+}
 
 crystal {
   unit_cell = 34,39,45,90,90,90
@@ -131,6 +152,12 @@ air_absorption = 0.0
 background_rate = 0.0
   .type = float(value_min=0)
   .help = "Photons per second, in each pixel, that don't come from the crystal."
+background_turn = 0.0
+  .type = float(value_min=0, value_max=1)
+  .help = "The background of rotations varies by this part of itself with the cosine of the angle."
+background_images = False
+  .type = bool
+  .help = "Also make the same images without crystal, in the folder background."
 """
 
 
@@ -177,6 +204,16 @@ def settings_of(
         air_per_mm=params.air_absorption,
         background_rate=params.background_rate,
         seed=params.seed,
+        rotation=_rotation(params.rotation),
+        background_turn=params.background_turn,
+    )
+
+
+def _rotation(rotation: Any) -> RotationSettings | None:
+    if not rotation.width:
+        return None
+    return RotationSettings(
+        rotation.width, rotation.start, rotation.sweeps, rotation.drift, rotation.scale_spread
     )
 
 

@@ -16,7 +16,8 @@ that was merged to scales of mean 1 in photons per second and steradian therefor
       /intensity                   NXcollection: lattice_hkl (n, 3), f_squared (n), cloud (n)
         @d_min and the fields of `intensity.DiffuseParameters`
       /bragg                       NXcollection: attributes are the fields of `intensity.BraggParameters`
-      /images                      NXcollection: name, scale, offset (n), setting_matrix (n, 3, 3)
+      /images                      NXcollection: name, scale, offset (n), setting_matrix (n, 3, 3);
+                                   of rotations angle and sweep (n) and @width, @background_turn
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from pathlib import Path
 import numpy as np
 
 from diffuse_framework.errors import DataError
-from diffuse_framework.model.experiment import Symmetry
+from diffuse_framework.model.experiment import Rotation, Symmetry
 from diffuse_framework.simulate.crystals import as_cell
 from diffuse_framework.simulate.intensity import BraggParameters, DiffuseParameters, TrueIntensity
+from diffuse_framework.simulate.rotation import AXIS
 
 _NUMBERS = {
     "photons_per_unit": float,
@@ -58,6 +60,11 @@ class Truth:
         background_rate: photons per second in each pixel that don't come from the crystal.
         seed: of the noise.
         counts_per_pixel: mean diffuse photons that K was chosen for.
+        width_deg: degrees an image turns, 0 for stills.
+        angles_deg, sweep: (n_images,) angle of the goniometer at the middle of each image and
+            number of its sweep; None for stills.
+        background_turn: the background of rotations varies by this part of itself with the cosine
+            of the angle, as that of a capillary does.
     """
 
     intensity: TrueIntensity
@@ -72,6 +79,23 @@ class Truth:
     background_rate: float = 0.0
     seed: int = 0
     counts_per_pixel: float = 1.0
+    width_deg: float = 0.0
+    angles_deg: np.ndarray | None = None
+    sweep: np.ndarray | None = None
+    background_turn: float = 0.0
+
+    def rotation(self, index: int) -> Rotation | None:
+        """Return how the crystal turned while image number `index` was taken, None for a still."""
+        if self.angles_deg is None or self.sweep is None:
+            return None
+        return Rotation(AXIS, float(self.angles_deg[index]), self.width_deg, int(self.sweep[index]))
+
+    def background(self, index: int) -> float:
+        """Return the photons per second in each pixel of image `index` that don't come from the crystal."""
+        if self.angles_deg is None:
+            return self.background_rate
+        turned = 1 + self.background_turn * np.cos(np.radians(self.angles_deg[index]))
+        return self.background_rate * float(turned)
 
     def offset(self, index: int, q: np.ndarray) -> np.ndarray:
         """Return c (...) of image number `index` at |q| (...) in 1/angstrom, in units of I."""
@@ -112,6 +136,11 @@ class Truth:
         images["offset"] = self.offsets
         images["setting_matrix"] = self.setting_matrices
         images["setting_matrix"].attrs["units"] = "1/angstrom"
+        if self.angles_deg is not None:
+            images["angle"] = self.angles_deg
+            images["sweep"] = self.sweep
+            images.attrs["width"] = self.width_deg
+            images.attrs["background_turn"] = self.background_turn
 
 
 def load(path: str | Path) -> Truth:
@@ -152,6 +181,10 @@ def _read(entry) -> Truth:
         scales=images["scale"][()],
         offsets=images["offset"][()],
         setting_matrices=images["setting_matrix"][()],
+        width_deg=float(images.attrs.get("width", 0.0)),
+        angles_deg=images["angle"][()] if "angle" in images else None,
+        sweep=images["sweep"][()] if "sweep" in images else None,
+        background_turn=float(images.attrs.get("background_turn", 0.0)),
         **{name: kind(entry.attrs[name]) for name, kind in _NUMBERS.items()},
     )
 

@@ -293,9 +293,9 @@ def test_missing_parameter_files_are_refused(tmp_path):
 
 
 def test_mosaic_width_is_the_full_one():
-    from diffuse_framework.adapters.experiments import _mosaic_width_deg
+    from diffuse_framework.adapters.experiments import mosaic_width_deg
 
     crystal = MosaicCrystalSauter2014(make_crystal())
     crystal.set_half_mosaicity_deg(0.2)
-    assert _mosaic_width_deg(Experiment(crystal=crystal)) == pytest.approx(0.4)
-    assert _mosaic_width_deg(Experiment(crystal=make_crystal())) == 0
+    assert mosaic_width_deg(Experiment(crystal=crystal)) == pytest.approx(0.4)
+    assert mosaic_width_deg(Experiment(crystal=make_crystal())) == 0
