@@ -35,7 +35,7 @@ docs-figures: install  ## make the pictures of the documentation again
 	$(PYTHON) docs/make_figures.py
 
 clean:  ## remove what make and the demo made, .venv too
-	rm -rf .venv docs/_build docs/parameters.md build dist *.egg-info diffuse_demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv docs/_build build dist *.egg-info diffuse_demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): install.sh setup.cfg pyproject.toml

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from make_parameters import write_parameters
-
 from diffuse_framework import __version__
 
 project = "diffuse_framework"
@@ -18,9 +11,7 @@ extensions = ["myst_parser"]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 source_suffix = {".md": "markdown"}
-exclude_patterns = ["_build", "changes"]
+exclude_patterns = ["_build", "changes", "plugin_template"]
 html_theme = "furo"
 html_title = f"diffuse_framework {__version__}"
 nitpicky = True
-
-write_parameters(Path(__file__).parent / "parameters.md")
