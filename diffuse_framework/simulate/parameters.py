@@ -44,13 +44,13 @@ rotation
     .type = float(value_min=0)
     .help = "Degrees an image turns; 0 makes stills."
   start = 0.0
-    .type = float
+    .type = float(value_min=-360, value_max=360)
     .help = "Angle at which each sweep starts, degrees."
   sweeps = 1
     .type = int(value_min=1)
     .help = "Number of sweeps, each of a crystal of its own in a random orientation."
   drift = 0.0
-    .type = float
+    .type = float(value_min=-90, value_max=90)
     .help = "Degrees by which a crystal slips, about the beam, from the beginning to the end of its sweep."
   scale_spread = 0.0
     .type = float(value_min=0)
@@ -154,7 +154,7 @@ background_rate = 0.0
   .help = "Photons per second, in each pixel, that don't come from the crystal."
 background_turn = 0.0
   .type = float(value_min=0, value_max=1)
-  .help = "The background of rotations varies by this part of itself with the cosine of the angle."
+  .help = "The background of rotations varies by this fraction of itself with the cosine of the angle."
 background_images = False
   .type = bool
   .help = "Also make the same images without crystal, in the folder background."
