@@ -12,6 +12,15 @@ import argparse
 import re
 
 from diffuse_framework.command_line.failures import report_failures
+from diffuse_framework.command_line import (
+    check_diffuse_extraction,
+    check_phase3_outputs,
+    report,
+    run_phase2_e2e_visual_check,
+    run_phase3_e2e_visual_check,
+    show,
+    view,
+)
 from diffuse_framework.command_line.scopes import SCOPES, allowed_values
 from diffuse_framework.config.presets import preset_names
 from diffuse_framework.host.hookspecs import STAGES
@@ -71,6 +80,18 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
     print(completion_script(options.shell, registry or load_registry()))
 
 
+# Commands that take options in place of parameters.
+OPTIONS = {
+    "diffuse.check_diffuse_extraction": check_diffuse_extraction.make_parser,
+    "diffuse.check_phase3_outputs": check_phase3_outputs.make_parser,
+    "diffuse.report": report.make_parser,
+    "diffuse.run_phase2_e2e_visual_check": run_phase2_e2e_visual_check.make_parser,
+    "diffuse.run_phase3_e2e_visual_check": run_phase3_e2e_visual_check.make_parser,
+    "diffuse.show": show.make_parser,
+    "diffuse.view": view.make_parser,
+}
+
+
 def completion_script(shell: str, registry: Registry) -> str:
     """Return the script for a shell, "bash" or "zsh"."""
     names, values = _words(registry)
@@ -92,6 +113,8 @@ def _words(registry: Registry) -> tuple[dict[str, list[str]], dict[str, list[str
         "diffuse.new_plugin": list(STAGES),
         "diffuse.completion": ["bash", "zsh"],
     }
+    for command, make_parser in OPTIONS.items():
+        names[command] = sorted(set(re.findall(r"--[a-z][\w-]*", make_parser().format_help())))
     values: dict[str, list[str]] = {"diffuse.process preset": preset_names()}
     for command, scope_of in SCOPES.items():
         definitions = scope_of(registry).all_definitions()

@@ -27,14 +27,19 @@ from diffuse_framework.io.sums_store import FORMAT, StoredSums
 from diffuse_framework.report.mapping import grid_text
 
 
-@report_failures()
-def run(args: list[str] | None = None) -> None:
-    """Run diffuse.show."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         "diffuse.show", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("files", nargs="+", type=Path, help="files of a run, or its folder")
-    options = parser.parse_args(args)
+    return parser
+
+
+@report_failures()
+def run(args: list[str] | None = None) -> None:
+    """Run diffuse.show."""
+    options = make_parser().parse_args(args)
     for path in _expanded(options.files):
         print(f"{path}\n{_indented(describe(path))}\n")
 

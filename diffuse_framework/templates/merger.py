@@ -42,7 +42,7 @@ class TemplateMerger:
         intensity = (seen["counts"] - seen["background"]) / seen["exposure"]
         counts = np.maximum(seen["counts"], 0) + self.prior_counts
         variance = (counts + seen["background_variance"]) / seen["exposure"] ** 2
-        return assemble(sums.grid, voxel, intensity, variance, seen)
+        return assemble(sums.grid, voxel, intensity, variance, totals)
 
 
 @hookimpl
