@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import re
 
-from diffuse_framework.command_line.failures import report_failures
 from diffuse_framework.command_line import (
     check_diffuse_extraction,
     check_phase3_outputs,
@@ -21,6 +20,7 @@ from diffuse_framework.command_line import (
     show,
     view,
 )
+from diffuse_framework.command_line.failures import report_failures
 from diffuse_framework.command_line.scopes import SCOPES, allowed_values
 from diffuse_framework.config.presets import preset_names
 from diffuse_framework.host.hookspecs import STAGES
