@@ -85,6 +85,16 @@ class DxtbxSource:
         """Exposure time in seconds, 1 where the header gives none."""
         return self._exposures_s[index]
 
+    def stamp(self, index: int) -> str:
+        """Path, size and time of the file of one image, and its number in it."""
+        imageset = self.experiments[index].imageset
+        path = imageset.get_path(0)
+        try:
+            status = Path(path).stat()
+        except OSError:
+            return f"{path} is not there"
+        return f"{path}#{imageset.indices()[0]} {status.st_size} {status.st_mtime_ns}"
+
     def trusted_pixels(self, index: int) -> tuple[np.ndarray, ...] | None:
         """The mask of `dials.apply_mask` or of the image format, and untrusted rectangles of the panels.
 

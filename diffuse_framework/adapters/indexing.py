@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
-import pickle
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from diffuse_framework.adapters.experiments import (
     with_observations,
 )
 from diffuse_framework.adapters.images import DxtbxSource
+from diffuse_framework.adapters.packing import Packed, unpack
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.experiment import CrystalHints, Experiment, Refused
 
@@ -40,8 +40,7 @@ class Outcome:
 
     Attributes:
         source_index: its number in the source.
-        pickled: the indexed image, None where it was refused. Pickled by the worker itself,
-            because that changes last digits of a crystal, and any engine must give the same.
+        packed: the indexed image, None where it was refused.
         n_found: spots found.
         lattices: indexed spots of each lattice, that of the indexed image first.
         refused_at, reason: the step that failed and why, "" where none did.
@@ -49,7 +48,7 @@ class Outcome:
     """
 
     source_index: int
-    pickled: bytes | None = None
+    packed: Packed | None = None
     n_found: int = 0
     lattices: tuple[int, ...] = ()
     refused_at: str = ""
@@ -58,7 +57,19 @@ class Outcome:
 
     def still(self) -> IndexedStill | None:
         """Return the indexed image, None where it was refused."""
-        return None if self.pickled is None else pickle.loads(self.pickled)
+        return None if self.packed is None else IndexedStill(self.source_index, *unpack(self.packed))
+
+
+class GivesOutcomes:
+    """What works have in common whose result is the outcome of one image."""
+
+    def to_plain(self, outcome: Outcome) -> dict[str, Any]:
+        """Return an outcome as a dictionary of text, numbers and bytes."""
+        return asdict(outcome)
+
+    def from_plain(self, plain: dict[str, Any]) -> Outcome:
+        """Return the outcome that `to_plain` took apart."""
+        return Outcome(**plain)
 
 
 class ImageRefused(Exception):
@@ -188,7 +199,7 @@ def finish(
 
 
 def _log_chatter(name: str, outcome: Outcome) -> None:
-    level = logging.INFO if outcome.pickled is None else logging.DEBUG
+    level = logging.INFO if outcome.packed is None else logging.DEBUG
     if outcome.chatter.strip():
         dials_logger.log(level, "\nDIALS on %s:\n%s", name, outcome.chatter.strip())
 

@@ -22,8 +22,10 @@ from diffuse_framework.adapters.indexing import (
     dials_chatter,
     one_line,
 )
+from diffuse_framework.adapters.packing import VERSIONS, model_texts, pack, unpack
 from diffuse_framework.adapters.sequences import IndexedSweep, SequenceSource
 from diffuse_framework.adapters.shims import provide_missing_modules
+from diffuse_framework.algorithms.fingerprint import fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -91,11 +93,28 @@ class SweepWork:
         experiments: one per sweep of the source, without crystals.
         parameters: of DIALS.
         shoeboxes: whether to keep those of integration.
+        stamps: for each sweep the stamps of its images.
     """
 
     experiments: Any
     parameters: SequenceParameters
     shoeboxes: bool = False
+    stamps: tuple[tuple[str, ...], ...] = ()
+
+    def key(self, numbers: tuple[int, ...]) -> str:
+        """Return a name for all that the outcome of the sweeps `numbers` depends on."""
+        sweeps = [(number, self.stamps[number], model_texts(self.experiments[number])) for number in numbers]
+        return fingerprint("sweeps", sweeps, self.parameters, self.shoeboxes, VERSIONS)
+
+    def to_plain(self, outcome: SweepOutcome) -> dict[str, Any]:
+        """Return an outcome as a dictionary of text, numbers and bytes."""
+        indexed = [(one.sweep, one.crystal, pack(one.experiment, one.reflections)) for one in outcome.indexed]
+        return vars(outcome) | {"indexed": indexed}
+
+    def from_plain(self, plain: dict[str, Any]) -> SweepOutcome:
+        """Return the outcome that `to_plain` took apart."""
+        indexed = tuple(IndexedSweep(sweep, *unpack(packed), crystal) for sweep, crystal, packed in plain["indexed"])
+        return SweepOutcome(**plain | {"indexed": indexed})
 
     def __call__(self, numbers: tuple[int, ...]) -> SweepOutcome:
         """Process the sweeps `numbers`."""
@@ -216,12 +235,13 @@ def run_sequences(
         experiment.crystal = None
         experiment.identifier = identifier_of(source.experiments[sweep.first])
         experiments.append(experiment)
-    work = SweepWork(experiments, parameters, shoeboxes)
+    stamps = tuple(
+        tuple(source.stamp(number) for number in range(sweep.first, sweep.first + sweep.n_images))
+        for sweep in source.sweeps
+    )
+    work = SweepWork(experiments, parameters, shoeboxes, stamps)
+    # A mapper works on a single group here, where DIALS spreads its images itself.
     groups = [tuple(range(len(experiments)))] if joint else [(number,) for number in range(len(experiments))]
-    if len(groups) == 1:
-        # DIALS spreads the images of a sweep itself.
-        yield work(groups[0])
-        return
     yield from mapper.map(work, groups)
 
 

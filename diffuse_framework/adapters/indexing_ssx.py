@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from diffuse_framework.adapters.indexing import (
     INDEXING,
     INTEGRATION,
     SPOTS,
+    GivesOutcomes,
     ImageRefused,
     Outcome,
     best_lattice,
@@ -22,6 +22,8 @@ from diffuse_framework.adapters.indexing import (
     one_line,
     spot_finding_failure,
 )
+from diffuse_framework.adapters.packing import VERSIONS, model_texts, pack
+from diffuse_framework.algorithms.fingerprint import fingerprint
 
 SSX_INDEX_DEFAULTS = """
 # As for dials.stills_process.
@@ -82,6 +84,22 @@ class FindSpotsWork:
     find: DialsParameters
     index: DialsParameters
 
+    def key(self, index: int) -> str:
+        """Return a name for all that spots depend on."""
+        models = model_texts(self.source.experiments[index])
+        return fingerprint("spots", index, self.source.stamp(index), models, self.find, self.index, VERSIONS)
+
+    def to_plain(self, spots: Spots) -> dict[str, Any]:
+        """Return spots as a dictionary of text, numbers and bytes."""
+        return vars(spots) | {"table": None if spots.table is None else spots.table.as_msgpack()}
+
+    def from_plain(self, plain: dict[str, Any]) -> Spots:
+        """Return the spots that `to_plain` took apart."""
+        from dials.array_family import flex
+
+        table = plain["table"]
+        return Spots(**plain | {"table": None if table is None else flex.reflection_table.from_msgpack(table)})
+
     def __call__(self, index: int) -> Spots:
         """Find spots on image number `index`, and the longest axis where no cell is known."""
         with dials_chatter() as chatter:
@@ -140,7 +158,7 @@ def _needs_max_cell(params: Any) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class IndexWork:
+class IndexWork(GivesOutcomes):
     """Indexes and integrates the spots of one image; pickles.
 
     Attributes:
@@ -156,6 +174,18 @@ class IndexWork:
     integrate: DialsParameters | None
     max_cell: float | None = None
     shoeboxes: bool = False
+
+    def key(self, spots: Spots) -> str:
+        """Return a name for all that the outcome depends on."""
+        number = spots.source_index
+        table = None if spots.table is None else spots.table.as_msgpack()
+        return fingerprint(self.key_of_image(number), table, spots.reason)
+
+    def key_of_image(self, number: int) -> str:
+        """Return a name for all but the spots."""
+        models = model_texts(self.source.experiments[number])
+        own = (self.index, self.integrate, self.max_cell, self.shoeboxes)
+        return fingerprint("ssx", number, self.source.stamp(number), models, own, VERSIONS)
 
     def __call__(self, spots: Spots) -> Outcome:
         """Index and integrate one image."""
@@ -180,7 +210,8 @@ class IndexWork:
                     reason=refusal.reason,
                     chatter=chatter.getvalue(),
                 )
-        return Outcome(number, pickle.dumps(still), spots.n_found, lattices, chatter=chatter.getvalue())
+        packed = pack(still.experiment, still.reflections)
+        return Outcome(number, packed, spots.n_found, lattices, chatter=chatter.getvalue())
 
     def _process(self, spots: Spots, chatter: Any) -> tuple[IndexedStill, tuple[int, ...]]:
         experiments, indexed = self._index(spots, chatter)
@@ -247,11 +278,15 @@ def _last_error(chatter: Any) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class SsxWork:
+class SsxWork(GivesOutcomes):
     """All steps on one image; pickles."""
 
     find: FindSpotsWork
     index: IndexWork
+
+    def key(self, number: int) -> str:
+        """Return a name for all that the outcome depends on."""
+        return fingerprint(self.find.key(number), self.index.key_of_image(number))
 
     def __call__(self, number: int) -> Outcome:
         """Find spots on, index and integrate image `number`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from diffuse_framework.adapters.indexing import (
     INDEXING,
     INTEGRATION,
     SPOTS,
+    GivesOutcomes,
     ImageRefused,
     Outcome,
     best_lattice,
@@ -22,6 +22,8 @@ from diffuse_framework.adapters.indexing import (
     one_line,
     spot_finding_failure,
 )
+from diffuse_framework.adapters.packing import VERSIONS, model_texts, pack
+from diffuse_framework.algorithms.fingerprint import fingerprint
 
 STILLS_DEFAULTS = """
 dispatch.refine = True
@@ -62,7 +64,7 @@ integration {
 
 
 @dataclass(frozen=True, eq=False)
-class StillsWork:
+class StillsWork(GivesOutcomes):
     """Runs `stills_process.Processor` on one image of a source; pickles.
 
     Attributes:
@@ -74,6 +76,12 @@ class StillsWork:
     source: DxtbxSource
     parameters: DialsParameters
     shoeboxes: bool = False
+
+    def key(self, index: int) -> str:
+        """Return a name for all that the outcome depends on."""
+        models = model_texts(self.source.experiments[index])
+        own = (self.parameters, self.shoeboxes)
+        return fingerprint("stills", index, self.source.stamp(index), models, own, VERSIONS)
 
     def __call__(self, index: int) -> Outcome:
         """Find spots, index, refine and integrate image number `index`."""
@@ -92,7 +100,8 @@ class StillsWork:
                     reason=refusal.reason,
                     chatter=chatter.getvalue(),
                 )
-        return Outcome(index, pickle.dumps(still), processor.n_found, lattices, chatter=chatter.getvalue())
+        packed = pack(still.experiment, still.reflections)
+        return Outcome(index, packed, processor.n_found, lattices, chatter=chatter.getvalue())
 
     def _process(self, index: int, processor: Any) -> tuple[IndexedStill, tuple[int, ...]]:
         from dxtbx.model import ExperimentList

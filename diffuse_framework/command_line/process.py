@@ -15,13 +15,17 @@ A finer map with the scales of an earlier run, without indexing or scaling again
 
   diffuse.process diffuse/indexed.expt diffuse/indexed.refl grid.hkl.divisions=9,9,9 \\
     input.scales=diffuse/refined_scaling_model_params.json output.directory=fine
+
+A run that was cut off goes on where it stopped: type the same command again. While images are
+being taken::
+
+  diffuse.process live=True 'images/*.cbf' crystal.unit_cell=... crystal.space_group=...
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +36,6 @@ from libtbx import Auto
 
 from diffuse_framework.adapters.images import DxtbxSource
 from diffuse_framework.adapters.inputs import all_have_crystals, images_from_files, open_source
-from diffuse_framework.adapters.masks import write_mask
 from diffuse_framework.adapters.reference import reference_cell
 from diffuse_framework.adapters.sequences import SequenceSource
 from diffuse_framework.adapters.symmetry import cell_of
@@ -41,23 +44,28 @@ from diffuse_framework.algorithms.sweeps import SweepLimits, validate_sweeps
 from diffuse_framework.algorithms.validation import Limits, validate
 from diffuse_framework.command_line.arguments import parse_arguments, template_files
 from diffuse_framework.command_line.failures import report_failures
+from diffuse_framework.command_line.image_files import ImageFiles
+from diffuse_framework.command_line.live import follow, mentions_live, settings_of, split_images
 from diffuse_framework.command_line.logs import log_start, run_description, start_logs
 from diffuse_framework.command_line.progress import ShowProgress
+from diffuse_framework.command_line.report import write_report
 from diffuse_framework.config.presets import with_presets
 from diffuse_framework.config.scope import build_scope
 from diffuse_framework.config.selection import select_steps
-from diffuse_framework.engine.processes import available_cpus, process_engine
+from diffuse_framework.engine.choose import open_engine
+from diffuse_framework.engine.dask import DaskSettings
+from diffuse_framework.engine.processes import available_cpus
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.host.registry import Registry
-from diffuse_framework.io.outputs import file_stem, read_scales, write_pixels, write_results
-from diffuse_framework.io.sums_store import SumsWriter
-from diffuse_framework.io.whole import make_folder, write_figure, write_json
-from diffuse_framework.model.experiment import CrystalHints, Experiment, Image
-from diffuse_framework.model.mask import PixelMask
-from diffuse_framework.model.pixels import CorrectedPixels
+from diffuse_framework.io.journal import Journal
+from diffuse_framework.io.outputs import read_scales, write_results
+from diffuse_framework.io.sums_store import StoredSums, SumsWriter
+from diffuse_framework.io.whole import file_in, make_folder, only_run_in, write_figure, write_json
+from diffuse_framework.model.experiment import CrystalHints, Experiment
 from diffuse_framework.pipeline.consistency import OneIndexing
 from diffuse_framework.pipeline.process import Outcome, Surroundings, process
+from diffuse_framework.pipeline.settled import settle
 from diffuse_framework.pipeline.stored import StoredScaler
 from diffuse_framework.report.figures import absolute_scale_figure
 from diffuse_framework.report.summary import (
@@ -108,7 +116,20 @@ def execute(args: list[str], registry: Registry | None = None) -> Finished | Non
         DiffuseError: anything the user can mend.
     """
     registry = registry or load_registry()
-    parser = ArgumentParser(
+    args = with_presets(args)
+    if not args:
+        _parser(registry).print_help()
+        return None
+    if mentions_live(args) and _parsed(settings_of(args), registry)[0].live:
+        return _follow(args, registry)
+    params, options, changed = _parsed(args, registry)
+    folder = _begin(params, options, changed, registry)
+    with only_run_in(folder):
+        return _process(params, changed, folder, registry)
+
+
+def _parser(registry: Registry) -> ArgumentParser:
+    return ArgumentParser(
         usage=USAGE,
         phil=build_scope(registry),
         epilog=__doc__,
@@ -116,14 +137,63 @@ def execute(args: list[str], registry: Registry | None = None) -> Finished | Non
         read_reflections=True,
         read_experiments_from_images=True,
     )
-    if not args:
-        parser.print_help()
-        return None
-    params, options = parse_arguments(parser, with_presets(args))
-    folder = make_folder(Path(params.output.directory))
-    start_logs(options.verbose, folder / params.output.log, registry.modules())
-    log_start(parser.diff_phil.as_str(), registry)
 
+
+def _parsed(args: list[str], registry: Registry) -> tuple[Any, Any, str]:
+    """Return parameters, options, and what differs from the defaults."""
+    parser = _parser(registry)
+    params, options = parse_arguments(parser, args)
+    return params, options, parser.diff_phil.as_str()
+
+
+def _begin(params: Any, options: Any, changed: str, registry: Registry) -> Path:
+    """Make the output folder and start the log."""
+    folder = make_folder(Path(params.output.directory)).absolute()
+    start_logs(options.verbose, file_in(folder, params.output.log), registry.modules())
+    log_start(changed, registry)
+    return folder
+
+
+def _follow(args: list[str], registry: Registry) -> Finished:
+    """Process images as they come."""
+    patterns, others = split_images(args)
+    params, options, changed = _parsed(others, registry)
+    folder = _begin(params, options, changed, registry)
+
+    def one_round(files: list[str], settled: Outcome | None) -> Outcome:
+        params, _, _ = _parsed(others + files, registry)
+        finished = _process(params, changed, folder, registry, settled, prune=False)
+        write_report(folder, folder / "report.html")
+        return finished.outcome
+
+    def last_round(files: list[str]) -> Finished:
+        params, _, _ = _parsed(others + files, registry)
+        finished = _process(params, changed, folder, registry)
+        write_report(folder, folder / "report.html")
+        return finished
+
+    with only_run_in(folder):
+        return follow(patterns, one_round, last_round, params.watch.interval, params.watch.patience)
+
+
+def _process(
+    params: Any,
+    changed: str,
+    folder: Path,
+    registry: Registry,
+    settled: Outcome | None = None,
+    prune: bool = True,
+) -> Finished:
+    """Go from parameters to results in `folder`.
+
+    Args:
+        params: as parsed.
+        changed: those that differ from the defaults.
+        folder: of results.
+        registry: plugins.
+        settled: an outcome whose grid and masks are kept.
+        prune: remove finished work that these results have no use for.
+    """
     watch = Stopwatch()
     with watch("opening images"):
         source = _open_images(params)
@@ -132,23 +202,30 @@ def execute(args: list[str], registry: Registry | None = None) -> Finished | Non
     steps = select_steps(registry, params, automatic)
     if params.input.scales:
         steps = replace(steps, scaler=StoredScaler(partial(read_scales, Path(params.input.scales))))
+    if settled is not None:
+        steps = settle(steps, settled)
     why = f", {why}" if params.indexer.plugin is Auto else ""
     logger.info("%d images; indexer: %s%s", len(source), steps.indexer.name, why)
-    around = Surroundings(
-        folder=folder,
-        mapper=ShowProgress(process_engine(_workers(params)), lambda: watch.now),
-        make_sink=partial(SumsWriter, folder / "sums.h5"),
-        watch=watch,
-        chunk_size=params.mp.chunk,
-        write_pixels=_image_files(params, folder),
-    )
     agree = OneIndexing(params.consistency.tolerance) if params.consistency.reindex == "auto" else None
-    outcome = process(source, steps, hints, partial(_validated, params, source), around, agree)
+    with open_engine(params.mp.method, _workers(params), _dask_settings(params)) as engine:
+        journal = Journal(ShowProgress(engine, lambda: watch.now), folder / "indexing.parts")
+        around = Surroundings(
+            folder=folder,
+            mapper=journal,
+            make_sink=partial(SumsWriter, folder / "sums.h5"),
+            watch=watch,
+            chunk_size=params.mp.chunk,
+            write_pixels=_image_files(params, folder),
+        )
+        outcome = process(source, steps, hints, partial(_validated, params, source), around, agree)
 
     with watch("writing"):
         write_results(folder, outcome.scales, outcome.sums.image_names, outcome.map)
         if outcome.map.report is not None:
             write_figure(folder / "absolute_scale.png", absolute_scale_figure(outcome.map.report))
+    if prune:
+        journal.prune()
+        StoredSums(folder / "sums.h5").prune()
     statistics = map_statistics(outcome.map.merged)
     logger.info("\n%s", scales_text(outcome.scales, outcome.sums.image_names))
     log_map(outcome.map, statistics)
@@ -156,9 +233,10 @@ def execute(args: list[str], registry: Registry | None = None) -> Finished | Non
     write_json(
         folder / "summary.json",
         run_summary(len(source), outcome.experiment, outcome.scales, statistics, watch)
-        | {"run": run_description(parser.diff_phil.as_str(), registry)},
+        | {"run": run_description(changed, registry)},
     )
-    logger.info("Results are in %s; diffuse.report %s shows them", folder, folder)
+    shown = params.output.directory
+    logger.info("Results are in %s; diffuse.report %s shows them", shown, shown)
     return Finished(folder, source, outcome)
 
 
@@ -203,9 +281,25 @@ def _hints(params: Any) -> CrystalHints:
 
 
 def _workers(params: Any) -> int:
-    if params.mp.method == "serial":
-        return 1
-    return available_cpus() if params.mp.nproc is Auto else params.mp.nproc
+    if params.mp.nproc is not Auto:
+        return params.mp.nproc
+    if params.mp.method == "dask" and params.mp.dask.cluster == "slurm" and not params.mp.dask.scheduler:
+        raise ConfigError("mp.dask.cluster=slurm starts one job a worker: say how many with mp.nproc=")
+    return available_cpus()
+
+
+def _dask_settings(params: Any) -> DaskSettings:
+    dask = params.mp.dask
+    return DaskSettings(
+        scheduler=dask.scheduler or "",
+        cluster=dask.cluster,
+        n_workers=_workers(params) if params.mp.method == "dask" else 1,
+        memory=dask.memory,
+        queue=dask.queue or "",
+        account=dask.account or "",
+        walltime=dask.walltime,
+        directives=tuple(line for line in dask.directives if line),
+    )
 
 
 def _validated(params: Any, source: DxtbxSource, experiment: Experiment) -> Experiment:
@@ -234,23 +328,3 @@ def _image_files(params: Any, folder: Path) -> ImageFiles | None:
     if masks == "none" and not params.output.pixels:
         return None
     return ImageFiles(make_folder(folder / "images"), masks, params.output.pixels)
-
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """Writes the files that single images leave behind, from inside the workers."""
-
-    folder: Path
-    masks: str
-    pixels: bool
-
-    def __call__(
-        self, number: int, image: Image, mask: PixelMask, make_pixels: Callable[[], CorrectedPixels]
-    ) -> None:
-        """Write the mask and the corrected pixels of one image, as far as they are wanted."""
-        stem = file_stem(image.name)
-        if self.masks == "all" or (self.masks == "first" and number == 0):
-            write_mask(self.folder / f"{stem}_total_diffuse_mask.pickle", mask.diffuse)
-            write_mask(self.folder / f"{stem}_pixel_mask.pickle", mask.trusted)
-        if self.pixels:
-            write_pixels(self.folder / f"{stem}_diffuse_data.npz", image, make_pixels())

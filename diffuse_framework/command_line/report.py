@@ -82,9 +82,24 @@ def run(args: list[str] | None = None) -> None:
     if not options.folder.is_dir():
         raise DataError(f"there is no folder {options.folder}; give the output folder of diffuse.process")
     output = options.output or options.folder / "report.html"
-    pictures = [] if options.no_image else _masked_image(options.folder, options.image)
-    save_text(output, report_page(_story(options.folder, output, pictures)))
+    write_report(options.folder, output, options.image, not options.no_image)
     print(f"The report is in {output} ({output.stat().st_size / 1e6:.1f} MB); open it in any browser")
+
+
+def write_report(folder: Path, output: Path, image: Path | None = None, with_image: bool = True) -> None:
+    """Write the page of the run in `folder`.
+
+    Args:
+        folder: output folder of diffuse.process.
+        output: the page.
+        image: whose mask to show, where it has been moved since.
+        with_image: whether to show one.
+
+    Raises:
+        DataError: something of the run is missing, or the page can't be written.
+    """
+    pictures = _masked_image(folder, image) if with_image else []
+    save_text(output, report_page(_story(folder, output, pictures)))
 
 
 def _story(folder: Path, output: Path, pictures: list[Picture]) -> Story:

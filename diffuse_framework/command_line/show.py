@@ -172,10 +172,9 @@ def _hdf5(path: Path) -> str:
 
 def _sums(path: Path) -> str:
     sums = StoredSums(path)
-    with h5py.File(path, "r") as file:
-        n_rows = len(file["sums/image"])
-    counts, bragg, pixels = 0.0, 0.0, 0
+    counts, bragg, pixels, n_rows = 0.0, 0.0, 0, 0
     for table in sums.tables():
+        n_rows += len(table)
         counts += float(table.counts.sum(dtype=float))
         bragg += float(table.bragg_counts.sum(dtype=float))
         pixels += int(table.pixels.sum())

@@ -3,61 +3,77 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Executor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from typing import Any
 
 from diffuse_framework.errors import DataError
 
+Placed = tuple[Executor, tuple[Any, ...]]
+"""An executor whose workers have the work, and what to submit before each item."""
+
 _work: Callable[[Any], Any]
 
 
-def _keep(work: Callable[[Any], Any]) -> None:
+def keep(work: Callable[[Any], Any]) -> None:
     """Keep the work in a worker, so that it is sent once and not with every item."""
     global _work
     _work = work
 
 
-def _do(item: Any) -> Any:
+def do(item: Any) -> Any:
+    """Apply the work that this worker keeps."""
     return _work(item)
 
 
 class Engine:
-    """Applies work to items on an executor that is made for each run of work.
+    """Applies work to items on an executor that is opened for each run of work.
 
     Args:
-        make_executor: takes an initializer and its arguments, returns an executor.
+        place: takes the work to the workers; a context that gives an executor and what to submit to it, and
+            that cancels what has not begun when it is left.
         n_workers: how many items are worked on at a time.
+        lost: exceptions of the executor that mean that a worker is gone.
     """
 
-    def __init__(self, make_executor: Callable[[Callable, tuple], Executor], n_workers: int) -> None:
-        self._make_executor = make_executor
+    def __init__(
+        self,
+        place: Callable[[Callable[[Any], Any]], AbstractContextManager[Placed]],
+        n_workers: int,
+        lost: tuple[type[BaseException], ...] = (),
+    ) -> None:
+        self._place = place
         self.n_workers = n_workers
+        self._lost = lost
 
     def map(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         """Yield ``work(item)`` in the order of the items, only a few ahead of what is taken.
 
+        A single item is worked on here: it needs no worker, and may have its own way to use several CPUs.
+
         Raises:
-            DataError: a worker died; what the work itself raises passes through.
+            DataError: a worker died or ran out of memory; what else the work raises passes through.
         """
-        with self._make_executor(_keep, (work,)) as executor:
+        if isinstance(items, Sized) and len(items) < 2:
+            yield from SerialEngine().map(work, items)
+            return
+        with self._place(work) as (executor, call):
             waiting: deque = deque()
             try:
                 for item in items:
-                    waiting.append(executor.submit(_do, item))
+                    waiting.append(executor.submit(*call, item))
                     if len(waiting) > 2 * self.n_workers:
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
-            except BrokenProcessPool as error:
+            except self._lost as error:
                 raise DataError(
-                    "a worker process died, most likely killed for lack of memory; run again with a smaller "
-                    "mp.nproc="
+                    "a worker process died, most likely killed for lack of memory; finished work is kept: run the "
+                    "same command again, with a smaller mp.nproc="
                 ) from error
-            finally:
-                # Not one future.cancel() after another: Python 3.11's pool can then wait for ever.
-                executor.shutdown(wait=True, cancel_futures=True)
+            except MemoryError as error:
+                raise _out_of_memory() from error
 
 
 class SerialEngine:
@@ -66,5 +82,20 @@ class SerialEngine:
     n_workers = 1
 
     def map(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-        """Yield ``work(item)`` for each item."""
-        return map(work, items)
+        """Yield ``work(item)`` for each item.
+
+        Raises:
+            DataError: there is not enough memory; what else the work raises passes through.
+        """
+        try:
+            for item in items:
+                yield work(item)
+        except MemoryError as error:
+            raise _out_of_memory() from error
+
+
+def _out_of_memory() -> DataError:
+    return DataError(
+        "a worker process ran out of memory; finished work is kept: run the same command again with a smaller "
+        "mp.nproc= or mp.chunk=, or with fewer voxels (grid.hkl.d_min=)"
+    )

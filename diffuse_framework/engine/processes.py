@@ -5,10 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any
 
-from diffuse_framework.engine.base import Engine, SerialEngine
+from diffuse_framework.engine.base import Engine, Placed, SerialEngine, do, keep
 
 
 def available_cpus() -> int:
@@ -16,10 +19,10 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _start(initializer: Callable, arguments: tuple) -> None:
+def _start(work: Callable[[Any], Any]) -> None:
     """Begin a worker; Ctrl-C ends it at once and in silence, the main process says what is to say."""
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
-    initializer(*arguments)
+    keep(work)
 
 
 def process_engine(n_workers: int) -> Engine | SerialEngine:
@@ -31,7 +34,13 @@ def process_engine(n_workers: int) -> Engine | SerialEngine:
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
 
-    def make(initializer: Callable, arguments: tuple) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(n_workers, context, _start, (initializer, arguments))
+    @contextmanager
+    def place(work: Callable[[Any], Any]) -> Iterator[Placed]:
+        executor = ProcessPoolExecutor(n_workers, context, _start, (work,))
+        try:
+            yield executor, (do,)
+        finally:
+            # Not one future.cancel() after another: Python 3.11's pool can then wait for ever.
+            executor.shutdown(wait=True, cancel_futures=True)
 
-    return Engine(make, n_workers)
+    return Engine(place, n_workers, (BrokenProcessPool,))

@@ -1,104 +1,142 @@
-"""Sums on disk: one HDF5 file, written and read table by table."""
+"""Sums on disk: a file that names its parts, and a folder of parts, each written whole by one worker.
+
+    sums.h5         grid, image names, and a link to every table
+    sums.parts/     HDF5 files of one or more tables, each named by what it was made from
+
+A part is named by the key of its work. One that is there already is not made again, so that a run goes
+on where another was cut off; what belongs to other parameters or images has other names.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import suppress
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import h5py
 import numpy as np
 
+from diffuse_framework.algorithms.fingerprint import fingerprint
 from diffuse_framework.errors import DataError
 from diffuse_framework.io.grid_file import grid_from_numbers, grid_to_numbers
-from diffuse_framework.io.whole import reason, require_space, writing
+from diffuse_framework.io.whole import make_folder, reason, require_space, writing
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.voxels import COLUMN_TYPES, COLUMNS, SumsTable
+from diffuse_framework.stages.work import Mapper
 
-FORMAT = "diffuse_framework sums 1"
+logger = logging.getLogger(__name__)
+
+FORMAT = "diffuse_framework sums 2"
 _CHUNK_ROWS = 1 << 16
 _ROW_BYTES = sum(kind.itemsize for kind in COLUMN_TYPES.values())
-# Chunks whose values are all zero are never written: a data set without background or Bragg
-# channel pays nothing for their columns.
-_STORAGE = {"chunks": (_CHUNK_ROWS,), "compression": "lzf", "shuffle": True, "fillvalue": 0}
+# Files that are folded into one: a file system is slow with hundreds of thousands of files.
+FAN_IN = 64
+
+
+class Part(NamedTuple):
+    """A table in a file of the folder of parts: its name there, the file, and its number of rows."""
+
+    key: str
+    file: str
+    rows: int
+
+
+class TableWork(Protocol):
+    """Work that makes tables of sums, as `pipeline.chunk.ChunkWork` does."""
+
+    def __call__(self, item: Any) -> SumsTable:
+        """Return the sums of one item."""
+
+    def key(self, item: Any) -> str:
+        """Return a name for all that they depend on."""
 
 
 class SumsWriter:
-    """Appends tables to a file that appears under its name when finished."""
+    """Keeps sums in parts, and makes the file that names them when finished."""
 
-    def __init__(self, path: Path, grid: VoxelGrid, image_names: tuple[str, ...]) -> None:
-        """Start the file.
+    def __init__(self, path: Path, grid: VoxelGrid, image_names: tuple[str, ...], fan_in: int = FAN_IN) -> None:
+        """Make the folder of parts.
 
         Raises:
             DataError: it can't be written.
         """
-        self._path = path
-        self._n_rows = 0
-        self._bounds = [0]
-        self._whole = writing(path)
-        self._temporary = self._whole.__enter__()
-        try:
-            self._file = h5py.File(self._temporary, "w")
-            self._file.attrs["format"] = FORMAT
-            self._file.attrs["grid"] = json.dumps(grid_to_numbers(grid))
-            self._file["image_names"] = np.array(image_names, h5py.string_dtype())
-            for name in COLUMNS:
-                self._file.create_dataset(f"sums/{name}", (0,), COLUMN_TYPES[name], maxshape=(None,), **_STORAGE)
-        except OSError as error:
-            self._give_up(error)
+        self._path = Path(path)
+        self._folder = make_folder(parts_folder(self._path))
+        self._grid, self._image_names, self._fan_in = grid, image_names, fan_in
+        self._parts: list[Part] = []
 
-    def append(self, table: SumsTable) -> None:
-        """Write the rows of `table`.
+    def collect(self, work: TableWork, items: list[Any], mapper: Mapper) -> None:
+        """Have workers write the part of each item that is not there yet; fold many small files into few.
 
         Raises:
-            DataError: the disk is full, for example; nothing is left of the file.
+            DataError: a worker can't write, for example for want of space; finished parts stay.
         """
-        start, stop = self._n_rows, self._n_rows + len(table)
-        try:
-            # A chunk that is half full is written again with its other half.
-            require_space(self._path, (len(table) + _CHUNK_ROWS) * _ROW_BYTES)
-            for name in COLUMNS:
-                dataset = self._file["sums"][name]
-                dataset.resize(stop, axis=0)
-                values = getattr(table, name)
-                if values.any():
-                    dataset[start:stop] = values
-            self._file.flush()
-        except (DataError, OSError, RuntimeError) as error:
-            self._give_up(error)
-        self._n_rows = stop
-        self._bounds.append(stop)
+        keys = [work.key(item) for item in items]
+        there = _parts_in(self._folder)
+        missing = [(key, item) for key, item in zip(keys, items, strict=True) if key not in there]
+        if len(missing) < len(items):
+            logger.info(
+                "%d of %d chunks of images were added up by an earlier run: going on from there",
+                len(items) - len(missing),
+                len(items),
+            )
+        elif there:
+            logger.info(
+                "The sums of an earlier run are not used: they belong to other images, parameters or versions"
+            )
+        made = mapper.map(_WritePart(work, self._folder), missing)
+        found = {**there, **{part.key: part for part in made}}
+        self._parts += self._folded([found[key] for key in keys], mapper)
+
+    def _folded(self, parts: list[Part], mapper: Mapper) -> list[Part]:
+        """Fold files by `fan_in`, level by level, until no more than that are left."""
+        while len({part.file for part in parts}) > self._fan_in:
+            files = list(dict.fromkeys(part.file for part in parts))
+            groups = [tuple(files[start : start + self._fan_in]) for start in range(0, len(files), self._fan_in)]
+            new_file = {}
+            for group, name in zip(groups, mapper.map(_Fold(self._folder), groups), strict=True):
+                new_file |= dict.fromkeys(group, name)
+            parts = [part._replace(file=new_file[part.file]) for part in parts]
+        return parts
+
+    def append(self, table: SumsTable) -> None:
+        """Write `table` as a part, named by what it holds.
+
+        Raises:
+            DataError: the disk is full, for example; nothing is left of the part.
+        """
+        key = fingerprint([getattr(table, name) for name in COLUMNS])
+        self._parts.append(_write_part(self._folder, key, table))
 
     def finish(self) -> StoredSums:
-        """Close the file and open it for reading."""
-        try:
-            self._file["table_bounds"] = np.array(self._bounds, np.int64)
-            self._file.close()
-        except (OSError, RuntimeError) as error:
-            self._give_up(error)
-        self._whole.__exit__(None, None, None)
-        return StoredSums(self._path)
+        """Write the file that names the parts and open it for reading.
 
-    def _give_up(self, error: Exception) -> None:
-        """Remove what was written and say why."""
-        with suppress(AttributeError, OSError, RuntimeError):
-            self._file.close()
-        self._temporary.unlink(missing_ok=True)
-        if isinstance(error, DataError):
-            raise error
-        wrapped = error if isinstance(error, OSError) else OSError(None, str(error))
-        raise DataError(f"can't write {self._path}: {reason(wrapped)}") from error
+        Raises:
+            DataError: it can't be written.
+        """
+        with writing(self._path) as temporary, _hdf5_errors(self._path), h5py.File(temporary, "w") as file:
+            file.attrs["format"] = FORMAT
+            file.attrs["grid"] = json.dumps(grid_to_numbers(self._grid))
+            text = h5py.string_dtype()
+            file["image_names"] = np.array(self._image_names, text)
+            file["parts/key"] = np.array([part.key for part in self._parts], text)
+            file["parts/file"] = np.array([part.file for part in self._parts], text)
+            file["parts/rows"] = np.array([part.rows for part in self._parts], np.int64)
+            for number, part in enumerate(self._parts):
+                file[f"sums/{number:06d}"] = h5py.ExternalLink(f"{self._folder.name}/{part.file}", part.key)
+        return StoredSums(self._path)
 
 
 class StoredSums:
-    """Sums read from a file, table by table; pickles as its path."""
+    """Sums read from disk, table by table."""
 
     def __init__(self, path: Path) -> None:
         """Open a file that `SumsWriter` finished.
 
         Raises:
-            DataError: it isn't there, or isn't one.
+            DataError: it isn't there, isn't one, or lacks a part.
         """
         self.path = Path(path)
         try:
@@ -107,15 +145,136 @@ class StoredSums:
                     raise DataError(f"{path} is not a file of sums ({FORMAT}); diffuse.process writes sums.h5")
                 self.grid = grid_from_numbers(json.loads(file.attrs["grid"]))
                 self.image_names = tuple(file["image_names"].asstr()[:])
-                self._bounds = file["table_bounds"][:]
+                columns = file["parts/key"].asstr()[:], file["parts/file"].asstr()[:], file["parts/rows"][:].tolist()
         except FileNotFoundError as error:
             raise DataError(f"there is no file {path}") from error
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, ValueError) as error:
             raise DataError(f"can't read {path}: it is no HDF5 file of sums, or is cut short ({error})") from error
+        self._folder = parts_folder(self.path)
+        self._parts = [Part(*row) for row in zip(*columns, strict=True)]
+        for name in {part.file for part in self._parts}:
+            if name != Path(name).name or not (self._folder / name).is_file():
+                raise DataError(f"{path} needs its part {name}, which is not in {self._folder}: keep them together")
 
     def tables(self) -> Iterator[SumsTable]:
-        """Yield the tables in the order they were written."""
-        with h5py.File(self.path, "r") as file:
-            columns = {name: file["sums"][name] for name in COLUMNS}
-            for start, stop in zip(self._bounds[:-1], self._bounds[1:], strict=True):
-                yield SumsTable(**{name: column[start:stop] for name, column in columns.items()})
+        """Yield the tables in the order they were written.
+
+        Raises:
+            DataError: a part is damaged.
+        """
+        file = None
+        try:
+            for part in self._parts:
+                path = self._folder / part.file
+                try:
+                    if file is None or Path(file.filename) != path:
+                        if file is not None:
+                            file.close()
+                        file = h5py.File(path, "r")
+                    table = SumsTable(**{name: file[part.key][name][:] for name in COLUMNS})
+                except (OSError, KeyError, RuntimeError) as error:
+                    raise DataError(
+                        f"can't read {path}: it is cut short or damaged ({error}); remove it and run diffuse.process "
+                        "again, which makes it anew"
+                    ) from error
+                if len(table) != part.rows:
+                    raise DataError(f"{path} holds {len(table)} sums where {self.path} says {part.rows}")
+                yield table
+        finally:
+            if file is not None:
+                file.close()
+
+    @property
+    def n_bytes(self) -> int:
+        """Size on disk, parts included."""
+        files = {self._folder / part.file for part in self._parts}
+        return self.path.stat().st_size + sum(file.stat().st_size for file in files)
+
+    def prune(self) -> None:
+        """Remove files of the folder of parts that these sums don't need: those of earlier runs."""
+        needed = {part.file for part in self._parts}
+        for path in self._folder.glob("*.h5"):
+            if path.name not in needed:
+                path.unlink(missing_ok=True)
+
+
+def parts_folder(path: Path) -> Path:
+    """Return the folder of parts that belongs to a file of sums."""
+    return Path(path).with_suffix(".parts")
+
+
+def _parts_in(folder: Path) -> dict[str, Part]:
+    """Return all tables in the files of a folder by key; files that can't be read are left out."""
+    found = {}
+    for path in sorted(folder.glob("*.h5")):
+        try:
+            with h5py.File(path, "r") as file:
+                for key, group in file.items():
+                    found[key] = Part(key, path.name, int(group.attrs["rows"]))
+        except (OSError, KeyError, RuntimeError) as error:
+            logger.warning("%s is damaged and will be made again (%s)", path, error)
+    return found
+
+
+class _WritePart:
+    """Work that writes its table and returns what names it."""
+
+    def __init__(self, work: Callable[[Any], SumsTable], folder: Path) -> None:
+        self._work, self._folder = work, folder
+
+    def __call__(self, named: tuple[str, Any]) -> Part:
+        key, item = named
+        return _write_part(self._folder, key, self._work(item))
+
+
+class _Fold:
+    """Work that copies the tables of several files, as they are, into one, and removes the several."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, names: tuple[str, ...]) -> str:
+        sources = [self._folder / name for name in names]
+        path = self._folder / f"fold-{fingerprint(names)}.h5"
+        require_space(path, sum(source.stat().st_size for source in sources))
+        with writing(path) as temporary, _hdf5_errors(path), h5py.File(temporary, "w") as target:
+            for source in sources:
+                with h5py.File(source, "r") as file:
+                    for key in file:
+                        file.copy(key, target)
+        for source in sources:
+            source.unlink(missing_ok=True)
+        return path.name
+
+
+def _write_part(folder: Path, key: str, table: SumsTable) -> Part:
+    path = folder / f"{key}.h5"
+    require_space(path, len(table) * _ROW_BYTES)
+    # Chunks whose values are all zero are never written: without background or Bragg channel their
+    # columns cost nothing.
+    storage = {"chunks": (max(1, min(len(table), _CHUNK_ROWS)),), "compression": "lzf", "shuffle": True}
+    with writing(path) as temporary, _hdf5_errors(path), h5py.File(temporary, "w") as file:
+        group = file.create_group(key)
+        group.attrs["rows"] = len(table)
+        for name in COLUMNS:
+            dataset = group.create_dataset(name, (len(table),), COLUMN_TYPES[name], fillvalue=0, **storage)
+            values = getattr(table, name)
+            if values.any():
+                dataset[:] = values
+    return Part(key, path.name, len(table))
+
+
+class _hdf5_errors:
+    """Turns what HDF5 raises where it can't write into our error."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, RuntimeError):
+            error = OSError(None, str(error))
+        if isinstance(error, OSError):
+            raise DataError(f"can't write {self._path}: {reason(error)}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from diffuse_framework.errors import DataError
+from diffuse_framework.errors import ConfigError, DataError
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or set output.directory to another disk",
@@ -35,6 +36,9 @@ def writing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary
+        # On the disk before it has the name: a power cut must not leave an empty file under it.
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise DataError(f"can't write {path}: {reason(error)}") from error
@@ -88,6 +92,38 @@ def make_folder(path: Path) -> Path:
             probe.unlink(missing_ok=True)
         raise DataError(f"can't write to folder {path}: {reason(error)}") from error
     return path
+
+
+def file_in(folder: Path, name: str) -> Path:
+    """Return the path of a file of that name in `folder`.
+
+    Raises:
+        ConfigError: a name that leads out of the folder.
+    """
+    if name != Path(name).name or name in ("", ".", ".."):
+        raise ConfigError(f"{name!r} must be the plain name of a file, which is then written to {folder}")
+    return Path(folder) / name
+
+
+@contextmanager
+def only_run_in(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; the system itself lets them in when this process ends, however it does.
+
+    Raises:
+        DataError: another run is at work there.
+    """
+    with (Path(folder) / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(
+                f"another diffuse.process is at work in {folder}: wait for it, or set output.directory to another "
+                "folder"
+            ) from error
+        except OSError:
+            # Some network file systems know no locks.
+            pass
+        yield
 
 
 def write_figure(path: Path, figure: Any) -> None:

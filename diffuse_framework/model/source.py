@@ -49,6 +49,9 @@ class ImageSource(Protocol):
     def exposure_s(self, index: int) -> float:
         """Exposure time in seconds of image number `index`, 1 where unknown."""
 
+    def stamp(self, index: int) -> str:
+        """A text that changes when image number `index` does."""
+
     def trusted_pixels(self, index: int) -> tuple[np.ndarray, ...] | None:
         """Mask that came with image number `index`, True where a pixel may be used; None where none did.
 

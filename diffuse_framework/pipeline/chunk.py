@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from diffuse_framework import __version__
+from diffuse_framework.algorithms.fingerprint import fingerprint
 from diffuse_framework.algorithms.geometry import pixel_positions, scattering_vectors
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.conventions import DIFFUSE, UNTRUSTED
@@ -49,9 +51,27 @@ class ChunkWork:
         # (images of one geometry follow each other).
         self._adder: ImageAdder | None = None
         self._tables: dict[int, tuple[PixelTable, PixelMask]] = {}
+        self._common: str | None = None
+        self._geometry_keys: dict[int, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_adder": None, "_tables": {}}
+
+    def key(self, numbers: range) -> str:
+        """Return a name for all that the sums of the images `numbers` depend on."""
+        if self._common is None:
+            self._common = fingerprint(
+                __version__, self._grid, self._maskers, self._correctors, self._accumulator, self._write_pixels
+            )
+        return fingerprint(self._common, [self._key_of(number) for number in numbers])
+
+    def _key_of(self, number: int) -> tuple[Any, ...]:
+        image = self._experiment.images[number]
+        if image.geometry not in self._geometry_keys:
+            self._geometry_keys[image.geometry] = fingerprint(
+                self._experiment.geometry_of(image), self._source.trusted_pixels(image.source_index)
+            )
+        return number, self._source.stamp(image.source_index), image, self._geometry_keys[image.geometry]
 
     def __call__(self, numbers: range) -> SumsTable:
         """Return the sums of the images `numbers` of the experiment."""

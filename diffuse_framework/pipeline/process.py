@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,17 +16,19 @@ from diffuse_framework.model.source import ImageSource
 from diffuse_framework.model.voxels import SumsInMemory, SumsTable, VoxelSums
 from diffuse_framework.pipeline.chunk import ChunkWork, PixelWriter
 from diffuse_framework.pipeline.consistency import OneIndexing
+from diffuse_framework.stages.masker import Masker
 from diffuse_framework.stages.steps import Steps
 from diffuse_framework.stages.work import Mapper
-
-logger = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
     """Where sums are kept while images are read."""
 
+    def collect(self, work: ChunkWork, chunks: list[range], mapper: Mapper) -> None:
+        """Keep the sums of all chunks; those that are there already need not be made again."""
+
     def append(self, table: SumsTable) -> None:
-        """Keep the sums of the next images."""
+        """Keep one more table."""
 
     def finish(self) -> VoxelSums:
         """Return all sums."""
@@ -39,6 +40,10 @@ class MemorySink:
     def __init__(self, grid: VoxelGrid, image_names: tuple[str, ...]) -> None:
         self._grid, self._image_names = grid, image_names
         self._tables: list[SumsTable] = []
+
+    def collect(self, work: ChunkWork, chunks: list[range], mapper: Mapper) -> None:
+        """Keep the tables of all chunks."""
+        self._tables += mapper.map(work, chunks)
 
     def append(self, table: SumsTable) -> None:
         """Keep `table`."""
@@ -72,12 +77,13 @@ class Surroundings:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """All that a run ends with."""
+    """All that a run ends with; `maskers` know the data."""
 
     experiment: Experiment
     sums: VoxelSums
     scales: Scales
     map: AbsoluteMap
+    maskers: tuple[Masker, ...] = ()
 
 
 def process(
@@ -102,27 +108,25 @@ def process(
         experiment = steps.indexer.index(source, hints, around.folder, around.mapper)
         experiment = validate(experiment)
     with around.watch("adding up"):
-        sums = collect(source, experiment, steps, around)
+        maskers = tuple(masker.prepare(source, experiment, around.mapper) for masker in steps.maskers)
+        sums = collect(source, experiment, replace(steps, maskers=maskers), around)
     if agree is not None:
         with around.watch("comparing crystals"):
             sums, experiment = agree(sums, experiment, around.make_sink)
     scales, final = reduce_sums(sums, steps, experiment, around)
-    return Outcome(experiment, sums, scales, final)
+    return Outcome(experiment, sums, scales, final, maskers)
 
 
 def collect(source: ImageSource, experiment: Experiment, steps: Steps, around: Surroundings) -> VoxelSums:
-    """Images -> sums: slow, once."""
+    """Images -> sums: slow, once. The maskers of `steps` know the data."""
     grid = steps.grid.build(experiment)
-    maskers = tuple(masker.prepare(source, experiment, around.mapper) for masker in steps.maskers)
     work = ChunkWork(
-        source, experiment, grid, maskers, steps.correctors, steps.accumulator, around.write_pixels
+        source, experiment, grid, steps.maskers, steps.correctors, steps.accumulator, around.write_pixels
     )
     sink = around.make_sink(grid, tuple(image.name for image in experiment.images))
     n_images, step = len(experiment.images), around.chunk_size
     chunks = [range(start, min(start + step, n_images)) for start in range(0, n_images, step)]
-    for chunk, table in zip(chunks, around.mapper.map(work, chunks), strict=True):
-        sink.append(table)
-        logger.debug("Added up %d of %d images", chunk.stop, n_images)
+    sink.collect(work, chunks, around.mapper)
     return sink.finish()
 
 

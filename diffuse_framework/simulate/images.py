@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import erf
 
 from diffuse_framework.algorithms import factors
+from diffuse_framework.algorithms.fingerprint import fingerprint
 from diffuse_framework.algorithms.geometry import (
     pixel_positions,
     project,
@@ -186,6 +187,10 @@ class SimulatedSource:
         """Beam and detector, the same for all images."""
         return self.detector.geometry
 
+    def stamp(self, index: int) -> str:
+        """A digest of its counts."""
+        return fingerprint(self.read(index).counts)
+
     def trusted_pixels(self, index: int) -> None:
         """None: what can't be used has values that say so."""
 
@@ -332,6 +337,10 @@ class ModuleSource:
             # The key's owner is kept, so that no other geometry takes its id.
             self._split[id(geometry)] = geometry, Geometry(geometry.beam, panels)
         return self._split[id(geometry)][1]
+
+    def stamp(self, index: int) -> str:
+        """That of the whole image."""
+        return self.whole.stamp(index)
 
     def trusted_pixels(self, index: int) -> None:
         """None: what can't be used has values that say so."""

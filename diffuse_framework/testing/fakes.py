@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from diffuse_framework.algorithms.fingerprint import fingerprint
 from diffuse_framework.algorithms.symmetry import asymmetric_box
 from diffuse_framework.model.experiment import Symmetry
 from diffuse_framework.model.geometry import Beam, Geometry, Panel
@@ -107,6 +108,10 @@ class FramesInMemory:
     def exposure_s(self, index: int) -> float:
         """Exposure time in seconds of image number `index`."""
         return self.seconds[index]
+
+    def stamp(self, index: int) -> str:
+        """A digest of its counts."""
+        return fingerprint(self.frames[index].counts)
 
     def trusted_pixels(self, index: int) -> tuple[np.ndarray, ...] | None:
         """Return None: no mask comes with the images."""

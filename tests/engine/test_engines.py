@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -26,21 +31,47 @@ class Dying:
         os._exit(9)
 
 
-ENGINES = {"serial": SerialEngine(), "processes": process_engine(2)}
+class Greedy:
+    def __call__(self, x):
+        raise MemoryError
 
 
-@pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
+class Who:
+    """Gives the process, the thread, and how many items this copy of the work has seen."""
+
+    def __init__(self):
+        self.seen = 0
+
+    def __call__(self, x):
+        self.seen += 1
+        return os.getpid(), threading.get_ident(), self.seen
+
+
+@pytest.fixture(params=["serial", "processes"])
+def engine(request):
+    return {"serial": SerialEngine(), "processes": process_engine(2)}[request.param]
+
+
 def test_results_come_in_order(engine):
     assert list(engine.map(Square(), range(20))) == [x * x for x in range(20)]
 
 
-@pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
+def test_an_engine_can_be_used_again_and_again(engine):
+    for _ in range(3):
+        assert list(engine.map(Square(), [1, 2, 3])) == [1, 4, 9]
+
+
 def test_what_the_work_raises_passes_through(engine):
     with pytest.raises(DataError, match="image 3"):
         list(engine.map(Failing(), range(20)))
+    assert list(engine.map(Square(), range(4))) == [0, 1, 4, 9], "and the engine still works"
 
 
-@pytest.mark.parametrize("engine", ENGINES.values(), ids=ENGINES)
+def test_want_of_memory_is_said(engine):
+    with pytest.raises(DataError, match="out of memory.*finished work is kept"):
+        list(engine.map(Greedy(), range(4)))
+
+
 def test_only_a_few_items_are_taken_ahead(engine):
     taken = []
 
@@ -52,14 +83,129 @@ def test_only_a_few_items_are_taken_ahead(engine):
     results = engine.map(Square(), items())
     next(results)
     assert len(taken) <= 6
-    results.close() if hasattr(results, "close") else None
+    results.close()
+
+
+def test_work_is_sent_to_a_worker_once(engine):
+    most: dict = {}
+    for process, thread, seen in engine.map(Who(), range(12)):
+        most[process, thread] = max(most.get((process, thread), 0), seen)
+    assert sum(most.values()) == 12, "the counter of each worker's copy goes on from item to item"
+    assert len(most) <= 2
+
+
+@pytest.mark.parametrize("items", [[], [5]])
+def test_a_single_item_is_worked_on_here(engine, items):
+    assert [process for process, _, _ in engine.map(Who(), items)] == [os.getpid()] * len(items)
 
 
 def test_a_worker_that_dies_is_said():
-    with pytest.raises(DataError, match="worker process died"):
+    with pytest.raises(DataError, match="worker process died.*finished work is kept"):
         list(process_engine(2).map(Dying(), range(4)))
 
 
 def test_one_worker_needs_no_process():
     assert isinstance(process_engine(1), SerialEngine)
     assert available_cpus() >= 1
+
+
+SBATCH = """#!/bin/sh
+# Stands in for SLURM: runs the job at once and gives it a number.
+nohup sh "$1" >/dev/null 2>&1 &
+echo "Submitted batch job $!"
+"""
+SCANCEL = """#!/bin/sh
+kill "$1" 2>/dev/null || true
+"""
+
+# In a process of its own: dask has threads, and a process with threads must not fork as others here do.
+SCRIPT = """
+import sys
+import test_engines as rules
+from diffuse_framework.engine.choose import open_engine
+from diffuse_framework.engine.dask import DaskSettings
+
+if __name__ == "__main__":
+    method, settings = sys.argv[1], DaskSettings(n_workers=2, memory="2GB", **eval(sys.argv[2]))
+    with open_engine(method, 2, settings) as engine:
+        assert engine.n_workers == 2
+        for name, rule in vars(rules).items():
+            if name.startswith("test_") and list(rule.__code__.co_varnames)[: rule.__code__.co_argcount] == ["engine"]:
+                print(name, flush=True)
+                rule(engine)
+        for items in ([], [5]):
+            rules.test_a_single_item_is_worked_on_here(engine, items)
+    print("all well")
+"""
+
+
+def keeps_the_rules(method: str, settings: dict, folder: Path, launcher: tuple[str, ...] = ()) -> None:
+    """Hold an engine to the rules above."""
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "PATH": f"{folder}:{os.environ['PATH']}"}
+    command = [*launcher, str(script), method, repr(settings)] if launcher else [
+        sys.executable, str(script), method, repr(settings)
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, cwd=folder)
+    assert done.returncode == 0 and "all well" in done.stdout, done.stdout + done.stderr
+
+
+def test_dask_on_this_machine(tmp_path):
+    pytest.importorskip("distributed", reason="dask is not installed")
+    keeps_the_rules("dask", {}, tmp_path)
+
+
+def test_a_dask_scheduler_that_runs_already(tmp_path):
+    pytest.importorskip("distributed", reason="dask is not installed")
+    code = """
+from distributed import LocalCluster
+if __name__ == "__main__":
+    cluster = LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None)
+    print(cluster.scheduler_address, flush=True)
+    input()
+"""
+    (tmp_path / "cluster.py").write_text(code)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "cluster.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=environment, cwd=tmp_path,
+    ) as cluster:  # fmt: skip
+        keeps_the_rules("dask", {"scheduler": cluster.stdout.readline().strip()}, tmp_path)
+        cluster.communicate("\n")
+
+
+def test_jobs_of_slurm(tmp_path):
+    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
+    for name, text in {"sbatch": SBATCH, "scancel": SCANCEL}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    keeps_the_rules("dask", {"cluster": "slurm", "queue": "beamline", "directives": ("--test=1",)}, tmp_path)
+
+
+def test_ranks_of_an_mpi_job(tmp_path):
+    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
+    mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if mpiexec is None:
+        pytest.skip("there is no mpiexec")
+    keeps_the_rules("mpi", {}, tmp_path, (mpiexec, "-n", "3", sys.executable, "-m", "mpi4py.futures"))
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [("mpi", {}, "no other rank"), ("dask", {"scheduler": "tcp://127.0.0.1:1", "seconds": 1}, "can't be reached")],
+)
+def test_workers_that_are_not_there_are_said(method, settings, message):
+    pytest.importorskip({"mpi": "mpi4py", "dask": "distributed"}[method])
+    code = f"""
+from diffuse_framework.engine.choose import open_engine
+from diffuse_framework.engine.dask import DaskSettings
+from diffuse_framework.errors import ConfigError
+try:
+    with open_engine({method!r}, 2, DaskSettings(**{settings!r})):
+        pass
+except ConfigError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert message in done.stdout, done.stderr
