@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+import io
 import logging
 from pathlib import Path
 from typing import Any
 
+from dxtbx.format.Format import Format
 from dxtbx.imageset import ImageSetFactory
 from dxtbx.model import Experiment, ExperimentList, Scan
 from dxtbx.model.beam import BeamFactory
@@ -35,6 +37,20 @@ def images_from_files(paths: list[str]) -> ExperimentList:
     if unhandled:
         raise DataError(f"{unhandled[0]} is not an image that dxtbx can read")
     return experiments
+
+
+def can_be_read(path: str) -> bool:
+    """Whether the last image of a file, which may still be growing, can be read to its end now."""
+    # dxtbx keeps the content of the last file it opened; opening another, of no length, makes it forget.
+    Format.get_cache_controller().check("", io.BytesIO)
+    try:
+        source = DxtbxSource(images_from_files([path]))
+        source.read(len(source) - 1)
+    # What a half-written file makes of a reader: DataError, and whatever format classes raise on a header.
+    except Exception as error:
+        logger.debug("%s is not complete: %s", path, error)
+        return False
+    return True
 
 
 def files_of(patterns: list[str]) -> list[str]:

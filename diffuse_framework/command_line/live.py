@@ -6,13 +6,12 @@ import glob
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from diffuse_framework.adapters.images import DxtbxSource
-from diffuse_framework.adapters.inputs import images_from_files
-from diffuse_framework.command_line.arguments import template_files
-from diffuse_framework.errors import ConfigError, DiffuseError
+from diffuse_framework.adapters.inputs import can_be_read, files_of
+from diffuse_framework.errors import ConfigError, DataError, DiffuseError
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +60,8 @@ class Arrivals:
         self._seen: dict[str, tuple[int, int]] = {}
         self._complete: dict[str, tuple[int, int]] = {}
 
-    def look(self) -> list[str]:
-        """Return the files that have not changed since the last look and can be read, in order."""
+    def look(self) -> dict[str, tuple[int, int]]:
+        """Return size and time of the files that have not changed since the last look and can be read, in order."""
         before, self._seen = self._seen, {}
         for path in self._files():
             try:
@@ -70,9 +69,9 @@ class Arrivals:
             except OSError:
                 continue
             self._seen[path] = state = (status.st_size, status.st_mtime_ns)
-            if self._complete.get(path) != state and before.get(path) == state and _readable(path):
+            if self._complete.get(path) != state and before.get(path) == state and can_be_read(path):
                 self._complete[path] = state
-        return [path for path, state in self._seen.items() if self._complete.get(path) == state]
+        return {path: state for path, state in self._seen.items() if self._complete.get(path) == state}
 
     def waiting(self) -> int:
         """Return how many files are there that are not complete."""
@@ -81,23 +80,9 @@ class Arrivals:
     def _files(self) -> list[str]:
         found: dict[str, None] = {}
         for pattern in self._patterns:
-            try:
-                paths = sorted(glob.glob(pattern)) if "#" not in pattern else template_files(pattern)
-            except ConfigError:
-                continue
-            found |= dict.fromkeys(paths)
+            with suppress(DataError):
+                found |= dict.fromkeys(files_of([pattern]))
         return list(found)
-
-
-def _readable(path: str) -> bool:
-    try:
-        source = DxtbxSource(images_from_files([path]))
-        source.read(len(source) - 1)
-    # What a half-written file makes of a reader: DataError, and whatever format classes raise on a header.
-    except Exception as error:
-        logger.debug("%s is not complete: %s", path, error)
-        return False
-    return True
 
 
 def follow(
@@ -121,23 +106,24 @@ def follow(
         DataError: no image came, or what `finish` raises.
     """
     arrivals = Arrivals(patterns)
-    done: list[str] = []
+    done: dict[str, tuple[int, int]] = {}
     settled, settled_at = None, 0
     last_news = time.monotonic()
     logger.info("Waiting for images %s", " ".join(patterns))
     while time.monotonic() - last_news < patience:
         files = arrivals.look()
-        if files == done:
+        new = files.items() - done.items()
+        if not new:
             time.sleep(interval)
             continue
         logger.info(
-            "%d images are there, %d of them new%s", len(files), len(set(files) - set(done)),
+            "%d images are there, %d of them new%s", len(files), len(new),
             f"; {arrivals.waiting()} are not complete yet" if arrivals.waiting() else "",
         )  # fmt: skip
         if len(files) >= 2 * settled_at:
             settled = None
         try:
-            outcome = process(files, settled)
+            outcome = process(list(files), settled)
             if settled is None:
                 settled, settled_at = outcome, len(files)
         except DiffuseError as error:
@@ -146,4 +132,4 @@ def follow(
         done = files
         last_news = time.monotonic()
     logger.info("No new image for %g s: processing all %d from the start", patience, len(done))
-    return finish(done)
+    return finish(list(done))

@@ -252,7 +252,8 @@ def _write_part(folder: Path, key: str, table: SumsTable) -> Part:
     require_space(path, len(table) * _ROW_BYTES)
     # Chunks whose values are all zero are never written: without background or Bragg channel their
     # columns cost nothing.
-    storage = {"chunks": (max(1, min(len(table), _CHUNK_ROWS)),), "compression": "lzf", "shuffle": True}
+    chunks = (min(len(table), _CHUNK_ROWS),)
+    storage = {"chunks": chunks, "compression": "lzf", "shuffle": True} if len(table) else {}
     with writing(path) as temporary, _hdf5_errors(path), h5py.File(temporary, "w") as file:
         group = file.create_group(key)
         group.attrs["rows"] = len(table)

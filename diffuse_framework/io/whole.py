@@ -123,6 +123,9 @@ def only_run_in(folder: Path) -> Iterator[None]:
         except OSError:
             # Some network file systems know no locks.
             pass
+        # What a run that was killed was writing.
+        for left in Path(folder).rglob(".*.part"):
+            left.unlink(missing_ok=True)
         yield
 
 
