@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -96,12 +97,29 @@ def user_texts(paths: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
             raise ConfigError(f"can't read the DIALS parameters {path}: {error.strerror}") from error
         except (UnicodeDecodeError, RuntimeError) as error:
             raise ConfigError(f"{path}: {_first_line(error)}") from error
+        refuse_includes(path, text)
         for definition in definitions:
             home = _ELSEWHERE.get(definition.path.partition(".")[0])
             if home is not None:
                 raise ConfigError(f"{path}: give {definition.path} {home}")
         texts.append((str(path), text))
     return tuple(texts)
+
+
+def refuse_includes(path: str, text: str) -> None:
+    """Refuse a user's parameter file that includes others: DIALS leaves that line out without a word.
+
+    ``include scope`` would also import a module, which is to run it.
+
+    Raises:
+        ConfigError: it does.
+    """
+    for number, line in enumerate(text.splitlines(), 1):
+        if re.match(r"\s*include\s+(file|scope)\b", line):
+            raise ConfigError(
+                f"{path}, line {number}: {' '.join(line.split())!r} is not followed in a user's file; name the other file "
+                "beside this one instead"
+            )
 
 
 def phil_paths(paths: Any) -> tuple[str, ...]:

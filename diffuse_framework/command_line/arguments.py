@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 from dials.util import Sorry
 from iotbx.phil import parse
 
+from diffuse_framework.adapters.dials_phil import refuse_includes
+from diffuse_framework.adapters.inputs import can_be_read
 from diffuse_framework.errors import ConfigError
 
 
@@ -43,6 +45,15 @@ def parse_arguments(
         if isinstance(error.code, str):
             raise ConfigError(_in_one_line(error.code)) from error
         raise
+    # A damaged image makes dxtbx's format classes raise anything: OSError, KeyError, AssertionError ...
+    except Exception as error:
+        damaged = [arg for arg in args if Path(arg).is_file() and not _is_text(arg) and not can_be_read(arg)]
+        if not damaged:
+            raise
+        others = f" (and {len(damaged) - 1} others)" if len(damaged) > 1 else ""
+        raise ConfigError(
+            f"{damaged[0]}{others} can't be read; it is cut short or damaged ({_in_one_line(str(error))})"
+        ) from error
 
 
 def _refuse(message: str) -> NoReturn:
@@ -122,12 +133,20 @@ def _escape(template: str) -> str:
     return "#".join(glob.escape(part) for part in template.split("#"))
 
 
+_PHIL = (".phil", ".eff", ".def", ".params")
+
+
+def _is_text(path: str) -> bool:
+    return path.endswith((*_PHIL, ".expt", ".refl", ".json"))
+
+
 def _check_phil(path: str) -> None:
     """Refuse a parameter file with a mistake by its line; the parser would only call it unknown."""
-    if not path.endswith((".phil", ".eff", ".def", ".params")):
+    if not path.endswith(_PHIL):
         return
     try:
         parse(file_name=path)
+        refuse_includes(path, Path(path).read_text())
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not a text file of parameters") from error
     except RuntimeError as error:

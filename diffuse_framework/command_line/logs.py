@@ -43,6 +43,9 @@ def start_logs(verbosity: int, path: Path | None, packages: Iterable[str] = ()) 
     handlers: list[logging.Handler] = []
     if path is not None:
         try:
+            if path.is_symlink():
+                # Else what it points to would be written over.
+                path.unlink()
             handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
         except OSError as error:
             raise DataError(f"can't write the log {path}: {reason(error)}") from error

@@ -112,12 +112,16 @@ def read_scales(path: Path, image_names: tuple[str, ...], grid: VoxelGrid) -> Im
         refined = [content["refined_parameters"][name] for name in image_names]
         scales = np.array([image["multiplicative_scale"] for image in refined], float)
         sigma = np.array([image["multiplicative_scale_sigma"] for image in refined], float)
+        if not (np.isfinite(scales).all() and (scales > 0).all()):
+            raise DataError(f"{path} holds scales that are not positive numbers")
         error_model = ErrorModel(**content.get("error_model", {}))
         statistics = content.get("refinement_statistics", {})
         model = content.get("model")
         if model is not None:
             if list(content["refined_parameters"]) != list(image_names):
                 raise DataError(f"{path} is a model of other images, or in another order; run diffuse.scale again")
+            if not np.isfinite(np.array(model["parameters"], float)).all():
+                raise DataError(f"{path} holds a model whose parameters are not all numbers")
             return SmoothScales(
                 grid,
                 layout_from_numbers(model["layout"]),
@@ -137,8 +141,6 @@ def read_scales(path: Path, image_names: tuple[str, ...], grid: VoxelGrid) -> Im
         raise DataError(f"{path} has no scale for {error}: it belongs to other sums") from error
     except (ValueError, TypeError) as error:
         raise DataError(f"{path} is not a file of scales: {error}") from error
-    if not (np.isfinite(scales).all() and (scales > 0).all()):
-        raise DataError(f"{path} holds scales that are not positive numbers")
     return ImageScales(scales, sigma, statistics, error_model)
 
 

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
+from diffuse_framework.errors import DataError
 from diffuse_framework.model.experiment import CrystalHints, Experiment
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.maps import AbsoluteMap
@@ -17,6 +20,7 @@ from diffuse_framework.model.voxels import SumsInMemory, SumsTable, VoxelSums
 from diffuse_framework.pipeline.chunk import ChunkWork, PixelWriter
 from diffuse_framework.pipeline.consistency import OneIndexing
 from diffuse_framework.stages.masker import Masker
+from diffuse_framework.stages.scaler import Scaler
 from diffuse_framework.stages.steps import Steps
 from diffuse_framework.stages.work import Mapper
 
@@ -136,6 +140,21 @@ def reduce_sums(
     """Sums -> map: fast, run again at will."""
     with around.watch("scaling"):
         scales = steps.scaler.fit(sums, experiment)
+        _check_scales(scales, sums.image_names, steps.scaler)
     with around.watch("merging"):
         merged = steps.merger.merge(sums, scales)
         return scales, steps.absolute_scaler.scale(merged, scales, experiment)
+
+
+def _check_scales(scales: Scales, image_names: tuple[str, ...], scaler: Scaler) -> None:
+    """Refuse scales that would make a wrong map in silence.
+
+    Raises:
+        DataError: a scale is no positive number.
+    """
+    for name, scale in zip(image_names, scales.per_image, strict=True):
+        if not 0 < scale < np.inf:
+            raise DataError(
+                f"scaler {scaler.name!r} gives {name} the scale {scale:g}, which is no positive number: leave that image "
+                "out, or take another scaler"
+            )
