@@ -117,8 +117,8 @@ def refuse_includes(path: str, text: str) -> None:
     for number, line in enumerate(text.splitlines(), 1):
         if re.match(r"\s*include\s+(file|scope)\b", line):
             raise ConfigError(
-                f"{path}, line {number}: {' '.join(line.split())!r} is not followed in a user's file; name the other file "
-                "beside this one instead"
+                f"{path}, line {number}: {' '.join(line.split())!r} is not followed in a user's file; name the other "
+                "file beside this one instead"
             )
 
 

@@ -72,11 +72,17 @@ def _mark(digest: Any, kind: str, content: bytes) -> None:
     digest.update(content)
 
 
-@lru_cache(maxsize=256)
 def _class(kind: type) -> bytes:
     """Return the name of a class with a digest of the file that defines it."""
     try:
-        source = Path(inspect.getfile(kind)).read_bytes()
+        path = inspect.getfile(kind)
+        status = Path(path).stat()
+        source = _digest(path, status.st_size, status.st_mtime_ns)
     except (TypeError, OSError):
-        source = b""
-    return f"{kind.__module__}.{kind.__qualname__} {hashlib.blake2b(source, digest_size=8).hexdigest()}".encode()
+        source = ""
+    return f"{kind.__module__}.{kind.__qualname__} {source}".encode()
+
+
+@lru_cache(maxsize=256)
+def _digest(path: str, n_bytes: int, time_ns: int) -> str:
+    return hashlib.blake2b(Path(path).read_bytes(), digest_size=8).hexdigest()

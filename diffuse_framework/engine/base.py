@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
-from concurrent.futures import Executor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from typing import Any
 
 from diffuse_framework.errors import DataError
 
-Placed = tuple[Executor, tuple[Any, ...]]
-"""An executor whose workers have the work, and what to submit before each item."""
+Placed = Callable[[Any], Future]
+"""Takes an item to an executor whose workers have the work, and returns the future of its result."""
 
 _work: Callable[[Any], Any]
 
@@ -31,7 +31,7 @@ class Engine:
     """Applies work to items on an executor that is opened for each run of work.
 
     Args:
-        place: takes the work to the workers; a context that gives an executor and what to submit to it, and
+        place: takes the work to the workers of an executor; a context that gives what submits items to it, and
             that cancels what has not begun when it is left.
         n_workers: how many items are worked on at a time.
         lost: exceptions of the executor that mean that a worker is gone.
@@ -58,11 +58,11 @@ class Engine:
         if isinstance(items, Sized) and len(items) < 2:
             yield from SerialEngine().map(work, items)
             return
-        with self._place(work) as (executor, call):
-            waiting: deque = deque()
+        with self._place(work) as submit:
+            waiting: deque[Future] = deque()
             try:
                 for item in items:
-                    waiting.append(executor.submit(*call, item))
+                    waiting.append(submit(item))
                     if len(waiting) > 2 * self.n_workers:
                         yield waiting.popleft().result()
                 while waiting:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from diffuse_framework.engine.base import Engine, Placed
@@ -78,7 +79,7 @@ def dask_engine(settings: DaskSettings) -> Iterator[Engine]:
             (placed,) = client.scatter([(uuid.uuid4().hex, work)], hash=False)
             executor = client.get_executor(pure=False, retries=2)
             try:
-                yield executor, (_do, placed)
+                yield partial(executor.submit, _do, placed)
             finally:
                 # Without waiting it cancels what has not begun.
                 executor.shutdown(wait=False)

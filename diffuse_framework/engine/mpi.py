@@ -1,4 +1,4 @@
-"""Ranks of an MPI job: ``mpiexec -n 33 .venv/bin/python -m mpi4py.futures .venv/bin/diffuse.process mp.method=mpi ...``."""
+"""Ranks of an MPI job: ``mpiexec -n 33 python -m mpi4py.futures $(command -v diffuse.process) mp.method=mpi ...``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def mpi_engine() -> Engine:
     def place(work: Callable[[Any], Any]) -> Iterator[Placed]:
         executor = MPIPoolExecutor(n_workers, initializer=keep, initargs=(work,))
         try:
-            yield executor, (do,)
+            yield lambda item: executor.submit(do, item)
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
 

@@ -38,7 +38,7 @@ def process_engine(n_workers: int) -> Engine | SerialEngine:
     def place(work: Callable[[Any], Any]) -> Iterator[Placed]:
         executor = ProcessPoolExecutor(n_workers, context, _start, (work,))
         try:
-            yield executor, (do,)
+            yield lambda item: executor.submit(do, item)
         finally:
             # Not one future.cancel() after another: Python 3.11's pool can then wait for ever.
             executor.shutdown(wait=True, cancel_futures=True)

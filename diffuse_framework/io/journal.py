@@ -39,7 +39,7 @@ class Journal:
         Raises:
             DataError: a result can't be written.
         """
-        if not hasattr(work, "key"):
+        if not isinstance(work, ResumableWork):
             yield from self._mapper.map(work, items)
             return
         items = list(items)

@@ -46,10 +46,10 @@ class Part(NamedTuple):
 class TableWork(Protocol):
     """Work that makes tables of sums, as `pipeline.chunk.ChunkWork` does."""
 
-    def __call__(self, item: Any) -> SumsTable:
+    def __call__(self, item: Any, /) -> SumsTable:
         """Return the sums of one item."""
 
-    def key(self, item: Any) -> str:
+    def key(self, item: Any, /) -> str:
         """Return a name for all that they depend on."""
 
 
@@ -67,20 +67,20 @@ class SumsWriter:
         self._grid, self._image_names, self._fan_in = grid, image_names, fan_in
         self._parts: list[Part] = []
 
-    def collect(self, work: TableWork, items: list[Any], mapper: Mapper) -> None:
-        """Have workers write the part of each item that is not there yet; fold many small files into few.
+    def collect(self, work: TableWork, chunks: list[Any], mapper: Mapper) -> None:
+        """Have workers write the part of each chunk that is not there yet; fold many small files into few.
 
         Raises:
             DataError: a worker can't write, for example for want of space; finished parts stay.
         """
-        keys = [work.key(item) for item in items]
+        keys = [work.key(chunk) for chunk in chunks]
         there = _parts_in(self._folder)
-        missing = [(key, item) for key, item in zip(keys, items, strict=True) if key not in there]
-        if len(missing) < len(items):
+        missing = [(key, chunk) for key, chunk in zip(keys, chunks, strict=True) if key not in there]
+        if len(missing) < len(chunks):
             logger.info(
                 "%d of %d chunks of images were added up by an earlier run: going on from there",
-                len(items) - len(missing),
-                len(items),
+                len(chunks) - len(missing),
+                len(chunks),
             )
         elif there:
             logger.info(
@@ -95,7 +95,7 @@ class SumsWriter:
         while len({part.file for part in parts}) > self._fan_in:
             files = list(dict.fromkeys(part.file for part in parts))
             groups = [tuple(files[start : start + self._fan_in]) for start in range(0, len(files), self._fan_in)]
-            new_file = {}
+            new_file: dict[str, str] = {}
             for group, name in zip(groups, mapper.map(_Fold(self._folder), groups), strict=True):
                 new_file |= dict.fromkeys(group, name)
             parts = [part._replace(file=new_file[part.file]) for part in parts]

@@ -155,6 +155,6 @@ def _check_scales(scales: Scales, image_names: tuple[str, ...], scaler: Scaler) 
     for name, scale in zip(image_names, scales.per_image, strict=True):
         if not 0 < scale < np.inf:
             raise DataError(
-                f"scaler {scaler.name!r} gives {name} the scale {scale:g}, which is no positive number: leave that image "
-                "out, or take another scaler"
+                f"scaler {scaler.name!r} gives {name} the scale {scale:g}, which is no positive number: leave that "
+                "image out, or take another scaler"
             )

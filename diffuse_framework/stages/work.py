@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,6 +20,7 @@ class Mapper(Protocol):
         """
 
 
+@runtime_checkable
 class ResumableWork(Protocol):
     """Work whose results outlast a run that was cut off."""
 
