@@ -93,7 +93,7 @@ class ChunkWork:
 def pixel_table(geometry: Geometry, correctors: tuple[Corrector, ...]) -> PixelTable:
     """Return scattering vectors and the product of the correctors' factors for every pixel."""
     q = tuple(
-        scattering_vectors(pixel_positions(panel), geometry.beam).astype(np.float32)
+        _components_apart(scattering_vectors(pixel_positions(panel), geometry.beam))
         for panel in geometry.panels
     )
     response = [np.ones(panel.shape) for panel in geometry.panels]
@@ -102,6 +102,11 @@ def pixel_table(geometry: Geometry, correctors: tuple[Corrector, ...]) -> PixelT
         if factors is not None:
             response = [product * factor for product, factor in zip(response, factors, strict=True)]
     return PixelTable(q, tuple(panel.astype(np.float32) for panel in response))
+
+
+def _components_apart(vectors: np.ndarray) -> np.ndarray:
+    """Return (slow, fast, 3) float32 whose components lie apart in memory: loops then do many pixels at a time."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(vectors, -1, 0), np.float32), 0, -1)
 
 
 def add_backgrounds(backgrounds: list[Background | None]) -> Background | None:
