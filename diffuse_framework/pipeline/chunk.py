@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -56,13 +58,33 @@ class ChunkWork:
     def __call__(self, numbers: range) -> SumsTable:
         """Return the sums of the images `numbers` of the experiment."""
         self._adder = self._adder or self._accumulator.adder(self._grid)
-        return concatenate([self._add(number, self._adder) for number in numbers])
+        with closing(self._frames(numbers)) as frames:
+            return concatenate(
+                [self._add(number, frame, self._adder) for number, frame in zip(numbers, frames, strict=True)]
+            )
 
-    def _add(self, number: int, adder: ImageAdder) -> SumsTable:
+    def _frames(self, numbers: range) -> Iterator[Frame]:
+        """Yield the images one by one; while one is added up the next is read.
+
+        The loops over pixels let other threads run, so a second core or a slow disk is made use of. The
+        thread lives no longer than the chunk: processes are forked in between.
+        """
+        indices = [self._experiment.images[number].source_index for number in numbers]
+        if len(indices) < 2:
+            yield from map(self._source.read, indices)
+            return
+        with ThreadPoolExecutor(1, "reader") as reader:
+            coming = reader.submit(self._source.read, indices[0])
+            for index in indices[1:]:
+                frame = coming.result()
+                coming = reader.submit(self._source.read, index)
+                yield frame
+            yield coming.result()
+
+    def _add(self, number: int, frame: Frame, adder: ImageAdder) -> SumsTable:
         image = self._experiment.images[number]
         geometry = self._experiment.geometry_of(image)
         pixels, static_mask = self._of_geometry(image)
-        frame = self._source.read(image.source_index)
         _check_shapes(frame, geometry)
         masks = (masker.image_mask(frame, image, geometry, pixels) for masker in self._maskers)
         mask = combine([static_mask, *(mask for mask in masks if mask is not None)])
