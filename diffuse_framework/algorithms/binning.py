@@ -356,6 +356,19 @@ def sum_by(index: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
     return np.bincount(index, weights=values, minlength=size)
 
 
+@njit(cache=True, nogil=True)
+def _add_by(index, values, totals):
+    for n in range(len(index)):
+        totals[index[n]] += values[n]
+
+
+def add_by(index: np.ndarray, values: np.ndarray, totals: np.ndarray) -> None:
+    """Add `values` (n,) to ``totals[index]``, in place; costs nothing for what no index names."""
+    if len(index) and not 0 <= index.min() <= index.max() < len(totals):
+        raise IndexError(f"index {index.min()} to {index.max()} into {len(totals)} totals")
+    _add_by(index, values, totals)
+
+
 def shell_numbers(q: np.ndarray, n_shells: int) -> tuple[np.ndarray, np.ndarray]:
     """Assign |q| (n,) to shells of equal volume in reciprocal space.
 

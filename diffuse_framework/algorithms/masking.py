@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from diffuse_framework.algorithms.geometry import highest_resolution, project_near, reflections_near_ewald
+from diffuse_framework.algorithms.geometry import highest_resolution, project_near, reflections_near_ewald, turned
 from diffuse_framework.algorithms.rotation import crossings
 from diffuse_framework.model.conventions import BRAGG, DIFFUSE, UNTRUSTED
 from diffuse_framework.model.experiment import Rotation
@@ -251,7 +251,7 @@ def predicted_spots(
         rotation,
     )
     hkl = hkl[lattice_possible(hkl, conditions)]
-    q = hkl @ setting_matrix.T
+    q = turned(setting_matrix, hkl)
     if rotation is not None:
         _, q = crossings(q, geometry.beam, rotation)
     return project_near(geometry, q + geometry.beam.s0, margin_px)

@@ -51,6 +51,9 @@ class ChunkWork:
         # (images of one geometry follow each other).
         self._adder: ImageAdder | None = None
         self._tables: dict[int, tuple[PixelTable, PixelMask]] = {}
+        # Forked workers then share the tables of the first geometry, mostly the only one.
+        if experiment.images:
+            self._of_geometry(experiment.images[0])
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_adder": None, "_tables": {}}
