@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffuse_framework.algorithms.binning import shell_numbers, sum_by
+from diffuse_framework.algorithms.binning import add_by, shell_numbers, sum_by
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.maps import MergedMap
 from diffuse_framework.model.scales import Scales
@@ -29,7 +29,9 @@ def voxel_sums(sums: VoxelSums, scales: Scales) -> dict[str, np.ndarray]:
     for table in sums.tables():
         rows = kept_rows(table, scales)
         for name, values in scaled_columns(rows, scales).items():
-            totals[name] += sum_by(rows.voxel, values, size)
+            # Memory that nothing is added to stays unused: a map without background pays nothing for it.
+            if values.any():
+                add_by(rows.voxel, values, totals[name])
     return totals
 
 
@@ -115,12 +117,12 @@ def inverse_variance_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
         exposure, background = column["exposure"], column["background"]
         variance = prior[rows.voxel] * exposure + background + rows.background_variance
         weight = exposure**2 / variance
-        weights += sum_by(rows.voxel, weight, grid.size)
-        weighted += sum_by(rows.voxel, weight * (rows.counts - background) / exposure, grid.size)
-        per_intensity += sum_by(rows.voxel, weight**2 / exposure, grid.size)
-        squares += sum_by(rows.voxel, weight**2, grid.size)
+        add_by(rows.voxel, weight, weights)
+        add_by(rows.voxel, weight * (rows.counts - background) / exposure, weighted)
+        add_by(rows.voxel, weight**2 / exposure, per_intensity)
+        add_by(rows.voxel, weight**2, squares)
         noise = (background + rows.background_variance) / exposure**2
-        fixed += sum_by(rows.voxel, weight**2 * noise, grid.size)
+        add_by(rows.voxel, weight**2 * noise, fixed)
     intensity = weighted[voxel] / weights[voxel]
     # The variance uses the voxel's own intensity, estimated as in `expected_counts`.
     counts = expected_counts(seen["counts"], seen["background"], seen["exposure"], prior[voxel])
