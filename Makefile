@@ -1,7 +1,7 @@
 # What a developer types. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench docs docs-figures clean
+.PHONY: help install demo test lint bench bench-accuracy docs docs-figures clean
 
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
@@ -24,8 +24,13 @@ lint: $(LINTERS)  ## ruff, mypy and the rules on who may import whom
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-bench: install  ## time the slow parts
-	@set -e; for script in tests/benchmarks/*.py; do echo "$$script"; $(PYTHON) "$$script"; done
+bench: install  ## print speed, memory and cost with the machine's own limits and mdx2 beside them; DIALS_DATA=...
+	@set -e; for script in pixel_rate memory_flat large_map end_to_end "mdx2_side_by_side --detector 6M --images 12"; do \
+		set -- $$script; name=$$1; shift; echo "# $$name $$*"; $(PYTHON) tests/benchmarks/$$name.py "$$@"; done
+
+bench-accuracy: install  ## measure how right maps and scales are: slower than make bench
+	@set -e; for script in accuracy rotation_accuracy absolute_scale scaling_against_mdx2; do \
+		echo "# $$script"; $(PYTHON) tests/benchmarks/$$script.py; done
 
 docs: $(WRITERS)  ## build the documentation into docs/_build/html; a warning is an error
 	$(PYTHON) -m sphinx -W --keep-going -q docs docs/_build/html

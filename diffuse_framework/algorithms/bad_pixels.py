@@ -33,7 +33,7 @@ GOOD, HOT, DEAD, NEGATIVE, UNDECIDED = (np.uint8(number) for number in range(5))
 _LEAST_NEIGHBOURS = 8
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _photons(values, usable, gain, pedestal, out):
     for slow in range(values.shape[0]):
         for fast in range(values.shape[1]):
@@ -57,10 +57,36 @@ def photons_of(values: np.ndarray, classes: np.ndarray, gain: float, pedestal: f
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
+def _middle(numbers, counts):
+    """Return the median of whole numbers (n,), by counting them where they lie close together."""
+    n = len(numbers)
+    low = high = numbers[0]
+    for i in range(1, n):
+        low, high = min(low, numbers[i]), max(high, numbers[i])
+    if high - low >= len(counts):
+        return np.median(numbers)
+    counts[: high - low + 1] = 0
+    for i in range(n):
+        counts[numbers[i] - low] += 1
+    # The two in the middle, which are one where n is odd.
+    first = seen = 0
+    while seen <= (n - 1) // 2:
+        seen += counts[first]
+        first += 1
+    second = first
+    while seen <= n // 2:
+        seen += counts[second]
+        second += 1
+    return low + (first + second - 2) / 2
+
+
+@njit(cache=True, nogil=True)
 def _levels(photons, mean, variance):
     n_slow, n_fast = photons.shape
-    block = np.empty(BLOCK * BLOCK, np.float64)
+    block = np.empty(BLOCK * BLOCK, np.int64)
+    twice = np.empty(BLOCK * BLOCK, np.int64)
+    counts = np.empty(256, np.int64)
     for b in range(mean.shape[0]):
         for c in range(mean.shape[1]):
             n = 0
@@ -72,8 +98,11 @@ def _levels(photons, mean, variance):
             mean[b, c] = variance[b, c] = np.nan
             if n < _LEAST_IN_BLOCK:
                 continue
-            middle = np.median(block[:n])
-            spread = np.median(np.abs(block[:n] - middle)) * 1.4826
+            middle = _middle(block[:n], counts)
+            # The median may be a half: twice the distances are whole.
+            for i in range(n):
+                twice[i] = abs(2 * block[i] - np.int64(2 * middle))
+            spread = _middle(twice[:n], counts) / 2 * 1.4826
             width = 6 * max(spread, np.sqrt(abs(middle) + 1))
             used, total, squares = 0, 0.0, 0.0
             for i in range(n):
@@ -101,35 +130,40 @@ def block_levels(photons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, variance
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _add(
     photons, mean, variance, level, total, expected, spread, sameness, brightness, n_valid, lowest, largest
 ):
     n_largest = largest.shape[2]
-    for slow in range(photons.shape[0]):
-        for fast in range(photons.shape[1]):
-            value = photons[slow, fast]
-            here = mean[slow // BLOCK, fast // BLOCK]
-            if value == -32768 or np.isnan(here):
+    n_slow, n_fast = photons.shape
+    for slow in range(n_slow):
+        for c in range(mean.shape[1]):
+            # What a block's pixels share.
+            here, width = mean[slow // BLOCK, c], variance[slow // BLOCK, c]
+            if np.isnan(here):
                 continue
-            total[slow, fast] += value
-            expected[slow, fast] += here
-            brightness[slow, fast] += level
-            spread[slow, fast] += variance[slow // BLOCK, fast // BLOCK]
             # No value of a Poisson variable is likelier than 1/sqrt(2 e mean); where a detector
             # blurs, counts vary less.
-            here = min(here, variance[slow // BLOCK, fast // BLOCK])
-            if here > 0.184:
-                sameness[slow, fast] += 0.5 * np.log(5.4366 * here)
-            n_valid[slow, fast] += 1
-            if value < lowest[slow, fast]:
-                lowest[slow, fast] = value
-            if value > largest[slow, fast, 0]:
-                place = 0
-                while place + 1 < n_largest and largest[slow, fast, place + 1] < value:
-                    largest[slow, fast, place] = largest[slow, fast, place + 1]
-                    place += 1
-                largest[slow, fast, place] = value
+            least = min(here, width)
+            same = 0.5 * np.log(5.4366 * least) if least > 0.184 else 0.0
+            for fast in range(c * BLOCK, min((c + 1) * BLOCK, n_fast)):
+                value = photons[slow, fast]
+                if value == -32768:
+                    continue
+                total[slow, fast] += value
+                expected[slow, fast] += here
+                brightness[slow, fast] += level
+                spread[slow, fast] += width
+                sameness[slow, fast] += same
+                n_valid[slow, fast] += 1
+                if value < lowest[slow, fast]:
+                    lowest[slow, fast] = value
+                if value > largest[slow, fast, 0]:
+                    place = 0
+                    while place + 1 < n_largest and largest[slow, fast, place + 1] < value:
+                        largest[slow, fast, place] = largest[slow, fast, place + 1]
+                        place += 1
+                    largest[slow, fast, place] = value
 
 
 @njit(cache=True)

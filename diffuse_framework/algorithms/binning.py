@@ -9,108 +9,242 @@ from diffuse_framework.algorithms.symmetry import fold_one, q2_limits, voxel_ope
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.voxels import COLUMN_TYPES, SumsTable
 
-# Columns of the array of sums in which the loop works.
-(COUNTS, BACKGROUND, BACKGROUND_VARIANCE, EXPOSURE, PIXELS, FAST, SLOW) = range(7)
-(BRAGG_COUNTS, BRAGG_BACKGROUND, BRAGG_BACKGROUND_VARIANCE, BRAGG_EXPOSURE, BRAGG_PIXELS) = range(7, 12)
-N_SUMS = 12
-_ADDED = {
-    "counts": COUNTS,
+# Columns of the array of sums in which the loop works: one cache line of 64 bytes a row.
+(COUNTS, EXPOSURE, PIXELS, FAST, SLOW, BRAGG_COUNTS, BRAGG_EXPOSURE, BRAGG_PIXELS) = range(8)
+N_SUMS = 8
+# Columns of a second array, used where there is a background.
+(BACKGROUND, BACKGROUND_VARIANCE, BRAGG_BACKGROUND, BRAGG_BACKGROUND_VARIANCE) = range(4)
+N_BACKGROUND_SUMS = 4
+_BACKGROUNDS = {
     "background": BACKGROUND,
     "background_variance": BACKGROUND_VARIANCE,
-    "exposure": EXPOSURE,
-    "pixels": PIXELS,
-    "bragg_counts": BRAGG_COUNTS,
     "bragg_background": BRAGG_BACKGROUND,
     "bragg_background_variance": BRAGG_BACKGROUND_VARIANCE,
-    "bragg_exposure": BRAGG_EXPOSURE,
-    "bragg_pixels": BRAGG_PIXELS,
 }
 
 _NO_BACKGROUND = np.zeros((1, 1), np.float32)
 
+# An unfolded voxel index and a class of pixels in one integer: 20 bits for each of i, j, k, two for the class.
+_INDEX_BITS, _CLASS_BITS = 20, 2
+_LARGEST_INDEX = (1 << (_INDEX_BITS - 1)) - 1
+_LOW_BITS = (1 << _INDEX_BITS) - 1
+_SKIPPED, _END_OF_LINE = -1, -2
 
-@njit(cache=True)
-def _add_pixels(
+# Voxels of the lines just read, and their rows: the next line mostly crosses the same ones. A power of two,
+# well above the number of voxels on a line and small enough for a processor's second cache.
+_REMEMBERED = 1 << 14
+_GOLDEN = 0x1E3779B97F4A7C15
+_SORT_BITS = 11
+
+
+@njit(cache=True, nogil=True)
+def _keys_of_line(mask, qx, qy, qz, to_index, line):
+    """Write voxel and class of the pixels of one line to `line`; so plain that a compiler does eight at a time."""
+    lowest, largest = float(-_LARGEST_INDEX), float(_LARGEST_INDEX)
+    a, b, c = to_index[0, 0], to_index[0, 1], to_index[0, 2]
+    d, e, f = to_index[1, 0], to_index[1, 1], to_index[1, 2]
+    g, h, m = to_index[2, 0], to_index[2, 1], to_index[2, 2]
+    for fast in range(mask.shape[0]):
+        x, y, z = qx[fast], qy[fast], qz[fast]
+        i = np.floor(a * x + b * y + c * z + 0.5)
+        j = np.floor(d * x + e * y + f * z + 0.5)
+        k = np.floor(g * x + h * y + m * z + 0.5)
+        # Beyond what fits there is no voxel either.
+        i = min(max(i, lowest), largest)
+        j = min(max(j, lowest), largest)
+        k = min(max(k, lowest), largest)
+        voxel = ((np.int64(i) + _LARGEST_INDEX) << _INDEX_BITS) | (np.int64(j) + _LARGEST_INDEX)
+        voxel = (voxel << _INDEX_BITS) | (np.int64(k) + _LARGEST_INDEX)
+        kind = np.int64(mask[fast])
+        line[fast] = (voxel << _CLASS_BITS) | kind if kind != 0 else _SKIPPED
+
+
+@njit(cache=True, nogil=True)
+def _row_of(voxel_key, operators, cuts, laue, metric, q2_min, q2_max, index_min, dimensions, slot, keys, n_rows):
+    """Return the row of a voxel, -1 where it is not on the grid, and the number of rows filled.
+
+    ``slot[voxel]`` is the newest row of a voxel, plus one; rows of one voxel but different operators
+    are chained by ``keys[:, 2]``.
+    """
+    i = (voxel_key >> (2 * _INDEX_BITS)) - _LARGEST_INDEX
+    j = ((voxel_key >> _INDEX_BITS) & _LOW_BITS) - _LARGEST_INDEX
+    k = (voxel_key & _LOW_BITS) - _LARGEST_INDEX
+    q2 = (
+        metric[0, 0] * i * i + metric[1, 1] * j * j + metric[2, 2] * k * k
+        + 2 * (metric[0, 1] * i * j + metric[0, 2] * i * k + metric[1, 2] * j * k)
+    )  # fmt: skip
+    if q2 < q2_min or q2 > q2_max:
+        return -1, n_rows
+    m, i, j, k = fold_one(i, j, k, operators, cuts, laue)
+    i -= index_min[0]
+    j -= index_min[1]
+    k -= index_min[2]
+    if not (0 <= i < dimensions[0] and 0 <= j < dimensions[1] and 0 <= k < dimensions[2]):
+        return -1, n_rows
+    voxel = (i * dimensions[1] + j) * dimensions[2] + k
+    newest = int(slot[voxel]) - 1
+    row = newest
+    while row >= 0 and keys[row, 1] != m:
+        row = keys[row, 2]
+    if row < 0:
+        row = n_rows
+        n_rows += 1
+        keys[row, 0] = voxel
+        keys[row, 1] = m
+        keys[row, 2] = newest
+        slot[voxel] = row + 1
+    return row, n_rows
+
+
+@njit(cache=True, nogil=True)
+def _add_lines(
     first, values, mask, q, response, share, seconds, gain, pedestal,
     has_background, background, background_variance,
     to_index, operators, cuts, laue, metric, q2_min, q2_max, index_min, dimensions,
-    slot, keys, sums, n_rows,
+    slot, remembered, line, keys, sums, background_sums, n_rows,
 ):  # fmt: skip
-    """Add pixels from number `first` on; return the pixel to go on with and the rows filled.
+    """Add lines of pixels from number `first` on; return the line to go on with and the rows filled.
 
-    It stops early when `keys` and `sums` are full. ``slot[voxel]`` is the newest row of a
-    voxel, plus one; rows of one voxel but different operators are chained by ``keys[:, 2]``.
-    Neighbouring pixels mostly share a voxel: only where the voxel changes is it folded and
-    looked up. Of every sum the part `share` is added; `seconds` and `gain` hold it already.
+    It stops early where `keys` and `sums` may not have room for a line. Neighbouring pixels mostly share
+    a voxel: sums of such a run are formed first and added once, and a voxel is folded and looked up only
+    where it is not among those met lately. Of every sum the part `share` is added; `seconds` and `gain`
+    hold it already.
     """
-    n_fast = values.shape[1]
-    last_i = last_j = last_k = np.int64(-(1 << 40))
-    row = -1
-    for pixel in range(first, values.size):
-        slow = pixel // n_fast
-        fast = pixel - slow * n_fast
-        kind = mask[slow, fast]
-        if kind == 0:
-            continue
-        x, y, z = q[slow, fast, 0], q[slow, fast, 1], q[slow, fast, 2]
-        i = np.int64(np.floor(to_index[0, 0] * x + to_index[0, 1] * y + to_index[0, 2] * z + 0.5))
-        j = np.int64(np.floor(to_index[1, 0] * x + to_index[1, 1] * y + to_index[1, 2] * z + 0.5))
-        k = np.int64(np.floor(to_index[2, 0] * x + to_index[2, 1] * y + to_index[2, 2] * z + 0.5))
-        if i != last_i or j != last_j or k != last_k:
-            if n_rows == len(keys):
-                return pixel, n_rows
-            last_i, last_j, last_k = i, j, k
-            row = -1
-            q2 = (
-                metric[0, 0] * i * i + metric[1, 1] * j * j + metric[2, 2] * k * k
-                + 2 * (metric[0, 1] * i * j + metric[0, 2] * i * k + metric[1, 2] * j * k)
-            )  # fmt: skip
-            if q2 >= q2_min and q2 <= q2_max:
-                m, i, j, k = fold_one(i, j, k, operators, cuts, laue)
-                i -= index_min[0]
-                j -= index_min[1]
-                k -= index_min[2]
-                if 0 <= i < dimensions[0] and 0 <= j < dimensions[1] and 0 <= k < dimensions[2]:
-                    voxel = (i * dimensions[1] + j) * dimensions[2] + k
-                    row = int(slot[voxel]) - 1
-                    while row >= 0 and keys[row, 1] != m:
-                        row = keys[row, 2]
-                    if row < 0:
-                        row = n_rows
-                        n_rows += 1
-                        keys[row, 0] = voxel
-                        keys[row, 1] = m
-                        keys[row, 2] = int(slot[voxel]) - 1
-                        sums[row, :] = 0.0
-                        slot[voxel] = row + 1
-        if row < 0:
-            continue
-        photons = (values[slow, fast] - pedestal) / gain
-        weight = response[slow, fast] * seconds
-        if kind == 2:
-            sums[row, COUNTS] += photons
-            sums[row, EXPOSURE] += weight
-            sums[row, PIXELS] += share
-            sums[row, FAST] += share * (fast + 0.5)
-            sums[row, SLOW] += share * (slow + 0.5)
+    n_slow, n_fast = values.shape
+    line[n_fast] = _END_OF_LINE
+    for slow in range(first, n_slow):
+        if n_rows + n_fast > len(keys):
+            return slow, n_rows
+        _keys_of_line(mask[slow], q[0, slow], q[1, slow], q[2, slow], to_index, line)
+        fast = 0
+        while fast < n_fast:
+            key = line[fast]
+            start = fast
+            if key == _SKIPPED:
+                while line[fast] == _SKIPPED:
+                    fast += 1
+                continue
+            # In the type of the values: a sum of integers is exact.
+            total = values[slow, fast] * 0
+            weight = 0.0
+            while line[fast] == key:
+                total += values[slow, fast]
+                weight += response[slow, fast]
+                fast += 1
+            voxel_key = key >> _CLASS_BITS
+            place = ((voxel_key * _GOLDEN) >> 45) & (_REMEMBERED - 1)
+            if remembered[place, 0] == voxel_key:
+                row = remembered[place, 1]
+            else:
+                before = n_rows
+                row, n_rows = _row_of(
+                    voxel_key, operators, cuts, laue, metric, q2_min, q2_max, index_min, dimensions,
+                    slot, keys, n_rows,
+                )  # fmt: skip
+                if n_rows > before:
+                    sums[row, :] = 0.0
+                    if has_background:
+                        background_sums[row, :] = 0.0
+                remembered[place, 0] = voxel_key
+                remembered[place, 1] = row
+            if row < 0:
+                continue
+            n = fast - start
+            photons = (total - n * pedestal) / gain
+            part = share * n
+            diffuse = key & ((1 << _CLASS_BITS) - 1) == 2
+            if diffuse:
+                sums[row, COUNTS] += photons
+                sums[row, EXPOSURE] += weight * seconds
+                sums[row, PIXELS] += part
+                # Of centres of pixels: the mean of start + 0.5 ... fast - 0.5.
+                sums[row, FAST] += part * (0.5 * (start + fast))
+                sums[row, SLOW] += part * (slow + 0.5)
+            else:
+                sums[row, BRAGG_COUNTS] += photons
+                sums[row, BRAGG_EXPOSURE] += weight * seconds
+                sums[row, BRAGG_PIXELS] += part
             if has_background:
-                sums[row, BACKGROUND] += share * background[slow, fast]
-                sums[row, BACKGROUND_VARIANCE] += share * background_variance[slow, fast]
-        else:
-            sums[row, BRAGG_COUNTS] += photons
-            sums[row, BRAGG_EXPOSURE] += weight
-            sums[row, BRAGG_PIXELS] += share
-            if has_background:
-                sums[row, BRAGG_BACKGROUND] += share * background[slow, fast]
-                sums[row, BRAGG_BACKGROUND_VARIANCE] += share * background_variance[slow, fast]
-    return values.size, n_rows
+                expected = variance = 0.0
+                for pixel in range(start, fast):
+                    expected += background[slow, pixel]
+                    variance += background_variance[slow, pixel]
+                column = BACKGROUND if diffuse else BRAGG_BACKGROUND
+                background_sums[row, column] += share * expected
+                background_sums[row, column + 1] += share * variance
+    return n_slow, n_rows
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _forget(slot, keys, n_rows):
     """Empty the slots that the rows occupy."""
     for row in range(n_rows):
         slot[keys[row, 0]] = 0
+
+
+@njit(cache=True, nogil=True)
+def _ascending(keys, n_rows, size, n_operators):
+    """Return the order of the rows by voxel and operator: a radix sort, in time linear in the rows."""
+    largest = size * n_operators
+    codes, order = np.empty(n_rows, np.int64), np.empty(n_rows, np.int64)
+    other_codes, other_order = np.empty(n_rows, np.int64), np.empty(n_rows, np.int64)
+    for row in range(n_rows):
+        codes[row] = keys[row, 0] * n_operators + keys[row, 1]
+        order[row] = row
+    shift = 0
+    digits = (1 << _SORT_BITS) - 1
+    while largest >> shift > 0:
+        starts = np.zeros(digits + 2, np.int64)
+        for row in range(n_rows):
+            starts[((codes[row] >> shift) & digits) + 1] += 1
+        for digit in range(digits):
+            starts[digit + 1] += starts[digit]
+        for row in range(n_rows):
+            digit = (codes[row] >> shift) & digits
+            place = starts[digit]
+            starts[digit] += 1
+            other_codes[place] = codes[row]
+            other_order[place] = order[row]
+        codes, other_codes = other_codes, codes
+        order, other_order = other_order, order
+        shift += _SORT_BITS
+    return order
+
+
+@njit(cache=True, nogil=True)
+def _fill_columns(
+    order, keys, sums, voxel, operator, counts, exposure, pixels, fast, slow,
+    bragg_counts, bragg_exposure, bragg_pixels,
+):  # fmt: skip
+    """Write the rows in `order` to the columns of a table."""
+    for place in range(len(order)):
+        row = order[place]
+        voxel[place] = keys[row, 0]
+        operator[place] = keys[row, 1]
+        counts[place] = sums[row, COUNTS]
+        exposure[place] = sums[row, EXPOSURE]
+        pixels[place] = sums[row, PIXELS]
+        # Bragg pixels have no place of their own in the table; rows of Bragg pixels only sit at 0.
+        divisor = sums[row, PIXELS] if sums[row, PIXELS] > 0 else 1.0
+        fast[place] = sums[row, FAST] / divisor
+        slow[place] = sums[row, SLOW] / divisor
+        bragg_counts[place] = sums[row, BRAGG_COUNTS]
+        bragg_exposure[place] = sums[row, BRAGG_EXPOSURE]
+        bragg_pixels[place] = sums[row, BRAGG_PIXELS]
+
+
+def _empty_rows(n_rows: int, n_columns: int) -> np.ndarray:
+    """Return an array (n_rows, n_columns) of doubles that starts where a cache line does."""
+    spare = np.empty(n_rows * n_columns + 8)
+    start = -(spare.ctypes.data // 8) % 8
+    return spare[start : start + n_rows * n_columns].reshape(n_rows, n_columns)
+
+
+def _longer(rows: np.ndarray, n_rows: int) -> np.ndarray:
+    """Return `rows` with space after them."""
+    longer = _empty_rows(n_rows, rows.shape[1])
+    longer[: len(rows)] = rows
+    return longer
 
 
 class VoxelAdder:
@@ -132,7 +266,9 @@ class VoxelAdder:
         self._metric = basis.T @ basis
         self._slot = np.zeros(grid.size, np.int32)
         self._keys = np.empty((1 << 16, 3), np.int64)
-        self._sums = np.empty((1 << 16, N_SUMS))
+        self._sums = _empty_rows(1 << 16, N_SUMS)
+        self._background_sums = np.empty((0, N_BACKGROUND_SUMS))
+        self._remembered = np.empty((_REMEMBERED, 2), np.int64)
 
     def add(
         self,
@@ -155,7 +291,8 @@ class VoxelAdder:
             image, panel: numbers for the columns of the same name.
             values: (slow, fast) raw values, integer or floating.
             mask: (slow, fast) uint8 classes of `model.conventions`.
-            q: (slow, fast, 3) float32 scattering vectors, 1/angstrom.
+            q: (slow, fast, 3) float32 scattering vectors, 1/angstrom; fastest where the three components
+                lie apart in memory, as `pipeline.chunk.pixel_table` makes them.
             response: (slow, fast) float32.
             setting_matrix: (3, 3) A of the image, or (m, 3, 3) at the middles of m equal parts of
                 its rotation. Every sum of a pixel is then shared equally between the m voxels it
@@ -170,13 +307,18 @@ class VoxelAdder:
         settings = np.asarray(setting_matrix, float).reshape(-1, 3, 3)
         share = 1.0 / len(settings)
         has_background = background is not None
+        planes = np.ascontiguousarray(np.moveaxis(q, -1, 0))
+        line = np.empty(values.shape[1] + 1, np.int64)
+        self._remembered.fill(_SKIPPED)
         n_rows = 0
         for setting in settings:
             to_index = np.array(grid.divisions, float)[:, None] * np.linalg.inv(setting)
-            pixel = 0
+            done = 0
             while True:
-                pixel, n_rows = _add_pixels(
-                    pixel, values, mask, q, response,
+                if has_background and len(self._background_sums) < len(self._sums):
+                    self._background_sums = _longer(self._background_sums, len(self._sums))
+                done, n_rows = _add_lines(
+                    done, values, mask, planes, response,
                     share, float(seconds) * share, float(gain) / share, float(pedestal),
                     has_background,
                     background if has_background else _NO_BACKGROUND,
@@ -184,37 +326,47 @@ class VoxelAdder:
                     to_index, self._operators, self._cuts, self._laue,
                     self._metric, *q2_limits(grid.d_min, grid.d_max),
                     np.array(grid.index_min, np.int64), np.array(grid.dimensions, np.int64),
-                    self._slot, self._keys, self._sums, n_rows,
+                    self._slot, self._remembered, line, self._keys, self._sums, self._background_sums, n_rows,
                 )  # fmt: skip
-                if pixel == values.size:
+                if done == len(values):
                     break
-                self._keys = np.concatenate([self._keys, np.empty_like(self._keys)])
-                self._sums = np.concatenate([self._sums, np.empty_like(self._sums)])
+                n_more = max(2 * len(self._keys), len(self._keys) + values.shape[1])
+                self._keys = np.concatenate([self._keys, np.empty((n_more - len(self._keys), 3), np.int64)])
+                self._sums = _longer(self._sums, n_more)
         _forget(self._slot, self._keys, n_rows)
-        return self._table(image, panel, self._keys[:n_rows], self._sums[:n_rows])
+        return self._table(image, panel, n_rows, has_background)
 
-    @staticmethod
-    def _table(image: int, panel: int, keys: np.ndarray, sums: np.ndarray) -> SumsTable:
-        order = np.lexsort((keys[:, 1], keys[:, 0]))
-        keys, sums = keys[order], sums[order]
-        n_rows = len(order)
-        columns = {
-            "image": np.full(n_rows, image),
-            "voxel": keys[:, 0],
-            "operator": keys[:, 1],
-            "panel": np.full(n_rows, panel),
-        }
-        columns |= {name: sums[:, number] for name, number in _ADDED.items()}
-        # Bragg pixels have no place of their own in the table; rows of Bragg pixels only sit at 0.
-        pixels = np.where(sums[:, PIXELS] > 0, sums[:, PIXELS], 1)
-        columns["fast"] = sums[:, FAST] / pixels
-        columns["slow"] = sums[:, SLOW] / pixels
-        return SumsTable(**{name: values.astype(COLUMN_TYPES[name]) for name, values in columns.items()})
+    def _table(self, image: int, panel: int, n_rows: int, has_background: bool) -> SumsTable:
+        order = _ascending(self._keys, n_rows, self._grid.size, len(self._operators))
+        columns = {name: np.empty(n_rows, kind) for name, kind in COLUMN_TYPES.items() if name not in _BACKGROUNDS}
+        columns["image"].fill(image)
+        columns["panel"].fill(panel)
+        filled = [values for name, values in columns.items() if name not in ("image", "panel")]
+        _fill_columns(order, self._keys, self._sums, *filled)
+        for name, number in _BACKGROUNDS.items():
+            kind = COLUMN_TYPES[name]
+            columns[name] = (
+                self._background_sums[order, number].astype(kind) if has_background else np.zeros(n_rows, kind)
+            )
+        return SumsTable(**columns)
 
 
 def sum_by(index: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
     """Return sums (size,) of `values` (n,) over equal `index` (n,)."""
     return np.bincount(index, weights=values, minlength=size)
+
+
+@njit(cache=True, nogil=True)
+def _add_by(index, values, totals):
+    for n in range(len(index)):
+        totals[index[n]] += values[n]
+
+
+def add_by(index: np.ndarray, values: np.ndarray, totals: np.ndarray) -> None:
+    """Add `values` (n,) to ``totals[index]``, in place; costs nothing for what no index names."""
+    if len(index) and not 0 <= index.min() <= index.max() < len(totals):
+        raise IndexError(f"index {index.min()} to {index.max()} into {len(totals)} totals")
+    _add_by(index, values, totals)
 
 
 def shell_numbers(q: np.ndarray, n_shells: int) -> tuple[np.ndarray, np.ndarray]:

@@ -46,7 +46,7 @@ def mm_to_px(panel: Panel, mm: np.ndarray) -> np.ndarray:
     return mm / np.array(panel.pixel_size_mm)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _pixel_positions(shape, pixel_size, origin, fast_axis, slow_axis, normal, thickness, mu, parallax, out):
     """Fill `out` (slow, fast, 3): what `px_to_mm` does, without its large intermediate arrays."""
     for slow in range(shape[0]):
@@ -88,10 +88,41 @@ def pixel_positions(panel: Panel) -> np.ndarray:
     return positions
 
 
+@njit(cache=True, nogil=True)
+def _scattering_vectors(positions, wavelength, s0, q):
+    for n in range(len(positions)):
+        x, y, z = positions[n, 0], positions[n, 1], positions[n, 2]
+        length = np.sqrt(x * x + y * y + z * z)
+        q[n, 0] = x / length / wavelength - s0[0]
+        q[n, 1] = y / length / wavelength - s0[1]
+        q[n, 2] = z / length / wavelength - s0[2]
+
+
 def scattering_vectors(positions_mm: np.ndarray, beam: Beam) -> np.ndarray:
     """Return q = s1 - s0 in 1/angstrom for laboratory positions (..., 3) in mm."""
-    direction = positions_mm / np.linalg.norm(positions_mm, axis=-1, keepdims=True)
-    return direction / beam.wavelength - beam.s0
+    positions = np.ascontiguousarray(positions_mm, float)
+    q = np.empty_like(positions)
+    _scattering_vectors(positions.reshape(-1, 3), beam.wavelength, np.asarray(beam.s0, float), q.reshape(-1, 3))
+    return q
+
+
+@njit(cache=True, nogil=True)
+def _turned(matrix, vectors, out):
+    for n in range(len(vectors)):
+        x, y, z = vectors[n, 0], vectors[n, 1], vectors[n, 2]
+        for axis in range(3):
+            out[n, axis] = matrix[axis, 0] * x + matrix[axis, 1] * y + matrix[axis, 2] * z
+
+
+def turned(matrix: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Return matrix (3, 3) times each of the vectors (n, 3).
+
+    For some thousand vectors ``vectors @ matrix.T`` wakes all threads of a BLAS, which then wait for
+    work at the cost of the cores that other workers need.
+    """
+    out = np.empty((len(vectors), 3))
+    _turned(np.ascontiguousarray(matrix, float), np.ascontiguousarray(vectors), out)
+    return out
 
 
 def q_at_px(geometry: Geometry, panel: np.ndarray, px: np.ndarray) -> np.ndarray:
@@ -112,7 +143,7 @@ def _on_panel(panel: Panel, s1: np.ndarray, margin_px: float = 0.0) -> tuple[np.
         Numbers of the rays (m,) and pixel coordinates (m, 2).
     """
     axes = np.stack([panel.fast_axis, panel.slow_axis, panel.origin_mm], -1)
-    x, y, w = np.linalg.solve(axes, s1.T)
+    x, y, w = turned(np.linalg.inv(axes), s1).T
     size_mm = np.array(panel.pixel_size_mm) * panel.shape[::-1]
     # Parallax moves a spot by less than the thickness of the sensor, times the slope of the ray.
     reach = margin_px * max(panel.pixel_size_mm) + 10 * panel.thickness_mm
@@ -177,7 +208,7 @@ def highest_resolution(geometry: Geometry) -> float:
     return 1.0 / largest
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _near_ewald(a, s0, q_max, width_fixed, width_per_q, axis, half_turn, h_max, k_max, l_max, out):
     """List hkl whose distance from the Ewald sphere is below the width; return how many there are.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from diffuse_framework.algorithms.geometry import highest_resolution, project_near, reflections_near_ewald
+from diffuse_framework.algorithms.geometry import highest_resolution, project_near, reflections_near_ewald, turned
 from diffuse_framework.algorithms.rotation import crossings
 from diffuse_framework.model.conventions import BRAGG, DIFFUSE, UNTRUSTED
 from diffuse_framework.model.experiment import Rotation
@@ -29,7 +29,7 @@ _CENTRINGS = {
 }
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _within_integers(values, low, high, classes):
     for slow in range(values.shape[0]):
         for fast in range(values.shape[1]):
@@ -37,7 +37,7 @@ def _within_integers(values, low, high, classes):
             classes[slow, fast] = 2 if (value >= low) & (value <= high) else 0
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _within_floats(values, low, high, classes):
     for slow in range(values.shape[0]):
         for fast in range(values.shape[1]):
@@ -150,7 +150,7 @@ def ice_rings(d_min: float, width: float) -> list[tuple[float, float]]:
     ]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _paint(classes, centres, radius, disk, pixel_class):
     n_slow, n_fast = classes.shape
     reach = radius * radius
@@ -161,14 +161,19 @@ def _paint(classes, centres, radius, disk, pixel_class):
         # Pixels whose centres, at half integers, lie within the radius.
         first_slow = max(int(np.ceil(slow - radius - 0.5)), 0)
         last_slow = min(int(np.floor(slow + radius - 0.5)), n_slow - 1)
-        first_fast = max(int(np.ceil(fast - radius - 0.5)), 0)
-        last_fast = min(int(np.floor(fast + radius - 0.5)), n_fast - 1)
         for i in range(first_slow, last_slow + 1):
-            dy = i + 0.5 - slow
-            for j in range(first_fast, last_fast + 1):
-                dx = j + 0.5 - fast
-                if (disk == 0 or dx * dx + dy * dy <= reach) and classes[i, j] > pixel_class:
-                    classes[i, j] = pixel_class
+            first_fast = int(np.ceil(fast - radius - 0.5))
+            last_fast = int(np.floor(fast + radius - 0.5))
+            if disk != 0:
+                # Only the ends of a line are looked at; all between them is nearer.
+                squared = (i + 0.5 - slow) ** 2
+                while first_fast <= last_fast and (first_fast + 0.5 - fast) ** 2 + squared > reach:
+                    first_fast += 1
+                while last_fast >= first_fast and (last_fast + 0.5 - fast) ** 2 + squared > reach:
+                    last_fast -= 1
+            line = classes[i]
+            for j in range(max(first_fast, 0), min(last_fast, n_fast - 1) + 1):
+                line[j] = min(line[j], pixel_class)
 
 
 def paint_around(
@@ -246,7 +251,7 @@ def predicted_spots(
         rotation,
     )
     hkl = hkl[lattice_possible(hkl, conditions)]
-    q = hkl @ setting_matrix.T
+    q = turned(setting_matrix, hkl)
     if rotation is not None:
         _, q = crossings(q, geometry.beam, rotation)
     return project_near(geometry, q + geometry.beam.s0, margin_px)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffuse_framework.algorithms.binning import shell_numbers, sum_by
+from diffuse_framework.algorithms.binning import add_by, shell_numbers, sum_by
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.maps import MergedMap
 from diffuse_framework.model.scales import Scales
 from diffuse_framework.model.voxels import SumsTable, VoxelSums
 
 N_SHELLS = 50
+
+# Voxels of a grid whose sums are simply kept for the whole box, 88 bytes a voxel; and voxels worked on at a time.
+_SMALL_GRID = 1 << 23
+_BLOCK = 1 << 20
 
 _SUMS = (
     "counts", "background", "background_variance", "exposure", "exposure_squares", "pixels", "multiplicity",
@@ -29,8 +33,38 @@ def voxel_sums(sums: VoxelSums, scales: Scales) -> dict[str, np.ndarray]:
     for table in sums.tables():
         rows = kept_rows(table, scales)
         for name, values in scaled_columns(rows, scales).items():
-            totals[name] += sum_by(rows.voxel, values, size)
+            # Memory that nothing is added to stays unused: a map without background pays nothing for it.
+            if values.any():
+                add_by(rows.voxel, values, totals[name])
     return totals
+
+
+def seen_sums(sums: VoxelSums, scales: Scales) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the voxels with exposure in either channel, ascending (n,), and what `voxel_sums` has of them, (n,) each.
+
+    Of a large grid only these voxels are given memory; the sums are then read twice.
+    """
+    size = sums.grid.size
+    if size <= _SMALL_GRID:
+        totals = voxel_sums(sums, scales)
+        voxel = np.flatnonzero((totals["exposure"] > 0) | (totals["bragg_exposure"] > 0))
+        return voxel, {name: values[voxel] for name, values in totals.items()}
+    exposed = np.zeros(size, bool)
+    for table in sums.tables():
+        rows = kept_rows(table, scales)
+        exposed[rows.voxel[(rows.exposure > 0) | (rows.bragg_exposure > 0)]] = True
+    voxel = np.flatnonzero(exposed)
+    place = np.zeros(size, np.int32)
+    place[voxel] = np.arange(len(voxel))
+    totals = {name: np.zeros(len(voxel)) for name in _SUMS}
+    for table in sums.tables():
+        rows = kept_rows(table, scales)
+        rows = rows.select(exposed[rows.voxel])
+        places = place[rows.voxel]
+        for name, values in scaled_columns(rows, scales).items():
+            if values.any():
+                add_by(places, values, totals[name])
+    return voxel, totals
 
 
 def kept_rows(table: SumsTable, scales: Scales) -> SumsTable:
@@ -83,15 +117,29 @@ def shell_intensities(q: np.ndarray, net_counts: np.ndarray, exposure: np.ndarra
 
 def poisson_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
     """Merge by I = sum(n - background) / sum(e b), unbiased however few the counts."""
-    totals = voxel_sums(sums, scales)
-    voxel = np.flatnonzero(totals["exposure"] > 0)
-    seen = {name: values[voxel] for name, values in totals.items()}
-    intensity, variance = _ratio(sums.grid, voxel, seen)
+    voxel, totals = seen_sums(sums, scales)
+    diffuse = totals["exposure"] > 0
+    seen = {name: _rows_of(values, diffuse) for name, values in totals.items()}
+    intensity, variance = _ratio(sums.grid, _rows_of(voxel, diffuse), seen)
     # What the error model adds: errors in proportion to the signal are independent between rows.
     model = scales.error_model
     proportional = (model.fraction * intensity) ** 2 * seen["exposure_squares"] / seen["exposure"] ** 2
     variance = model.inflation * (variance + proportional)
-    return assemble(sums.grid, voxel, intensity, variance, totals)
+    del seen, proportional
+    return _assembled(sums.grid, voxel, intensity, variance, totals)
+
+
+def _rows_of(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return a selection; the array itself where it is all of it."""
+    return values if chosen.all() else values[chosen]
+
+
+def _q_lengths(grid: VoxelGrid, voxel: np.ndarray) -> np.ndarray:
+    """Return |q| (n,) of voxel centres, 1/angstrom, without vectors for all of them at a time."""
+    q = np.empty(len(voxel))
+    for start in range(0, len(voxel), _BLOCK):
+        q[start : start + _BLOCK] = np.linalg.norm(grid.q_of(voxel[start : start + _BLOCK]), axis=-1)
+    return q
 
 
 def inverse_variance_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
@@ -105,7 +153,7 @@ def inverse_variance_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
     voxel = np.flatnonzero(totals["exposure"] > 0)
     seen = {name: values[voxel] for name, values in totals.items()}
     prior = np.zeros(grid.size)
-    q = np.linalg.norm(grid.q_of(voxel), axis=-1)
+    q = _q_lengths(grid, voxel)
     prior[voxel] = shell_intensities(q, seen["counts"] - seen["background"], seen["exposure"])
     weights, weighted, per_intensity, fixed, squares = (np.zeros(grid.size) for _ in range(5))
     for table in sums.tables():
@@ -115,12 +163,12 @@ def inverse_variance_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
         exposure, background = column["exposure"], column["background"]
         variance = prior[rows.voxel] * exposure + background + rows.background_variance
         weight = exposure**2 / variance
-        weights += sum_by(rows.voxel, weight, grid.size)
-        weighted += sum_by(rows.voxel, weight * (rows.counts - background) / exposure, grid.size)
-        per_intensity += sum_by(rows.voxel, weight**2 / exposure, grid.size)
-        squares += sum_by(rows.voxel, weight**2, grid.size)
+        add_by(rows.voxel, weight, weights)
+        add_by(rows.voxel, weight * (rows.counts - background) / exposure, weighted)
+        add_by(rows.voxel, weight**2 / exposure, per_intensity)
+        add_by(rows.voxel, weight**2, squares)
         noise = (background + rows.background_variance) / exposure**2
-        fixed += sum_by(rows.voxel, weight**2 * noise, grid.size)
+        add_by(rows.voxel, weight**2 * noise, fixed)
     intensity = weighted[voxel] / weights[voxel]
     # The variance uses the voxel's own intensity, estimated as in `expected_counts`.
     counts = expected_counts(seen["counts"], seen["background"], seen["exposure"], prior[voxel])
@@ -134,7 +182,7 @@ def inverse_variance_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
 def _ratio(grid: VoxelGrid, voxel: np.ndarray, seen: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Intensity and variance of sums over voxels."""
     net = seen["counts"] - seen["background"]
-    q = np.linalg.norm(grid.q_of(voxel), axis=-1)
+    q = _q_lengths(grid, voxel)
     shell = shell_intensities(q, net, seen["exposure"])
     counts = expected_counts(seen["counts"], seen["background"], seen["exposure"], shell)
     return net / seen["exposure"], (counts + seen["background_variance"]) / seen["exposure"] ** 2
@@ -154,29 +202,37 @@ def assemble(
         voxel, intensity, variance: (n,) the voxels with diffuse pixels.
         totals: of `voxel_sums`.
     """
-    seen = {name: values[voxel] for name, values in totals.items()}
+    exposed = np.flatnonzero(totals["exposure"] + totals["bragg_exposure"] > 0)
+    return _assembled(grid, exposed, intensity, variance, {name: values[exposed] for name, values in totals.items()})
+
+
+def _assembled(
+    grid: VoxelGrid,
+    exposed: np.ndarray,
+    intensity: np.ndarray,
+    variance: np.ndarray,
+    totals: dict[str, np.ndarray],
+) -> MergedMap:
+    """Do what `assemble` does with the sums (n,) of the voxels exposed (n,) in either channel."""
     both = {
         name: totals[name] + totals[f"bragg_{name}"]
         for name in ("counts", "background", "background_variance", "exposure")
     }
-    exposed = np.flatnonzero(both["exposure"] > 0)
-    exposed_intensity, exposed_variance = _ratio(
-        grid, exposed, {name: values[exposed] for name, values in both.items()}
-    )
+    exposed_intensity, exposed_variance = _ratio(grid, exposed, both)
     # Voxels without a diffuse pixel, whole inside a Bragg peak, still scatter.
-    hidden = totals["exposure"][exposed] <= 0
-    total_intensity, total_variance = exposed_intensity[~hidden], exposed_variance[~hidden]
+    diffuse = totals["exposure"] > 0
+    hidden = ~diffuse
     return MergedMap(
         grid=grid,
-        voxel=voxel,
+        voxel=_rows_of(exposed, diffuse),
         intensity=intensity,
         variance=variance,
-        multiplicity=seen["multiplicity"].astype(np.int32),
+        multiplicity=_rows_of(totals["multiplicity"], diffuse).astype(np.int32),
         # Shared pixels of a turning crystal are fractions; a voxel that was seen has at least one.
-        pixels=np.maximum(np.rint(seen["pixels"]), 1).astype(np.int64),
-        counts=seen["counts"],
-        total_intensity=total_intensity,
-        total_variance=total_variance,
+        pixels=np.maximum(np.rint(_rows_of(totals["pixels"], diffuse)), 1).astype(np.int64),
+        counts=_rows_of(totals["counts"], diffuse),
+        total_intensity=_rows_of(exposed_intensity, diffuse),
+        total_variance=_rows_of(exposed_variance, diffuse),
         bragg_voxel=exposed[hidden],
         bragg_intensity=exposed_intensity[hidden],
         bragg_variance=exposed_variance[hidden],

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from diffuse_framework.algorithms.binning import sum_by
+from diffuse_framework.algorithms.binning import add_by, sum_by
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.scales import ImageScales
-from diffuse_framework.model.voxels import SumsTable, VoxelSums
+from diffuse_framework.model.voxels import VoxelSums
+
+# Rows that are kept in memory, at 28 bytes each.
+_MOST_KEPT = 10_000_000
 
 
 def shared_voxels(sums: VoxelSums) -> np.ndarray:
@@ -36,7 +40,7 @@ def fit_image_scales(sums: VoxelSums, tolerance: float, max_cycles: int) -> Imag
     eliminated.
 
     Args:
-        sums: read twice per cycle.
+        sums: read twice per cycle where they are many.
         tolerance: largest relative change of any scale at convergence.
         max_cycles: cycles after which the best scales so far are returned, not converged.
 
@@ -49,12 +53,13 @@ def fit_image_scales(sums: VoxelSums, tolerance: float, max_cycles: int) -> Imag
         return ImageScales(np.ones(1), np.zeros(1), statistics)
     shared = shared_voxels(sums)
     refuse_islands(sums, shared, np.arange(n_images), sums.image_names)
-    photons, image_photons = _photons(sums, shared)
+    rows = _SharedRows.of(sums, shared)
+    photons, image_photons = _photons(rows)
     scales = np.ones(n_images)
     change, step = np.inf, 1.0
     last_update = None
     for cycles in range(1, max_cycles + 1):  # noqa: B007
-        update = np.log(_updated(sums, shared, photons, image_photons, scales) / scales)
+        update = np.log(_updated(rows, photons, image_photons, scales) / scales)
         update -= update.mean()
         change = float(np.abs(update).max())
         if change < tolerance:
@@ -73,13 +78,50 @@ def fit_image_scales(sums: VoxelSums, tolerance: float, max_cycles: int) -> Imag
         "largest_change": change,
         "shared_voxels": int(np.count_nonzero(shared)),
     }
-    sigma, residuals = _uncertainty(sums, shared, photons, scales)
+    sigma, residuals = _uncertainty(rows, photons, scales)
     return ImageScales(scales, sigma, statistics | residuals)
 
 
-def _rows(sums: VoxelSums, shared: np.ndarray) -> Iterator[SumsTable]:
-    for table in sums.tables():
-        yield table.select(shared[table.voxel] & (table.exposure > 0))
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """What the fit needs of rows in shared voxels; (n,) each, as `SumsTable` has them."""
+
+    image: np.ndarray
+    voxel: np.ndarray
+    counts: np.ndarray
+    background: np.ndarray
+    background_variance: np.ndarray
+    exposure: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class _SharedRows:
+    """Rows in voxels that two images or more share, to be read again and again.
+
+    Few rows are kept, many are read from the sums each time.
+    """
+
+    sums: VoxelSums
+    shared: np.ndarray
+    kept: tuple[_Rows, ...] | None
+
+    @classmethod
+    def of(cls, sums: VoxelSums, shared: np.ndarray) -> _SharedRows:
+        kept, n_rows = [], 0
+        for rows in cls(sums, shared, None):
+            n_rows += len(rows.image)
+            if n_rows > _MOST_KEPT:
+                return cls(sums, shared, None)
+            kept.append(rows)
+        return cls(sums, shared, tuple(kept))
+
+    def __iter__(self) -> Iterator[_Rows]:
+        if self.kept is not None:
+            yield from self.kept
+            return
+        for table in self.sums.tables():
+            chosen = self.shared[table.voxel] & (table.exposure > 0)
+            yield _Rows(*(getattr(table, field.name)[chosen] for field in fields(_Rows)))
 
 
 def refuse_islands(sums: VoxelSums, shared: np.ndarray, group_of: np.ndarray, names: tuple[str, ...]) -> None:
@@ -103,7 +145,7 @@ def refuse_islands(sums: VoxelSums, shared: np.ndarray, group_of: np.ndarray, na
             group = tied[group]
         return group
 
-    for table in _rows(sums, shared):
+    for table in _SharedRows(sums, shared, None):
         of_row = group_of[table.image]
         for group in np.unique(of_row):
             voxels = table.voxel[of_row == group]
@@ -122,16 +164,17 @@ def refuse_islands(sums: VoxelSums, shared: np.ndarray, group_of: np.ndarray, na
         )
 
 
-def _photons(sums: VoxelSums, shared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _photons(shared: _SharedRows) -> tuple[np.ndarray, np.ndarray]:
     """Photons above background per voxel and per image, in shared voxels."""
-    per_voxel = np.zeros(sums.grid.size)
-    per_image = np.zeros(len(sums.image_names))
-    for rows in _rows(sums, shared):
+    names = shared.sums.image_names
+    per_voxel = np.zeros(shared.sums.grid.size)
+    per_image = np.zeros(len(names))
+    for rows in shared:
         net = rows.counts.astype(float) - rows.background
-        per_voxel += sum_by(rows.voxel, net, len(per_voxel))
+        add_by(rows.voxel, net, per_voxel)
         per_image += sum_by(rows.image, net, len(per_image))
     if (per_image <= 0).any():
-        name = sums.image_names[int(np.argmin(per_image))]
+        name = names[int(np.argmin(per_image))]
         raise DataError(
             f"{name} has no scattering above its background; leave it out, or check the background"
         )
@@ -139,35 +182,35 @@ def _photons(sums: VoxelSums, shared: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def _intensities(
-    sums: VoxelSums, shared: np.ndarray, photons: np.ndarray, scales: np.ndarray
+    shared: _SharedRows, photons: np.ndarray, scales: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Intensity and scaled exposure per voxel."""
-    exposure = np.zeros(sums.grid.size)
-    for rows in _rows(sums, shared):
-        exposure += sum_by(rows.voxel, rows.exposure * scales[rows.image], len(exposure))
+    exposure = np.zeros(shared.sums.grid.size)
+    for rows in shared:
+        add_by(rows.voxel, rows.exposure * scales[rows.image], exposure)
     intensity = np.divide(photons, exposure, out=np.zeros_like(exposure), where=exposure > 0)
     return np.maximum(intensity, 0), exposure
 
 
 def _updated(
-    sums: VoxelSums, shared: np.ndarray, photons: np.ndarray, image_photons: np.ndarray, scales: np.ndarray
+    shared: _SharedRows, photons: np.ndarray, image_photons: np.ndarray, scales: np.ndarray
 ) -> np.ndarray:
     """Scales that maximise the likelihood at the intensities that the old ones give."""
-    intensity, _ = _intensities(sums, shared, photons, scales)
+    intensity, _ = _intensities(shared, photons, scales)
     expected = np.zeros(len(scales))
-    for rows in _rows(sums, shared):
+    for rows in shared:
         expected += sum_by(rows.image, rows.exposure * intensity[rows.voxel], len(expected))
     return image_photons / expected
 
 
 def _uncertainty(
-    sums: VoxelSums, shared: np.ndarray, photons: np.ndarray, scales: np.ndarray
+    shared: _SharedRows, photons: np.ndarray, scales: np.ndarray
 ) -> tuple[np.ndarray, dict]:
     """Standard uncertainty of each scale, and how well the model fits the rows."""
-    intensity, exposure = _intensities(sums, shared, photons, scales)
+    intensity, exposure = _intensities(shared, photons, scales)
     information = np.zeros(len(scales))
     chi2, absolute, total, n_rows = 0.0, 0.0, 0.0, 0
-    for rows in _rows(sums, shared):
+    for rows in shared:
         weight = rows.exposure * scales[rows.image]
         signal = weight * intensity[rows.voxel]
         expected = signal + rows.background

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -164,30 +165,35 @@ def map_arrays(merged: MergedMap) -> dict[str, np.ndarray]:
     q is Cartesian in the reference crystal's frame, 1/angstrom without 2 pi. ``num_observations``
     counts patches of pixels on single images, ``num_pixels`` their pixels.
     """
-    hkl, q = merged.grid.hkl_of(merged.voxel), merged.grid.q_of(merged.voxel)
-    return {
-        "voxel_indices": merged.voxel,
-        "H_center": hkl[:, 0],
-        "K_center": hkl[:, 1],
-        "L_center": hkl[:, 2],
-        "q_center_x": q[:, 0],
-        "q_center_y": q[:, 1],
-        "q_center_z": q[:, 2],
-        "q_magnitude_center": np.linalg.norm(q, axis=1),
-        "I_merged_relative": merged.intensity,
-        "Sigma_merged_relative": np.sqrt(merged.variance),
-        "num_observations": merged.multiplicity,
-        "num_pixels": merged.pixels,
-        "photons": merged.counts,
-        "I_total_relative": merged.total_intensity,
-        "Sigma_total_relative": np.sqrt(merged.total_variance),
-    }
+    return dict(_map_columns(merged))
+
+
+def _map_columns(merged: MergedMap) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the arrays of `map_arrays` one by one: all at a time are twice as large as the map."""
+    yield "voxel_indices", merged.voxel
+    hkl = merged.grid.hkl_of(merged.voxel)
+    yield from ((f"{name}_center", hkl[:, axis]) for axis, name in enumerate("HKL"))
+    del hkl
+    q = merged.grid.q_of(merged.voxel)
+    yield from ((f"q_center_{name}", q[:, axis]) for axis, name in enumerate("xyz"))
+    yield "q_magnitude_center", np.linalg.norm(q, axis=1)
+    del q
+    yield "I_merged_relative", merged.intensity
+    yield "Sigma_merged_relative", np.sqrt(merged.variance)
+    yield "num_observations", merged.multiplicity
+    yield "num_pixels", merged.pixels
+    yield "photons", merged.counts
+    yield "I_total_relative", merged.total_intensity
+    yield "Sigma_total_relative", np.sqrt(merged.total_variance)
 
 
 def write_map_npz(path: Path, merged: MergedMap) -> None:
     """Write ``voxel_data_relative.npz``."""
-    with writing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **map_arrays(merged))
+    # What np.savez_compressed writes, a column at a time.
+    with writing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, values in _map_columns(merged):
+            with file.open(f"{name}.npy", "w", force_zip64=True) as column:
+                np.lib.format.write_array(column, values, allow_pickle=False)
 
 
 def read_map_npz(path: Path) -> dict[str, np.ndarray]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 
@@ -45,8 +44,12 @@ def all_diffuse(geometry: Geometry) -> PixelMask:
 
 def combine(masks: Iterable[PixelMask]) -> PixelMask:
     """Return the mask in which every pixel has the smallest of its classes."""
-    return PixelMask(reduce(_smaller, (mask.panels for mask in masks)))
-
-
-def _smaller(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-    return tuple(np.minimum(x, y) for x, y in zip(a, b, strict=True))
+    first, *others = (mask.panels for mask in masks)
+    if not others:
+        return PixelMask(first)
+    # One array for the result, whatever the number of masks: a new one costs more than the comparison.
+    combined = tuple(np.minimum(a, b) for a, b in zip(first, others[0], strict=True))
+    for panels in others[1:]:
+        for out, panel in zip(combined, panels, strict=True):
+            np.minimum(out, panel, out=out)
+    return PixelMask(combined)

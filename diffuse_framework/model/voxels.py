@@ -75,6 +75,8 @@ COLUMN_TYPES: dict[str, np.dtype] = dict.fromkeys(COLUMNS, np.dtype(np.float32))
 
 def concatenate(tables: list[SumsTable]) -> SumsTable:
     """Return one table with the rows of all, in order; empty for no tables."""
+    if len(tables) == 1:
+        return tables[0]
     return SumsTable(
         **{
             name: np.concatenate([getattr(table, name) for table in tables])

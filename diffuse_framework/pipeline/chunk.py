@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -53,6 +55,9 @@ class ChunkWork:
         self._tables: dict[int, tuple[PixelTable, PixelMask]] = {}
         self._common: str | None = None
         self._geometry_keys: dict[int, str] = {}
+        # Forked workers then share the tables of the first geometry, mostly the only one.
+        if experiment.images:
+            self._of_geometry(experiment.images[0])
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_adder": None, "_tables": {}}
@@ -76,13 +81,33 @@ class ChunkWork:
     def __call__(self, numbers: range) -> SumsTable:
         """Return the sums of the images `numbers` of the experiment."""
         self._adder = self._adder or self._accumulator.adder(self._grid)
-        return concatenate([self._add(number, self._adder) for number in numbers])
+        with closing(self._frames(numbers)) as frames:
+            return concatenate(
+                [self._add(number, frame, self._adder) for number, frame in zip(numbers, frames, strict=True)]
+            )
 
-    def _add(self, number: int, adder: ImageAdder) -> SumsTable:
+    def _frames(self, numbers: range) -> Iterator[Frame]:
+        """Yield the images one by one; while one is added up the next is read.
+
+        The loops over pixels let other threads run, so a second core or a slow disk is made use of. The
+        thread lives no longer than the chunk: processes are forked in between.
+        """
+        indices = [self._experiment.images[number].source_index for number in numbers]
+        if len(indices) < 2:
+            yield from map(self._source.read, indices)
+            return
+        with ThreadPoolExecutor(1, "reader") as reader:
+            coming = reader.submit(self._source.read, indices[0])
+            for index in indices[1:]:
+                frame = coming.result()
+                coming = reader.submit(self._source.read, index)
+                yield frame
+            yield coming.result()
+
+    def _add(self, number: int, frame: Frame, adder: ImageAdder) -> SumsTable:
         image = self._experiment.images[number]
         geometry = self._experiment.geometry_of(image)
         pixels, static_mask = self._of_geometry(image)
-        frame = self._source.read(image.source_index)
         _check_shapes(frame, geometry)
         masks = (masker.image_mask(frame, image, geometry, pixels) for masker in self._maskers)
         mask = combine([static_mask, *(mask for mask in masks if mask is not None)])
@@ -113,7 +138,7 @@ class ChunkWork:
 def pixel_table(geometry: Geometry, correctors: tuple[Corrector, ...]) -> PixelTable:
     """Return scattering vectors and the product of the correctors' factors for every pixel."""
     q = tuple(
-        scattering_vectors(pixel_positions(panel), geometry.beam).astype(np.float32)
+        _components_apart(scattering_vectors(pixel_positions(panel), geometry.beam))
         for panel in geometry.panels
     )
     response = [np.ones(panel.shape) for panel in geometry.panels]
@@ -122,6 +147,11 @@ def pixel_table(geometry: Geometry, correctors: tuple[Corrector, ...]) -> PixelT
         if factors is not None:
             response = [product * factor for product, factor in zip(response, factors, strict=True)]
     return PixelTable(q, tuple(panel.astype(np.float32) for panel in response))
+
+
+def _components_apart(vectors: np.ndarray) -> np.ndarray:
+    """Return (slow, fast, 3) float32 whose components lie apart in memory: loops then do many pixels at a time."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(vectors, -1, 0), np.float32), 0, -1)
 
 
 def add_backgrounds(backgrounds: list[Background | None]) -> Background | None:

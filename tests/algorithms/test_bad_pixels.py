@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from diffuse_framework.algorithms.bad_pixels import (
     DEAD,
@@ -14,6 +16,7 @@ from diffuse_framework.algorithms.bad_pixels import (
     UNDECIDED,
     Criteria,
     PixelHistory,
+    _middle,
     block_levels,
     photons_of,
 )
@@ -149,3 +152,9 @@ def test_block_levels_leave_outliers_out():
     assert mean.shape == (2, 3)
     assert mean[0, 0] == 4 and variance[0, 0] == 0
     assert np.isnan(mean[1, 2])
+
+
+@given(st.lists(st.one_of(st.integers(-5, 40), st.integers(-32767, 32767)), min_size=1, max_size=64))
+def test_medians_by_counting_are_those_of_numpy(numbers):
+    numbers = np.array(numbers, np.int64)
+    assert _middle(numbers, np.empty(256, np.int64)) == np.median(numbers)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from diffuse_framework.adapters.symmetry import symmetry_of
-from diffuse_framework.algorithms.binning import VoxelAdder, shell_numbers
+from diffuse_framework.algorithms.binning import VoxelAdder, add_by, shell_numbers
 from diffuse_framework.algorithms.symmetry import asymmetric_box, fold
 from diffuse_framework.model.conventions import BRAGG, DIFFUSE
 from diffuse_framework.model.grid import VoxelGrid
@@ -120,3 +121,57 @@ def test_every_q_falls_into_its_shell(q, n_shells):
     shells, edges = shell_numbers(q, n_shells)
     assert (shells >= 0).all() and (shells < n_shells).all()
     assert (q >= edges[shells] - 1e-12).all() and (q <= edges[shells + 1] + 1e-12).all()
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10**6), kind=st.sampled_from(["u2", "i4", "u4", "f4", "f8"]))
+def test_smooth_images_sum_like_their_single_pixels(seed, kind):
+    """Runs of pixels that share a voxel add up to what the pixels add one by one, whatever the type of the values."""
+    rng = np.random.default_rng(seed)
+    grid = grid_of("P41212", CELLS["P41212"])
+    slow, fast = np.mgrid[:23, :41]
+    q = np.stack([0.004 * fast, 0.003 * slow, 0.002 * (fast + slow)], -1).astype(np.float32)
+    panel = {
+        "values": rng.poisson(3.0, (23, 41)).astype(kind),
+        "mask": rng.choice(np.array([0, 1, 2, 2, 2], np.uint8), (23, 41)),
+        "q": q,
+        "response": rng.uniform(0.5, 1.5, (23, 41)).astype(np.float32),
+    }
+    # What is not trusted may hold anything.
+    panel["values"][panel["mask"] == 0] = np.nan if kind[0] == "f" else np.iinfo(kind).max
+    adder = VoxelAdder(grid)
+    arguments = {"setting_matrix": grid.reciprocal_basis, "seconds": 0.5, "gain": 2.0, "pedestal": 1.0}
+    whole = adder.add(0, 0, **panel, **arguments)
+    assert len(whole) < 200
+    totals = dict.fromkeys(zip(whole.voxel.tolist(), whole.operator.tolist(), strict=True), 0)
+    totals = {key: np.zeros(5) for key in totals}
+    for pixel in np.argwhere(panel["mask"]):
+        only = {name: values[pixel[0] : pixel[0] + 1, pixel[1] : pixel[1] + 1] for name, values in panel.items()}
+        for row in range(len(one := adder.add(0, 0, **only, **arguments))):
+            totals[one.voxel[row], one.operator[row]] += [
+                one.counts[row], one.exposure[row], one.pixels[row], one.bragg_counts[row], one.bragg_pixels[row],
+            ]  # fmt: skip
+    found = np.stack([whole.counts, whole.exposure, whole.pixels, whole.bragg_counts, whole.bragg_pixels], -1)
+    assert np.allclose(found, list(totals.values()), rtol=1e-5, atol=1e-6)
+
+
+def test_mean_positions_are_those_of_the_pixels_centres():
+    grid = grid_of("P212121", CELLS["P212121"])
+    mask = np.zeros((4, 9), np.uint8)
+    mask[1, 2:7] = mask[2, 3] = DIFFUSE
+    table = VoxelAdder(grid).add(
+        0, 0, np.ones((4, 9), np.int32), mask, np.full((4, 9, 3), 0.06, np.float32), np.ones((4, 9), np.float32),
+        setting_matrix=grid.reciprocal_basis, seconds=1.0,
+    )  # fmt: skip
+    assert np.isclose(table.fast[0], (2.5 + 3.5 + 4.5 + 5.5 + 6.5 + 3.5) / 6)
+    assert np.isclose(table.slow[0], (5 * 1.5 + 2.5) / 6)
+
+
+@given(seed=st.integers(0, 10**6), size=st.integers(1, 40))
+def test_sums_by_index_are_those_of_numpy(seed, size):
+    rng = np.random.default_rng(seed)
+    index, values, totals = rng.integers(0, size, 100), rng.normal(size=100), np.zeros(size)
+    add_by(index, values, totals)
+    assert np.allclose(totals, np.bincount(index, values, size))
+    with pytest.raises(IndexError):
+        add_by(np.array([size]), np.ones(1), totals)

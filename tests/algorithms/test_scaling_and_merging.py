@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffuse_framework.algorithms import merging, scaling
 from diffuse_framework.algorithms.merging import inverse_variance_merge, poisson_merge
 from diffuse_framework.algorithms.scaling import fit_image_scales
 from diffuse_framework.errors import DataError
@@ -136,3 +137,42 @@ def test_an_image_without_photons_is_named():
 def test_too_few_cycles_are_said():
     sums, _, _ = simulated_sums(1, 5.0)
     assert not fit_image_scales(sums, 1e-12, 2).statistics["converged"]
+
+
+def test_a_large_grid_is_merged_like_a_small_one(monkeypatch):
+    """Of large grids only the voxels seen get memory; nothing else may change."""
+    sums, _, scales = simulated_sums(3, 2.0, n_images=4, rows=700)
+    rng = np.random.default_rng(3)
+    pieces = []
+    for table in sums.tables():
+        # Some voxels lie whole in Bragg peaks, some partly, some not.
+        bragg = rng.uniform(0, 1, len(table)) * (rng.random(len(table)) < 0.5)
+        hidden = (bragg > 0) & (rng.random(len(table)) < 0.5)
+        blank = np.where(hidden, 0, 1)
+        pieces.append(
+            replace(
+                table,
+                exposure=table.exposure * blank,
+                counts=table.counts * blank,
+                bragg_exposure=bragg,
+                bragg_counts=rng.poisson(5 * bragg).astype(float),
+            )
+        )
+    sums = SumsInMemory(sums.grid, sums.image_names, tuple(pieces))
+    model = ImageScales(scales, np.zeros(4), {})
+    small = poisson_merge(sums, model)
+    assert len(small.bragg_voxel)
+    monkeypatch.setattr(merging, "_SMALL_GRID", 0)
+    monkeypatch.setattr(merging, "_BLOCK", 100)
+    large = poisson_merge(sums, model)
+    for name in vars(small).keys() - {"grid"}:
+        np.testing.assert_array_equal(getattr(small, name), getattr(large, name))
+
+
+def test_scales_are_the_same_whether_rows_are_kept_or_read_again(monkeypatch):
+    sums, _, _ = simulated_sums(4, 2.0, n_images=5)
+    kept = fit_image_scales(sums, 1e-4, 50)
+    monkeypatch.setattr(scaling, "_MOST_KEPT", 10)
+    again = fit_image_scales(sums, 1e-4, 50)
+    np.testing.assert_array_equal(kept.per_image, again.per_image)
+    np.testing.assert_array_equal(kept.per_image_sigma, again.per_image_sigma)

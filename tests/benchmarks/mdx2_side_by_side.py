@@ -1,14 +1,11 @@
-"""The same simulated sweep through diffuse_framework and mdx2: maps, CPU seconds, peak memory.
+"""The same simulated sweep through diffuse_framework and mdx2: CPU seconds, peak memory, and the maps.
 
-mdx2 (PyPI 1.0.5) lives in an environment of its own over Debian's DIALS:
+    python tests/benchmarks/mdx2_side_by_side.py [--detector 6M --images 12] [--mdx2 mdx2env/bin]
 
-    /usr/bin/python3 -m venv --system-site-packages mdx2env
-    mdx2env/bin/pip install --no-deps mdx2 nexusformat simple-parsing docstring-parser loguru papermill \\
-        numexpr joblib colored hdf5plugin tenacity
-    python tests/benchmarks/mdx2_side_by_side.py --mdx2 mdx2env/bin --libtbx-build /usr/lib/cctbx/python3.11
-
-Both start from the true geometry, use one process and the same grid; each masks Bragg peaks in its own
-way. Maps are compared on the voxels both have, with the truth and with each other.
+mdx2 (PyPI 1.0.5) is installed into an environment of its own over the system's DIALS, unless --mdx2 says where
+its programs are. Both start from the true geometry, use one process, one thread and the same grid; each masks
+Bragg peaks in its own way, and both end with a map: ours with files that hold it as table and as box, mdx2's
+with a box of one octant. Maps are compared on the voxels both have, with the truth and with each other.
 """
 
 from __future__ import annotations
@@ -16,9 +13,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
+from mdx2_environment import libtbx_build, programs
 from tabulate import tabulate
 
 from diffuse_framework.algorithms.symmetry import fold
@@ -75,30 +74,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--mdx2", type=Path, required=True, help="folder of mdx2's programs")
-    parser.add_argument("--libtbx-build", default="")
-    parser.add_argument("--folder", type=Path, default=Path("side_by_side"))
+    parser.add_argument("--mdx2", type=Path, help="folder of mdx2's programs")
+    parser.add_argument("--libtbx-build", default=libtbx_build())
+    parser.add_argument("--folder", type=Path, help="where files are kept; nowhere by default")
+    parser.add_argument("--detector", default="300K", choices=("100K", "300K", "1M", "2M", "6M"))
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--width", type=float, default=0.5)
     parser.add_argument("--counts", type=float, default=2.0)
     options = parser.parse_args()
-    folder = options.folder.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    ours, theirs = Path(sys.executable).parent, options.mdx2.absolute()
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as name:
+        folder = (options.folder or Path(name)).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        compare_programs(options, folder)
+
+
+def compare_programs(options: argparse.Namespace, folder: Path) -> None:
+    """Run both programs in `folder` and print what they cost and found."""
+    ours, theirs = Path(sys.executable).parent, options.mdx2 or programs()
+    environment = os.environ | {
+        name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+    }
     foreign = environment | ({"LIBTBX_BUILD": options.libtbx_build} if options.libtbx_build else {})
 
     simulated = folder / "sim"
     if not (simulated / "truth.h5").exists():
         run([str(ours / "diffuse.simulate"), f"images={options.images}", f"rotation.width={options.width}",
-             f"counts_per_pixel={options.counts}", "detector.model=300K", "scale_spread=0",
+             f"counts_per_pixel={options.counts}", f"detector.model={options.detector}", "scale_spread=0",
              f"output.directory={simulated}"], folder, environment)  # fmt: skip
     truth_expt, truth_refl = str(simulated / "truth.expt"), str(simulated / "truth.refl")
 
-    costs = []
-    used = run([str(ours / "diffuse.process"), truth_expt, truth_refl, "mp.method=serial",
-                "grid.hkl.divisions=3,3,3", "output.directory=ours"], folder, environment)  # fmt: skip
-    costs.append(("diffuse_framework", "diffuse.process", *used))
+    # Once before, on an image: numba compiles for the first run after an installation only.
+    process = [str(ours / "diffuse.process"), truth_expt, truth_refl, "mp.method=serial", "grid.hkl.divisions=3,3,3"]
+    run([*process, "output.directory=before"], folder, environment)
+    costs = [("diffuse_framework", "diffuse.process", *run([*process, "output.directory=ours"], folder, environment))]
+    loading = run([str(ours / "diffuse.process"), "--help"], folder, environment)[0]
     chain = (
         ("import_geometry", [truth_expt]),
         ("import_data", [truth_expt, "--nproc", "1"]),
@@ -108,13 +117,25 @@ def main() -> None:
         ("correct", ["geometry.nxs", "integrated.nxs"]),
         ("scale", ["corrected.nxs"]),
         ("merge", ["corrected.nxs", "--scale", "scales.nxs"]),
+        ("map", ["geometry.nxs", "merged.nxs", "--limits", "0", "20", "0", "20", "0", "40"]),
     )
-    work = folder / "mdx2"
-    work.mkdir(exist_ok=True)
-    for name, arguments in chain:
-        used = run([str(theirs / f"mdx2.{name}"), *arguments], work, foreign)
-        costs.append(("mdx2", name, *used))
+    if theirs is not None:
+        work = folder / "mdx2"
+        work.mkdir(exist_ok=True)
+        for name, arguments in chain:
+            program = str(Path(theirs).absolute() / f"mdx2.{name}")
+            costs.append(("mdx2", name, *run([program, *arguments], work, foreign)))
     print(tabulate(costs, ("program", "step", "CPU s", "peak MiB"), "simple", floatfmt=".1f"))
+    if theirs is None:
+        return
+    own, own_peak = costs[0][2:]
+    other, other_peak = sum(cost[2] for cost in costs[1:]), max(cost[3] for cost in costs[1:])
+    label = f"{options.detector}_{options.images}_images"
+    print(f"cpu_of_mdx2_over_ours_{label} {other / own:.1f} times (limit 10 times; {other:.1f} s over {own:.1f} s)")
+    print(f"cpu_of_mdx2_over_ours_less_loading_{label} {other / max(own - loading, 1e-3):.1f} times "
+          f"({loading:.1f} s of ours are Python, numba and DIALS being loaded)")  # fmt: skip
+    print(f"peak_memory_of_mdx2_over_ours_{label} {other_peak / own_peak:.2f} times "
+          f"({other_peak:.0f} MiB over {own_peak:.0f} MiB)")  # fmt: skip
 
     truth = load(simulated / "truth.h5")
     compare(folder, truth)
@@ -154,8 +175,8 @@ def compare(folder: Path, truth) -> None:
         )
     )
     both = _tame(values["mdx2"]) & _tame(values["diffuse_framework"])
-    print(f"correlation of the two maps: {np.corrcoef(*values.values())[0, 1]:.4f}, "
-          f"1 % extremes left out: {np.corrcoef(*(v[both] for v in values.values()))[0, 1]:.4f}")  # fmt: skip
+    print(f"correlation_of_the_maps {np.corrcoef(*(v[both] for v in values.values()))[0, 1]:.4f} "
+          f"(1 % extremes left out; {np.corrcoef(*values.values())[0, 1]:.4f} with them)")  # fmt: skip
 
 
 def _tame(values: np.ndarray) -> np.ndarray:
