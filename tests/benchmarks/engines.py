@@ -1,0 +1,123 @@
+"""How engines share the work: wall time on one and two workers, the same sums to the bit, and what an image costs beside.
+
+    DIALS_DATA=... .venv/bin/python tests/benchmarks/engines.py [--images 48]
+
+Adds up PILATUS 6M stills of thaumatin (repeated, orientations made up) into parts on disk, as diffuse.process does,
+with one process, two processes, and two workers of dask; then prints what docs/scaling_out.md reckons with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dxtbx.model.experiment_list import ExperimentListFactory
+from thaumatin import experiment_on, unpack
+
+from diffuse_framework.adapters.inputs import open_source
+from diffuse_framework.algorithms.fingerprint import fingerprint
+from diffuse_framework.engine.base import SerialEngine
+from diffuse_framework.engine.choose import open_engine
+from diffuse_framework.engine.processes import process_engine
+from diffuse_framework.io.sums_store import StoredSums, SumsWriter, _Fold
+from diffuse_framework.model.voxels import COLUMNS
+from diffuse_framework.pipeline.chunk import ChunkWork
+from diffuse_framework.testing.runs import make_steps
+
+CHUNK = 4
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """Return what `work` returns, and its wall seconds."""
+    start = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - start
+
+
+def digest(sums: StoredSums) -> str:
+    """Return a digest of all columns of all tables."""
+    return fingerprint(*[fingerprint([getattr(table, name) for name in COLUMNS]) for table in sums.tables()])
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=48)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        measure(Path(name), options.images)
+
+
+def measure(folder: Path, n_images: int) -> None:
+    """Print all figures."""
+    source = open_source(ExperimentListFactory.from_filenames(unpack(folder, n_images, 15)))
+    experiment = experiment_on(source)
+    steps = make_steps(experiment, "masker.plugins = trusted bragg\ngrid.hkl.d_min = 1.6")
+    grid = steps.grid.build(experiment)
+    maskers = tuple(masker.prepare(source, experiment, SerialEngine()) for masker in steps.maskers)
+    work = ChunkWork(source, experiment, grid, maskers, steps.correctors, steps.accumulator)
+    chunks = [range(start, min(start + CHUNK, n_images)) for start in range(0, n_images, CHUNK)]
+    work(range(2))
+
+    found = {}
+    for engine in ("one process", "two processes", "two workers of dask"):
+        writer = SumsWriter(folder / engine / "sums.h5", grid, source.names)
+        if "dask" in engine:
+            with open_engine("dask", 2) as mapper:
+                _, seconds = timed(lambda w=writer, m=mapper: w.collect(work, chunks, m))
+        else:
+            mapper = SerialEngine() if engine == "one process" else process_engine(2)
+            _, seconds = timed(lambda w=writer, m=mapper: w.collect(work, chunks, m))
+        sums = writer.finish()
+        found[engine] = seconds, digest(sums)
+        ratio = found["one process"][0] / seconds
+        same = "the same bits" if found[engine][1] == found["one process"][1] else "OTHER SUMS"
+        print(f"{engine:22s} {seconds:7.2f} s   {1e3 * seconds / n_images:6.1f} ms an image   {ratio:5.2f} times   {same}")
+
+    _, resumed = timed(lambda: SumsWriter(folder / "one process" / "sums.h5", grid, source.names).collect(
+        work, chunks, SerialEngine()))  # fmt: skip
+    rows = sum(len(table) for table in sums.tables())
+    _, reading = timed(lambda: [len(table) for table in sums.tables()])
+    small, large = (len(pickle.dumps(part)) for part in (_first(work, 2), work))
+    folding = _folding(folder / "one process" / "sums.parts", len(chunks))
+    per = 1 / n_images
+    for what, value, unit in (
+        ("rows of sums", rows * per / 1e3, "thousand an image"),
+        ("sums on disk", sums.n_bytes * per / 2**20, "MiB an image"),
+        ("reading sums back", 1e3 * reading * per, "ms an image"),
+        ("folding parts into one file", 1e3 * folding * per, "ms an image"),
+        ("finding that all is done", 1e3 * resumed * per, "ms an image"),
+        ("the work on its way to a worker", small / 2**20, "MiB for 2 images"),
+        ("", (large - small) / max(n_images - 2, 1) / 2**10, "KiB for each further image"),
+        ("the work's answer through the scheduler", len(pickle.dumps(sums._parts[0])), "bytes a chunk"),
+    ):
+        print(f"{what:42s} {value:9.2f} {unit}")
+    if len({bits for _, bits in found.values()}) != 1:
+        sys.exit("the engines do not agree")
+
+
+def _first(work: ChunkWork, n: int) -> ChunkWork:
+    """Return the same work with the first images only."""
+    source = open_source(work._source.experiments[:n])
+    return ChunkWork(
+        source, experiment_on(source), work._grid, work._maskers, work._correctors, work._accumulator
+    )
+
+
+def _folding(folder: Path, n_files: int) -> float:
+    """Return the seconds it takes to fold the parts of a run into one file."""
+    names = tuple(sorted(path.name for path in folder.glob("*.h5")))
+    assert len(names) == n_files
+    return timed(lambda: _Fold(folder)(names))[1]
+
+
+if __name__ == "__main__":
+    np.seterr(all="raise", under="ignore")
+    main()
