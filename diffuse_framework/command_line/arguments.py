@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import glob
 import io
 import re
@@ -33,6 +34,7 @@ def parse_arguments(
     args = [_as_parameter(arg, file_parameters or {}) for arg in _expanded(args)]
     # DIALS 3.30 lets argparse print the usage before every message; one line is enough.
     parser.error = _refuse
+    _refuse_unknown_options(parser, args)
     try:
         with _without_noise():
             return parser.parse_args(args, show_diff_phil=False)
@@ -47,6 +49,14 @@ def parse_arguments(
 
 def _refuse(message: str) -> NoReturn:
     raise ConfigError(_in_one_line(message))
+
+
+def _refuse_unknown_options(parser: Any, args: list[str]) -> None:
+    """DIALS passes over options that it doesn't know, and over the images that stand before them."""
+    _, others = argparse.ArgumentParser.parse_known_args(parser, args)
+    unknown = [arg for arg in others if arg.startswith("-")]
+    if unknown:
+        raise ConfigError(f"there is no option {unknown[0]}; -h lists those that there are")
 
 
 @contextmanager
@@ -138,4 +148,8 @@ def _in_one_line(text: str) -> str:
     """Fold a message of several lines, without the tracebacks that DIALS puts in."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("Traceback", "File ", "raise ", "^"))]
+    if "Best matches:" in kept:
+        # What a short name may mean is listed one by one; all of it is needed to choose.
+        start = kept.index("Best matches:") + 1
+        return f"{' '.join(kept[:start])} {', '.join(kept[start:])}"
     return " ".join(kept[:4])
