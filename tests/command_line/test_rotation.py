@@ -116,8 +116,8 @@ def test_staphylococcal_nuclease(snase, tmp_path):
     summary = json.loads((tmp_path / "right/summary.json").read_text())
     assert summary["images"]["used"] == 10
     assert summary["unit_cell"]["space_group"] == "P4"
-    # The mirror of 4/m relates both sides of the detector: its mates agree where the geometry is right.
-    # Between 4 and 2.5 angstrom; an untilted detector reaches 0.3, see docs/rotation.md.
+    # The mirror of 4/m relates both sides of the detector, which agree between 4 and 2.5 angstrom where left and
+    # right are where they should be. Of the tilt up and down it says little, see docs/rotation.md.
     assert mates(tmp_path / "right/sums.h5", 4.0) > 0.9
     with pytest.raises(SystemExit):
         run([*told, "geometry.goniometer.invert_rotation_axis=True", f"output.directory={tmp_path}/wrong"])
