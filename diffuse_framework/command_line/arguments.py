@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import glob
-import io
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
 from dials.util import Sorry
 from iotbx.phil import parse
 
+from diffuse_framework.adapters.inputs import quiet_dxtbx
 from diffuse_framework.errors import ConfigError
 
 
@@ -36,7 +33,7 @@ def parse_arguments(
     parser.error = _refuse
     _refuse_unknown_options(parser, args)
     try:
-        with _without_noise():
+        with quiet_dxtbx():
             return parser.parse_args(args, show_diff_phil=False)
     except (Sorry, RuntimeError, ValueError, AttributeError) as error:
         raise ConfigError(_unreadable(str(error), args) or _in_one_line(str(error))) from error
@@ -57,18 +54,6 @@ def _refuse_unknown_options(parser: Any, args: list[str]) -> None:
     unknown = [arg for arg in others if arg.startswith("-")]
     if unknown:
         raise ConfigError(f"there is no option {unknown[0]}; -h lists those that there are")
-
-
-@contextmanager
-def _without_noise() -> Iterator[None]:
-    """Hold back what dxtbx prints of its attempts to join stills whose numbers have gaps into one scan."""
-    printed = io.StringIO()
-    try:
-        with redirect_stdout(printed):
-            yield
-    finally:
-        kept = [line for line in printed.getvalue().splitlines(True) if "dxtbx Internal Error" not in line]
-        sys.stdout.write("".join(kept))
 
 
 def _unreadable(message: str, args: list[str]) -> str:
