@@ -1,14 +1,19 @@
-"""Make the pictures of these pages from simulated images, with the commands that the pages show.
+"""Make the pictures of these pages, with the commands that the pages show.
 
-``make docs-figures`` runs it; the pictures are small enough to keep.
+``make docs-figures`` runs it; the pictures are small enough to keep. Those of staphylococcal nuclease need
+the images (DIFFUSE_REAL_DATA, a folder with ``snase/``) and are left as they are without.
 """
 
 from __future__ import annotations
 
+import bz2
+import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
+from diffuse_framework.algorithms.statistics import isotropic_part
 from diffuse_framework.command_line import process, simulate
 from diffuse_framework.command_line.looking import load_extraction, run_map, save_figure
 from diffuse_framework.report import extraction, mapping
@@ -42,6 +47,35 @@ def main() -> None:
         save_figure(FOLDER / "occupancy_l0.png", mapping.slice_figure(data, "occupancy", 2), DPI)
         save_figure(FOLDER / "radial.png", mapping.radial_figure(data), DPI)
         save_figure(FOLDER / "scales.png", mapping.scales_figure(data), DPI)
+        if "DIFFUSE_REAL_DATA" in os.environ:
+            nuclease(Path(os.environ["DIFFUSE_REAL_DATA"]) / "snase", Path(temporary))
+
+
+def nuclease(data: Path, folder: Path) -> None:
+    """Process the ten images of docs/rotation.md and draw two planes of their map."""
+    images = []
+    for path in sorted(data.glob("*.img.bz2")):
+        images.append(folder / path.stem)
+        images[-1].write_bytes(bz2.decompress(path.read_bytes()))
+    models = data / "refined_experiments.json"
+    process.execute(
+        [*map(str, images), f"input.reference_geometry={models}", f"indexer.given.crystals={models}",
+         "geometry.scan.oscillation=-0.5,1", "geometry.beam.polarization_fraction=0.93",
+         "geometry.detector.panel.trusted_range=250,60000", "grid.hkl.d_min=1.8", "grid.hkl.divisions=5,5,5",
+         f"output.directory={folder / 'snase'}"]
+    )  # fmt: skip
+    draw_nuclease(folder / "snase")
+
+
+def draw_nuclease(results: Path) -> None:
+    """Draw two planes, divided by the mean of each resolution shell."""
+    data = run_map(results)
+    mean = isotropic_part(data.q, data.intensity, data.sigma**2, 0.01)
+    relative = replace(data, intensity=data.intensity / mean, units="over the mean of its shell")
+    for name, axis, level in (("snase_h6.4", 0, 6.4), ("snase_l3", 2, 3.0)):
+        save_figure(
+            FOLDER / f"{name}.png", mapping.slice_figure(relative, "intensity", axis, level, log=False), DPI
+        )
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ STILL_WIDTH_DEG = 1e-3
 SAME_ANGLE_DEG = 1e-4
 
 STILLS, ROTATION, DETECT = "stills", "rotation", "detect"
+_WORDS = {STILLS: "stills", ROTATION: "a rotation"}
+# Data sets of one kind that are named one by one.
+_MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,9 @@ def choose_kind(data_sets: list[DataSet], wanted: str = DETECT) -> str:
     Raises:
         GeometryError: both kinds, or a rotation without width.
     """
+    for alike in _alike(data_sets):
+        logger.info("%s: %s: %s", _listed(alike), _WORDS[alike[0].kind], alike[0].reason)
     for data_set in data_sets:
-        logger.info(
-            "%s: %d images, %s: %s",
-            data_set.name,
-            data_set.n_images,
-            "stills" if data_set.kind == STILLS else "a rotation",
-            data_set.reason,
-        )
         if data_set.hint and wanted == DETECT:
             logger.warning("%s: %s", data_set.name, data_set.hint)
     kinds = {data_set.kind for data_set in data_sets}
@@ -89,15 +87,29 @@ def choose_kind(data_sets: list[DataSet], wanted: str = DETECT) -> str:
             logger.info("They are processed as input.kind=%s all the same", wanted)
         return wanted
     if len(kinds) > 1:
-        listed = "; ".join(
-            f"{data_set.name} ({data_set.n_images} images): {data_set.kind}, {data_set.reason}"
-            for data_set in data_sets
-        )
+        listed = "; ".join(f"{_listed(alike)}: {alike[0].kind}, {alike[0].reason}" for alike in _alike(data_sets))
         raise GeometryError(
             f"stills and rotations in one run: {listed}. Process them apart, or set input.kind=stills or "
             "input.kind=rotation"
         )
     return kinds.pop()
+
+
+def _alike(data_sets: list[DataSet]) -> list[list[DataSet]]:
+    """Put together what is of one kind for one reason: indexed stills are a data set each."""
+    groups: dict[tuple[str, str], list[DataSet]] = defaultdict(list)
+    for data_set in data_sets:
+        groups[data_set.kind, data_set.reason].append(data_set)
+    return list(groups.values())
+
+
+def _listed(alike: list[DataSet]) -> str:
+    """Names and number of images of data sets."""
+    names = [data_set.name for data_set in alike]
+    n_images = sum(data_set.n_images for data_set in alike)
+    if len(names) > _MOST_NAMED:
+        names = [names[0], "...", names[-1]]
+    return f"{', '.join(names)} ({n_images} image{'' if n_images == 1 else 's'})"
 
 
 def _name(experiment: Any) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from dxtbx.model import ExperimentList
 
 from diffuse_framework.adapters.dials_phil import DialsParameters
-from diffuse_framework.adapters.experiments import identifier_of, reset_ids
+from diffuse_framework.adapters.experiments import SharedModels, identifier_of, reset_ids
 from diffuse_framework.adapters.indexing import (
     INDEXING,
     INTEGRATION,
@@ -143,12 +143,17 @@ class SweepWork:
         from dials.command_line.refine import run_dials_refine
 
         experiments = ExperimentList([copy.deepcopy(self.experiments[number]) for number in numbers])
+        # Copies are of their own; sweeps of one crystal on one detector refine one detector.
+        shared = SharedModels()
+        for experiment in experiments:
+            experiment.beam, experiment.detector = shared.models(experiment)
         with _step(SPOTS):
             spots = flex.reflection_table.from_observations(experiments, self.parameters.find.fresh())
         n_found = len(spots)
         if n_found == 0:
             raise ImageRefused(SPOTS, "no spots found")
-        if "shoebox" in spots:
+        # Integration models its profiles on the spots' own pixels; nothing else needs them.
+        if self.parameters.integrate is None and "shoebox" in spots:
             del spots["shoebox"]
         with _step(INDEXING, n_found):
             experiments, table = index(experiments, [spots], self.parameters.index.fresh())
@@ -156,7 +161,17 @@ class SweepWork:
             raise ImageRefused(INDEXING, f"no lattice found ({n_found} spots)", n_found)
         table = table.select(table["id"] >= 0)
         with _step(REFINEMENT, n_found):
-            experiments, table, _, _ = run_dials_refine(experiments, table, self.parameters.refine.fresh())
+            refine = self.parameters.refine.fresh()
+            varies = refine.refinement.parameterisation.scan_varying is not False
+            if varies and len(experiments.crystals()) < len(experiments):
+                # DIALS lets a crystal vary over one scan only: one model for all sweeps comes first, and each
+                # sweep goes on from a copy of it.
+                static = self.parameters.refine.fresh()
+                static.refinement.parameterisation.scan_varying = False
+                experiments, table, _, _ = run_dials_refine(experiments, table, static)
+                for experiment in experiments:
+                    experiment.crystal = copy.deepcopy(experiment.crystal)
+            experiments, table, _, _ = run_dials_refine(experiments, table, refine)
         if self.parameters.integrate is None:
             return experiments, table, n_found, ""
         try:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import glob
 import io
 import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,18 @@ from diffuse_framework.errors import DataError, GeometryError
 logger = logging.getLogger(__name__)
 
 
+@contextmanager
+def quiet_dxtbx() -> Iterator[None]:
+    """Hold back what dxtbx prints of its attempts to join stills whose numbers have gaps into one scan."""
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):
+            yield
+    finally:
+        kept = [line for line in printed.getvalue().splitlines(True) if "dxtbx Internal Error" not in line]
+        sys.stdout.write("".join(kept))
+
+
 def images_from_files(paths: list[str]) -> ExperimentList:
     """Return experiments for image files.
 
@@ -33,7 +48,8 @@ def images_from_files(paths: list[str]) -> ExperimentList:
         DataError: files dxtbx can't read as images.
     """
     unhandled: list[str] = []
-    experiments = ExperimentListFactory.from_filenames(paths, unhandled=unhandled)
+    with quiet_dxtbx():
+        experiments = ExperimentListFactory.from_filenames(paths, unhandled=unhandled)
     if unhandled:
         raise DataError(f"{unhandled[0]} is not an image that dxtbx can read")
     return experiments

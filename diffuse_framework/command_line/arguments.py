@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import glob
-import io
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,7 +12,7 @@ from dials.util import Sorry
 from iotbx.phil import parse
 
 from diffuse_framework.adapters.dials_phil import refuse_includes
-from diffuse_framework.adapters.inputs import can_be_read
+from diffuse_framework.adapters.inputs import can_be_read, quiet_dxtbx
 from diffuse_framework.errors import ConfigError
 
 
@@ -35,8 +32,9 @@ def parse_arguments(
     args = [_as_parameter(arg, file_parameters or {}) for arg in _expanded(args)]
     # DIALS 3.30 lets argparse print the usage before every message; one line is enough.
     parser.error = _refuse
+    _refuse_unknown_options(parser, args)
     try:
-        with _without_noise():
+        with quiet_dxtbx():
             return parser.parse_args(args, show_diff_phil=False)
     except (Sorry, RuntimeError, ValueError, AttributeError) as error:
         raise ConfigError(_unreadable(str(error), args) or _in_one_line(str(error))) from error
@@ -60,16 +58,12 @@ def _refuse(message: str) -> NoReturn:
     raise ConfigError(_in_one_line(message))
 
 
-@contextmanager
-def _without_noise() -> Iterator[None]:
-    """Hold back what dxtbx prints of its attempts to join stills whose numbers have gaps into one scan."""
-    printed = io.StringIO()
-    try:
-        with redirect_stdout(printed):
-            yield
-    finally:
-        kept = [line for line in printed.getvalue().splitlines(True) if "dxtbx Internal Error" not in line]
-        sys.stdout.write("".join(kept))
+def _refuse_unknown_options(parser: Any, args: list[str]) -> None:
+    """DIALS passes over options that it doesn't know, and over the images that stand before them."""
+    _, others = argparse.ArgumentParser.parse_known_args(parser, args)
+    unknown = [arg for arg in others if arg.startswith("-")]
+    if unknown:
+        raise ConfigError(f"there is no option {unknown[0]}; -h lists those that there are")
 
 
 def _unreadable(message: str, args: list[str]) -> str:
@@ -157,4 +151,8 @@ def _in_one_line(text: str) -> str:
     """Fold a message of several lines, without the tracebacks that DIALS puts in."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("Traceback", "File ", "raise ", "^"))]
+    if "Best matches:" in kept:
+        # What a short name may mean is listed one by one; all of it is needed to choose.
+        start = kept.index("Best matches:") + 1
+        return f"{' '.join(kept[:start])} {', '.join(kept[start:])}"
     return " ".join(kept[:4])

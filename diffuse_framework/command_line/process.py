@@ -73,6 +73,7 @@ from diffuse_framework.report.summary import (
     log_experiment,
     log_map,
     map_statistics,
+    nothing_left_text,
     run_summary,
     scales_text,
     sweeps_text,
@@ -319,7 +320,7 @@ def _validated(params: Any, source: DxtbxSource, experiment: Experiment) -> Expe
         logger.info("\n%s", sweeps_text(sweeps))
     log_experiment(experiment, len(source))
     if not experiment.images:
-        raise DataError("no image is left: all were refused, see the table above for the reasons")
+        raise DataError(nothing_left_text(experiment))
     return experiment
 
 

@@ -26,6 +26,8 @@ from diffuse_framework.model.scales import Scales
 logger = logging.getLogger(__name__)
 
 N_SHELLS = 10
+# What `validate` and `validate_sweeps` name as the stage of images that were indexed, and refused.
+VALIDATION = "validation"
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,17 @@ def refused_text(experiment: Experiment) -> str:
     """Return a table of the images set aside, with their reasons."""
     rows = [(refused.name, refused.stage, refused.reason) for refused in experiment.refused]
     return tabulate(rows, ("image", "refused in", "because"), "simple")
+
+
+def nothing_left_text(experiment: Experiment) -> str:
+    """Return why no image is left, in one line, and what to try."""
+    stage, number = Counter(refused.stage for refused in experiment.refused).most_common(1)[0]
+    example = next(refused for refused in experiment.refused if refused.stage == stage)
+    return (
+        f"no image is left: {number} of {len(experiment.refused)} were refused at {stage} (for example "
+        f"{example.name}: {example.reason}). Try: check crystal.unit_cell, crystal.reference and the geometry, or "
+        "loosen the limits of validation.*"
+    )
 
 
 def cells_text(experiment: Experiment) -> str:
@@ -321,12 +334,14 @@ def run_summary(
     n_images: int, experiment: Experiment, scales: Scales, statistics: dict[str, Any], watch: Stopwatch
 ) -> dict[str, Any]:
     """Return the content of ``summary.json``."""
+    refused_in = Counter(refused.stage for refused in experiment.refused)
     return {
         "images": {
             "given": n_images,
+            "indexed": len(experiment.images) + refused_in[VALIDATION],
             "used": len(experiment.images),
             "refused": len(experiment.refused),
-            "refused_in": dict(Counter(refused.stage for refused in experiment.refused)),
+            "refused_in": dict(refused_in),
             "refused_images": [vars(refused) for refused in experiment.refused],
         },
         "unit_cell": {

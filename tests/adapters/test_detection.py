@@ -71,6 +71,16 @@ def test_stills_and_rotations_together_are_refused_with_a_list(tmp_path):
     assert "still_#####.cbf (2 images): stills" in str(caught.value)
 
 
+def test_many_data_sets_of_one_kind_take_one_line(tmp_path, caplog):
+    experiments = images_from_files(write(tmp_path / "0", "a", [(0.0, 0.0)]))
+    for number in range(1, 20):
+        experiments.extend(images_from_files(write(tmp_path / f"{number}", "a", [(0.0, 0.0)])))
+    with caplog.at_level(logging.INFO, "diffuse_framework"):
+        assert choose_kind(detect(experiments)) == "stills"
+    (line,) = caplog.messages
+    assert "(20 images): stills: the headers say 0 degrees an image" in line and len(line) < 120
+
+
 def test_the_choice_can_be_overridden(tmp_path):
     paths = write(tmp_path, "a", [(0.5 * n, 0.5) for n in range(3)])
     assert not isinstance(open_source(images_from_files(paths), kind="stills"), SequenceSource)

@@ -24,7 +24,13 @@ CRYSTALS = {
     "P212121": (24.0, 27.0, 31.0, 90.0, 90.0, 90.0),
     "P321": (26.0, 26.0, 31.0, 90.0, 90.0, 120.0),
 }
-MASKS = "masker.plugins=trusted bragg\nmasker.bragg.radius=4\nmasker.bragg.excitation_width=0.002\n"
+# Simulated photons pass no air.
+PARAMETERS = """
+masker.plugins = trusted bragg
+masker.bragg.radius = 4
+masker.bragg.excitation_width = 0.002
+corrector.plugins = solid_angle polarization efficiency
+"""
 
 
 def sweep(group: str, degrees: float, width: float, counts: float, drift: float = 0.0) -> Simulation:
@@ -79,7 +85,7 @@ def main() -> None:
         )
         for name, simulation, steps in cases:
             start = time.process_time()
-            parameters = MASKS + (f"accumulator.sums.{steps}" if steps else "")
+            parameters = PARAMETERS + (f"accumulator.sums.{steps}" if steps else "")
             merged = run_pipeline(simulation.source, simulation.experiment, parameters).map.merged
             found = compare_merged(simulation.truth, merged)
             rows.append(

@@ -54,6 +54,7 @@ def test_the_json_files_have_the_keys_of_the_guide(processed):
     summary = json.loads((processed / "summary.json").read_text())
     assert summary["images"]["given"] == 6
     assert summary["images"]["used"] + summary["images"]["refused"] == 6
+    assert summary["images"]["used"] <= summary["images"]["indexed"] <= 6
     assert {part["name"] for part in summary["parts"]} >= {"indexing", "adding up", "scaling", "merging"}
 
 
