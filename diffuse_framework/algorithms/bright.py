@@ -100,14 +100,22 @@ def bright_pixels(frame: Frame, geometry: Geometry) -> tuple[np.ndarray, np.ndar
     if len(counts) == 0:
         return np.zeros((0, 3)), np.zeros((0, 3))
     length = np.linalg.norm(vectors, axis=1)
-    ring = np.minimum((length / length.max() * _N_RINGS).astype(int), _N_RINGS - 1)
-    middle = ndimage.median(counts, ring, np.arange(_N_RINGS))
-    spread = 1.4826 * ndimage.median(np.abs(counts - middle[ring]), ring, np.arange(_N_RINGS))
+    ring = np.minimum((length / length.max() * _N_RINGS).astype(np.uint8), np.uint8(_N_RINGS - 1))
+    # The order of small integers is found by counting them, once for both medians.
+    order, ends = np.argsort(ring, kind="stable"), np.cumsum(np.bincount(ring, minlength=_N_RINGS))
+    middle = _medians(counts[order], ends)
+    spread = 1.4826 * _medians(np.abs(counts - middle[ring])[order], ends)
     above = (counts - middle[ring]) / np.maximum(spread[ring], 1.0)
     (rows,) = np.nonzero(is_peak & (above > _BRIGHT))
     rows = rows[np.argsort(above[rows])[::-1][:MOST]]
     same_rings = np.flatnonzero(np.isin(ring, np.unique(ring[rows])))
     return vectors[rows], vectors[same_rings[:: max(len(same_rings) // 2000, 1)]]
+
+
+def _medians(values: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Return the median of each run of values (n,), runs ending before `ends` (m,); NaN for empty ones."""
+    runs = np.split(values, ends[:-1])
+    return np.array([np.median(run) if len(run) else np.nan for run in runs])
 
 
 def _fraction_near(q: np.ndarray, settings: np.ndarray, conditions: np.ndarray) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -86,7 +86,7 @@ class ChunkWork:
                 [self._add(number, frame, self._adder) for number, frame in zip(numbers, frames, strict=True)]
             )
 
-    def _frames(self, numbers: range) -> Iterator[Frame]:
+    def _frames(self, numbers: range) -> Generator[Frame, None, None]:
         """Yield the images one by one; while one is added up the next is read.
 
         The loops over pixels let other threads run, so a second core or a slow disk is made use of. The

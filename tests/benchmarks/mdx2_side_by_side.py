@@ -78,6 +78,8 @@ def main() -> None:
     parser.add_argument("--libtbx-build", default=libtbx_build())
     parser.add_argument("--folder", type=Path, help="where files are kept; nowhere by default")
     parser.add_argument("--detector", default="300K", choices=("100K", "300K", "1M", "2M", "6M"))
+    # With 20 mdx2 takes the rings of PILATUS 6M images for peaks and masks all but 0.01 % of the pixels.
+    parser.add_argument("--threshold", type=float, default=20, help="of mdx2.find_peaks, counts")
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--width", type=float, default=0.5)
     parser.add_argument("--counts", type=float, default=2.0)
@@ -111,7 +113,7 @@ def compare_programs(options: argparse.Namespace, folder: Path) -> None:
     chain = (
         ("import_geometry", [truth_expt]),
         ("import_data", [truth_expt, "--nproc", "1"]),
-        ("find_peaks", ["geometry.nxs", "data.nxs", "--count_threshold", "20"]),
+        ("find_peaks", ["geometry.nxs", "data.nxs", "--count_threshold", f"{options.threshold:g}"]),
         ("mask_peaks", ["geometry.nxs", "data.nxs", "peaks.nxs"]),
         ("integrate", ["geometry.nxs", "data.nxs", "--mask", "mask.nxs", "--subdivide", "3", "3", "3"]),
         ("correct", ["geometry.nxs", "integrated.nxs"]),
