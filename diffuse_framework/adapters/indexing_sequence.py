@@ -129,7 +129,8 @@ class SweepWork:
         n_found = len(spots)
         if n_found == 0:
             raise ImageRefused(SPOTS, "no spots found")
-        if "shoebox" in spots:
+        # dials.integrate takes the pixels of the spots for its profiles, and does not start without them.
+        if self.parameters.integrate is None:
             del spots["shoebox"]
         with _step(INDEXING, n_found):
             experiments, table = index(experiments, [spots], self.parameters.index.fresh())
@@ -149,6 +150,9 @@ class SweepWork:
             warning = (
                 f"Integration failed ({refusal.reason}); the diffuse map goes on without Bragg intensities."
             )
+            # What is left are pixels of found spots, not of all reflections.
+            if "shoebox" in table:
+                del table["shoebox"]
             return experiments, table, n_found, warning
         return experiments, integrated, n_found, ""
 
