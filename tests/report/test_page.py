@@ -12,7 +12,7 @@ from diffuse_framework.report.checks import Check
 from diffuse_framework.report.html import Picture, Story, report_page, to_script
 from diffuse_framework.report.mapping import MapData
 from diffuse_framework.report.volume import decode, pack
-from diffuse_framework.testing.browser import find_browser, open_page
+from diffuse_framework.testing.browser import open_page
 from diffuse_framework.testing.fakes import orthorhombic_grid
 
 
@@ -139,14 +139,8 @@ def test_a_run_of_an_older_version_is_shown(data):
     assert "no summary.json" in page and "Not recorded" in page
 
 
-needs_browser = pytest.mark.skipif(
-    find_browser() is None, reason="no browser: install chromium (Debian: apt-get install chromium)"
-)
-
-
-@needs_browser
+@pytest.mark.usefixtures("browser")
 def test_the_slices_follow_the_controls(data, tmp_path):
-    pytest.importorskip("websocket", reason="pip install websocket-client")
     path = tmp_path / "report.html"
     path.write_text(report_page(story(data)))
     image = "document.querySelector('#slice .heatmaplayer image')"
