@@ -144,7 +144,7 @@ def _masked_image(folder: Path, image: Path | None) -> list[Picture]:
     no_pixels = CorrectedPixels(np.zeros((0, 3)), nothing, nothing, nothing, nothing, nothing)
     data = Extraction(frame.name, photons, read_mask(total), read_mask(trusted), None, None, no_pixels, False)
     png = io.BytesIO()
-    overlay(data).savefig(png, format="png", dpi=90)
+    overlay(data).savefig(png, format="png", dpi=90, bbox_inches="tight")
     caption = (
         "Blue pixels count as diffuse, red ones as Bragg peaks; white ones are not used. On the right a part of it."
     )

@@ -107,7 +107,7 @@ def pictures(data: Extraction) -> Iterator[tuple[str, Figure]]:
             pixels.intensity,
             (f"q_{names[0]}", f"q_{names[1]}"),
         )
-        figure.colorbar(picture, ax=axes, label="mean intensity (photons / s sr)")
+        figures.colour_bar(axes, picture, "mean intensity (photons / s sr)", "both")
         axes.set_title(f"{data.name}: diffuse pixels in q space, laboratory frame")
         yield f"q_projection_q{names[0]}_q{names[1]}.png", figure
     figure = Figure(figsize=(9, 5.5), layout="constrained")
@@ -227,7 +227,7 @@ def _heatmap(panel: np.ndarray, title: str) -> Figure:
         extent=extent,
         interpolation="nearest",
     )
-    figure.colorbar(picture, ax=axes, label="intensity (photons / s sr)")
+    figures.colour_bar(axes, picture, "intensity (photons / s sr)", "both")
     axes.set_xlabel("fast (pixels)")
     axes.set_ylabel("slow (pixels)")
     axes.set_title(
