@@ -16,11 +16,13 @@ import io
 import logging
 import os
 from datetime import datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from iotbx.phil import parse
 
 from diffuse_framework import __version__
 from diffuse_framework.adapters.masks import read_mask
@@ -28,9 +30,11 @@ from diffuse_framework.adapters.single_image import read_image
 from diffuse_framework.command_line.failures import report_failures
 from diffuse_framework.command_line.logs import start_logs
 from diffuse_framework.command_line.looking import images_of_run, run_map, save_text
+from diffuse_framework.command_line.stats import merging_statistics
 from diffuse_framework.errors import DataError
 from diffuse_framework.io.inputs import read_json
-from diffuse_framework.io.outputs import file_stem
+from diffuse_framework.io.outputs import file_stem, read_scales
+from diffuse_framework.io.sums_store import StoredSums
 from diffuse_framework.model.pixels import CorrectedPixels
 from diffuse_framework.report.checks import map_checks
 from diffuse_framework.report.extraction import Extraction, overlay
@@ -100,7 +104,7 @@ def _story(folder: Path, output: Path, pictures: list[Picture]) -> Story:
         checks=checks,
         files=_files(folder, output),
         pictures=pictures,
-        merging=_optional(folder / "merging_statistics.json"),
+        merging=_merging(folder),
         absolute=_optional(folder / "absolute_scale.json"),
         version=__version__,
         made=datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
@@ -109,6 +113,20 @@ def _story(folder: Path, output: Path, pictures: list[Picture]) -> Story:
 
 def _optional(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
+
+
+def _merging(folder: Path) -> dict[str, Any]:
+    """Return the agreement of half data sets: as diffuse.stats left it since the last scaling, else worked out."""
+    written, scales = folder / "merging_statistics.json", folder / "refined_scaling_model_params.json"
+    if written.is_file() and written.stat().st_mtime >= scales.stat().st_mtime:
+        return read_json(written)
+    if not (folder / "sums.h5").is_file():
+        return {}
+    sums = StoredSums(folder / "sums.h5")
+    if len(sums.image_names) < 2:
+        return {}
+    options = parse((files("diffuse_phil") / "reduce.phil").read_text()).extract().statistics
+    return merging_statistics(sums, read_scales(scales, sums.image_names, sums.grid), options)[0]
 
 
 def _files(folder: Path, output: Path) -> list[tuple[str, str, str, int]]:

@@ -471,11 +471,18 @@ def check_scales(scales: np.ndarray, sigma: np.ndarray, statistics: dict) -> lis
             Check(
                 "Did scaling converge?",
                 GOOD if statistics["converged"] else BAD,
-                ("Yes" if statistics["converged"] else "No")
-                + f", after {statistics.get('cycles', '?')} cycles; chi squared per observation "
-                f"{_number(statistics.get('chi_squared_per_observation'))}, R "
-                f"{_number(statistics.get('r_factor'))}. "
-                "Chi squared far above 1 means that images differ by more than counting and a scale.",
+                f"{'Yes' if statistics['converged'] else 'No'}, after {statistics.get('cycles', '?')} cycles.",
+            )
+        )
+    chi_squared = statistics.get("chi_squared_per_observation")
+    if isinstance(chi_squared, int | float):
+        checks.append(
+            Check(
+                "Do images agree once they are scaled?",
+                GOOD if chi_squared < 2 else LOOK if chi_squared < 20 else BAD,
+                f"Chi squared per observation is {_number(chi_squared)}, R {_number(statistics.get('r_factor'))}. "
+                "Far above 1, images differ by more than counting and their scales, and the errors of the map are "
+                "too small: absorption, background, a beam that moves, or crystals that are not alike.",
             )
         )
     ratio = float(scales.max() / max(scales.min(), 1e-300))

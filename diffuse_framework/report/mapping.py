@@ -153,7 +153,8 @@ def grid_figure(data: MapData, max_points: int = 50000) -> Figure:
     few = points[:: max(1, -(-len(points) // min(max_points, 4000)))]
     figures.draw_box(axes, data.grid, few)
     what = "measured pixels, folded into it" if measured else "observed voxels"
-    axes.set_title(f"The grid's box, which holds an asymmetric unit, and {len(few)} of {len(points)} {what}", fontsize=10)
+    title = f"The grid's box, which holds an asymmetric unit, and {len(few)} of {len(points)} {what}"
+    axes.set_title(title, fontsize=10)
     return figure
 
 
