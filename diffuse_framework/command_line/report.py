@@ -122,11 +122,15 @@ def _merging(folder: Path) -> dict[str, Any]:
         return read_json(written)
     if not (folder / "sums.h5").is_file():
         return {}
-    sums = StoredSums(folder / "sums.h5")
-    if len(sums.image_names) < 2:
-        return {}
     options = parse((files("diffuse_phil") / "reduce.phil").read_text()).extract().statistics
-    return merging_statistics(sums, read_scales(scales, sums.image_names, sums.grid), options)[0]
+    try:
+        sums = StoredSums(folder / "sums.h5")
+        if len(sums.image_names) < 2:
+            return {}
+        return merging_statistics(sums, read_scales(scales, sums.image_names, sums.grid), options)[0]
+    except DataError as error:
+        logger.warning("No agreement of half data sets: %s", error)
+        return {}
 
 
 def _files(folder: Path, output: Path) -> list[tuple[str, str, str, int]]:
