@@ -48,6 +48,8 @@ KINDS = {
     "voxel_data_absolute.npz": "the map on an absolute scale, as a table of voxels",
     "voxel_data_absolute.nxs": "the same as a NeXus box",
     "absolute_scale.json": "how the absolute scale was found",
+    "absolute_scale.png": "the same as a picture",
+    "scaling_model_final.json": "all that was scaled by, for other programs",
     "merging_statistics.json": "agreement of half data sets",
     "global_voxel_grid_definition.json": "the voxel grid",
     "refined_scaling_model_params.json": "scale factors",

@@ -476,11 +476,13 @@ def check_scales(scales: np.ndarray, sigma: np.ndarray, statistics: dict) -> lis
         )
     chi_squared = statistics.get("chi_squared_per_observation")
     if isinstance(chi_squared, int | float):
+        r_factor = statistics.get("r_factor")
+        more = f", R {r_factor:.3g}" if isinstance(r_factor, int | float) else ""
         checks.append(
             Check(
                 "Do images agree once they are scaled?",
                 GOOD if chi_squared < 2 else LOOK if chi_squared < 20 else BAD,
-                f"Chi squared per observation is {_number(chi_squared)}, R {_number(statistics.get('r_factor'))}. "
+                f"Chi squared per observation is {chi_squared:.3g}{more}. "
                 "Far above 1, images differ by more than counting and their scales, and the errors of the map are "
                 "too small: absorption, background, a beam that moves, or crystals that are not alike.",
             )
@@ -498,10 +500,6 @@ def check_scales(scales: np.ndarray, sigma: np.ndarray, statistics: dict) -> lis
         )
     )
     return checks
-
-
-def _number(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, int | float) else "unknown"
 
 
 def check_lattice_points(grid: VoxelGrid, voxel: np.ndarray, intensity: np.ndarray) -> Check:

@@ -355,9 +355,20 @@ def draw_scales(axes: Axes, scales: np.ndarray, sigma: np.ndarray, label: str = 
     axes.set_ylabel(label)
 
 
+def curve_limits(y: np.ndarray) -> tuple[float, float]:
+    """Return ends of an axis on which values that differ by next to nothing look like it."""
+    centre = 0.5 * float(np.min(y) + np.max(y))
+    reach = max(0.1 * abs(centre), 1.1 * float(np.ptp(y)))
+    return centre - 0.5 * reach, centre + 0.5 * reach
+
+
 def draw_curve(axes: Axes, x: np.ndarray, y: np.ndarray, labels: tuple[str, str]) -> None:
-    """Draw a curve through control points."""
+    """Draw a curve through control points of positive x."""
     axes.plot(x, y, "o-", color=BLUE, ms=4)
+    axes.set_ylim(*curve_limits(y))
+    # Smoothers have points outside of the data, to lean on.
+    axes.set_xlim(0, None)
+    axes.ticklabel_format(axis="y", useOffset=False)
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
 

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader
 from plotly.offline import get_plotlyjs
 
 from diffuse_framework.report.checks import Check
-from diffuse_framework.report.figures import BLUE, GREEN, ORANGE, VERMILION, radial_profile
+from diffuse_framework.report.figures import BLUE, GREEN, ORANGE, VERMILION, curve_limits, radial_profile
 from diffuse_framework.report.mapping import MapData
 from diffuse_framework.report.volume import pack
 
@@ -201,7 +201,11 @@ def _plots(story: Story) -> list[dict[str, Any]]:
                 "smoother", "Resolution smoother", "The part of the scale that depends on resolution.",
                 [{"type": "scatter", "mode": "lines+markers", "x": merged.smoother[:, 0].tolist(),
                   "y": merged.smoother[:, 1].tolist(), "line": {"color": BLUE}}],
-                "|q| = 1/d (1/Å)", "a(|q|)",
+                "|q| = 1/d (1/Å)", "control points of a(|q|)", {
+                    "xaxis": {"title": {"text": "|q| = 1/d (1/Å)"}, "range": [0, 1.05 * merged.reach()]},
+                    "yaxis": {"title": {"text": "control points of a(|q|)"},
+                              "range": list(curve_limits(merged.smoother[:, 1]))},
+                },
             )
         )  # fmt: skip
     profile = radial_profile(merged.q, merged.intensity, _RADIAL_BINS)

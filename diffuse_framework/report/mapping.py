@@ -178,7 +178,7 @@ def smoother_figure(data: MapData) -> Figure:
     """Return the curve of the resolution smoother."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     q, value = data.smoother.T
-    figures.draw_curve(figure.add_subplot(), q, value, ("|q| = 1/d (1/Å)", "resolution smoother a(|q|)"))
+    figures.draw_curve(figure.add_subplot(), q, value, ("|q| = 1/d (1/Å)", "control points of the smoother a(|q|)"))
     return figure
 
 
