@@ -36,9 +36,9 @@ from diffuse_framework.io.inputs import read_json
 from diffuse_framework.io.outputs import file_stem, read_scales
 from diffuse_framework.io.sums_store import StoredSums
 from diffuse_framework.model.pixels import CorrectedPixels
-from diffuse_framework.report.checks import map_checks
 from diffuse_framework.report.extraction import Extraction, overlay
 from diffuse_framework.report.html import Picture, Story, report_page
+from diffuse_framework.report.map_checks import map_checks
 
 logger = logging.getLogger("diffuse_framework.look")
 

@@ -11,22 +11,18 @@ from tabulate import tabulate
 
 from diffuse_framework.model.pixels import CorrectedPixels
 from diffuse_framework.report import figures
-from diffuse_framework.report.checks import (
-    Check,
+from diffuse_framework.report.checks import Check, check_fall_off, check_intensities, check_precision, checks_text
+from diffuse_framework.report.image_checks import (
     Peak,
     check_coverage,
     check_errors,
-    check_fall_off,
     check_hot,
-    check_intensities,
     check_mask_edge,
     check_modes,
     check_peaks,
-    check_precision,
     check_sigmas,
     check_smoothness,
     check_zero_errors,
-    checks_text,
 )
 
 _ZOOM = 160

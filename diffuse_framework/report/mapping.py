@@ -13,8 +13,9 @@ from tabulate import tabulate
 from diffuse_framework.algorithms.symmetry import fold
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.report import figures
-from diffuse_framework.report.checks import checks_text, map_checks
+from diffuse_framework.report.checks import checks_text
 from diffuse_framework.report.extraction import histograms
+from diffuse_framework.report.map_checks import map_checks
 
 
 @dataclass(frozen=True, eq=False)
