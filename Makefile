@@ -17,6 +17,7 @@ demo: install  ## simulate a small experiment and make its map of diffuse scatte
 	$(PYTHON) -m diffuse_framework.command_line.demo
 
 test: install  ## run the tests; PYTEST_ARGS="-k grid" adds options
+	@./install.sh --for-tests
 	$(PYTHON) -m pytest tests -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(LINTERS)  ## ruff, mypy and the rules on who may import whom

@@ -6,6 +6,9 @@
 #   2. /usr/bin/python3
 #   3. Debian's packages, which are installed when this runs as root and apt-get is there
 # Running it again only brings .venv up to date.
+#
+# ./install.sh --for-tests gets what only tests need: Chromium, in which they open the report, and zsh, in which they
+# complete commands. Where they can't be got, it says which tests will be skipped.
 set -eu
 cd "$(dirname "$0")"
 
@@ -30,6 +33,23 @@ apt_install() {
         return 1
     fi
 }
+
+if [ "${1:-}" = --for-tests ]; then
+    has_browser() {
+        for name in chromium chromium-browser google-chrome chrome headless_shell; do
+            if command -v "$name" >/dev/null 2>&1; then return 0; fi
+        done
+        return 1
+    }
+    wanted=
+    has_browser || wanted=chromium
+    command -v zsh >/dev/null 2>&1 || wanted="$wanted zsh"
+    # shellcheck disable=SC2086 # words, each a package
+    if [ -n "$wanted" ] && can_apt; then apt_install $wanted || say "apt-get could not install $wanted"; fi
+    has_browser || say "no Chromium: tests of the report in a browser will be skipped (Debian: apt-get install chromium)"
+    command -v zsh >/dev/null 2>&1 || say "no zsh: the test of completion in zsh will be skipped (apt-get install zsh)"
+    exit 0
+fi
 
 # The interpreter behind a command, or behind the virtual environment it belongs to; empty without DIALS.
 python_with_dials() {

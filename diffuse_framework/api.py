@@ -14,17 +14,20 @@ from __future__ import annotations
 import glob
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dxtbx.model.experiment_list import ExperimentListFactory
 from iotbx.phil import parse
+from libtbx import Auto
 
 from diffuse_framework.adapters.images import DxtbxSource
-from diffuse_framework.adapters.inputs import images_from_files, open_source
+from diffuse_framework.adapters.inputs import all_have_crystals, images_from_files, open_source
+from diffuse_framework.adapters.sequences import SequenceSource
 from diffuse_framework.config.scope import build_scope
-from diffuse_framework.config.selection import select_steps
+from diffuse_framework.config.selection import select, select_steps
 from diffuse_framework.engine.processes import process_engine
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.host.loader import load_registry
@@ -35,10 +38,28 @@ from diffuse_framework.model.experiment import CrystalHints, Experiment
 from diffuse_framework.model.lattice import Cell
 from diffuse_framework.model.source import ImageSource
 from diffuse_framework.pipeline.process import Outcome, Surroundings, process
+from diffuse_framework.stages.indexer import Indexer
 from diffuse_framework.stages.steps import Steps
+from diffuse_framework.stages.work import Mapper
 
-# What an indexer stands for that is not named.
-INDEXER = "dials_ssx"
+
+@dataclass(frozen=True)
+class AutomaticIndexer:
+    """What indexer.plugin=Auto stands for, once the images are there to tell: as in diffuse.process.
+
+    Attributes:
+        choose: makes the indexer of a name.
+    """
+
+    choose: Callable[[str], Indexer]
+
+    def index(self, source: ImageSource, hints: CrystalHints, folder: Path, mapper: Mapper) -> Experiment:
+        """Index with `given` where crystals come with the images, else by the kind of the images."""
+        if isinstance(source, DxtbxSource) and all_have_crystals(source):
+            name = "given"
+        else:
+            name = "dials_sequence" if isinstance(source, SequenceSource) else "dials_ssx"
+        return self.choose(name).index(source, hints, folder, mapper)
 
 
 def open_images(images: str | Path | Iterable[str | Path]) -> DxtbxSource:
@@ -85,7 +106,11 @@ def make_steps(parameters: str = "", registry: Registry | None = None, **plugins
         raise ConfigError(" ".join(str(error).split())) from error
     if unused:
         raise ConfigError(f"there is no parameter {', '.join(item.path for item in unused)}")
-    steps = select_steps(registry, params, INDEXER)
+    steps = select_steps(registry, params, "given")
+    if params.indexer.plugin is Auto and not params.indexer.given.crystals:
+        # It lacks what only a plugin needs: name, parameters and from_params.
+        automatic = AutomaticIndexer(partial(select, registry, params, "indexer"))
+        steps = replace(steps, indexer=cast(Indexer, automatic))
     for name in {"maskers", "correctors"} & set(plugins):
         plugins[name] = tuple(plugins[name])
     return replace(steps, **plugins)

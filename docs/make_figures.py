@@ -39,7 +39,7 @@ def main() -> None:
             Path(f"{stem}_diffuse_data.npz"),
             pixel_mask=Path(f"{stem}_pixel_mask.pickle"),
         )
-        save_figure(FOLDER / "overlay.png", extraction.overlay(one), 33)
+        save_figure(FOLDER / "overlay.png", extraction.overlay(one), 55)
         data = run_map(results)
         save_figure(
             FOLDER / "intensity_l0.png", mapping.slice_figure(data, "intensity", 2, 0.0, log=False), DPI

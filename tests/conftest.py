@@ -4,17 +4,41 @@ from __future__ import annotations
 
 import bz2
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from diffuse_framework.testing.browser import find_browser
+
 # The first example of a test may compile numba kernels.
 settings.register_profile("diffuse", deadline=None)
 settings.load_profile("diffuse")
 
 DATA_SET = "thaumatin_grid_scan"
+
+
+def need_program(found: bool, what: str) -> None:
+    """Skip a test for want of a program, or fail it where all must run (DIFFUSE_TEST_ALL, as in .ci/run)."""
+    if found:
+        return
+    if os.environ.get("DIFFUSE_TEST_ALL"):
+        pytest.fail(f"there is no {what}")
+    pytest.skip(f"there is no {what}")
+
+
+@pytest.fixture(scope="session")
+def browser() -> None:
+    """Let a test run only where a browser can be had."""
+    need_program(find_browser() is not None, "browser: install chromium (Debian: apt-get install chromium)")
+
+
+@pytest.fixture(scope="session")
+def zsh() -> None:
+    """Let a test run only where there is a zsh."""
+    need_program(shutil.which("zsh") is not None, "zsh (Debian: apt-get install zsh)")
 
 
 @pytest.fixture(scope="session")

@@ -146,16 +146,37 @@ def hint_text(hints: CrystalHints) -> tuple[str, str]:
     return "crystal.unit_cell, crystal.space_group", "\n".join(lines)
 
 
-# The DIALS programs that indexing a still takes, by the name of our parameter for their files.
+# The DIALS programs that our indexers go through, by the name of the indexer's parameter for their files.
 _PROGRAMS = {
-    "find_spots": ("dials.command_line.find_spots", "phil_scope"),
-    "index": ("dials.command_line.ssx_index", "phil_scope"),
-    "integrate": ("dials.command_line.ssx_integrate", "working_phil"),
+    "dials_ssx": {
+        "find_spots": ("find_spots", "phil_scope"),
+        "index": ("ssx_index", "phil_scope"),
+        "integrate": ("ssx_integrate", "working_phil"),
+    },
+    "dials_sequence": {
+        "find_spots": ("find_spots", "phil_scope"),
+        "index": ("index", "working_phil"),
+        "refine": ("refine", "working_phil"),
+        "integrate": ("integrate", "working_phil"),
+    },
 }
 
 
-def split_user_file(path: Path) -> dict[str, str]:
-    """Return the parameters of one DIALS file apart, for each program those it has.
+@dataclass(frozen=True)
+class SplitParameters:
+    """The parameters of a user's file for one indexer.
+
+    Attributes:
+        texts: for each program, as PHIL, those it has.
+        unused: names of those that none of the indexer's programs has.
+    """
+
+    texts: dict[str, str]
+    unused: tuple[str, ...]
+
+
+def split_user_file(path: Path) -> dict[str, SplitParameters]:
+    """Return the parameters of one DIALS file apart, for each indexer and each of its programs.
 
     Raises:
         ConfigError: a file that can't be read, or a parameter that no program has.
@@ -165,17 +186,21 @@ def split_user_file(path: Path) -> dict[str, str]:
     ((_, text),) = user_texts((str(path),))
     provide_missing_modules()
     source = parse(text)
-    unknown: set[str] | None = None
-    texts = {}
-    for program, (module, name) in _PROGRAMS.items():
-        _, missing = getattr(import_module(module), name).fetch(source=source, track_unused_definitions=True)
-        strange = {item.path for item in missing}
-        unknown = strange if unknown is None else unknown & strange
-        known = [d for d in source.all_definitions() if d.path not in strange]
-        texts[program] = "\n".join(f"{d.path} = {' '.join(map(str, d.object.words))}" for d in known)
-    if unknown:
-        raise ConfigError(
-            f"{path}: neither dials.find_spots, dials.ssx_index nor dials.ssx_integrate has "
-            f"{', '.join(sorted(unknown))}"
-        )
-    return texts
+    definitions = source.all_definitions()
+    split: dict[str, SplitParameters] = {}
+    for indexer, programs in _PROGRAMS.items():
+        texts = {}
+        used: set[str] = set()
+        for program, (module, name) in programs.items():
+            scope = getattr(import_module(f"dials.command_line.{module}"), name)
+            _, missing = scope.fetch(source=source, track_unused_definitions=True)
+            strange = {item.path for item in missing}
+            known = [d for d in definitions if d.path not in strange]
+            used |= {d.path for d in known}
+            texts[program] = "\n".join(f"{d.path} = {' '.join(map(str, d.object.words))}" for d in known)
+        split[indexer] = SplitParameters(texts, tuple(d.path for d in definitions if d.path not in used))
+    nowhere = sorted(set.intersection(*(set(one.unused) for one in split.values())))
+    if nowhere:
+        names = sorted({f"dials.{module}" for programs in _PROGRAMS.values() for module, _ in programs.values()})
+        raise ConfigError(f"{path}: none of {', '.join(names)} has {', '.join(nowhere)}")
+    return split

@@ -430,12 +430,12 @@ def save_pair(experiments: Any, reflections: Any, folder: Path) -> None:
     """
     # In this order: an .expt file of the same age as its .refl file is a complete pair.
     for name, write in (("indexed.refl", reflections.as_file), ("indexed.expt", experiments.as_file)):
-        with _whole(Path(folder) / name) as temporary:
+        with writing_whole(Path(folder) / name) as temporary:
             write(str(temporary))
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
+def writing_whole(path: Path) -> Iterator[Path]:
     """Give a temporary path, with the same ending, that takes the place of `path` when all went well."""
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
@@ -448,56 +448,3 @@ def _whole(path: Path) -> Iterator[Path]:
         raise DataError(f"can't write {path}: {why}") from error
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def save_imported(source: DxtbxSource, path: Path) -> None:
-    """Write the images of a source as DIALS imports them, without crystals.
-
-    Raises:
-        DataError: the file can't be written.
-    """
-    experiments = dxtbx_model.ExperimentList()
-    for original in source.experiments:
-        experiments.append(
-            dxtbx_model.Experiment(
-                imageset=original.imageset,
-                beam=original.beam,
-                detector=original.detector,
-                identifier=identifier_of(original),
-            )
-        )
-    with _whole(path) as temporary:
-        experiments.as_file(str(temporary))
-
-
-def save_image_models(experiments_path: Path, reflections_path: Path, number: int, folder: Path) -> None:
-    """Write one image of ``indexed.expt`` and ``indexed.refl`` under the names of the guide's phase 1.
-
-    ``strong.refl`` has the spots that were found and indexed, ``indexed_initial.refl`` too, and
-    ``indexed_refined_detector.refl`` also the reflections that were predicted and integrated.
-
-    Raises:
-        DataError: files that can't be read or written.
-    """
-    from dials.array_family import flex
-    from dxtbx.model.experiment_list import ExperimentListFactory
-
-    try:
-        experiments = ExperimentListFactory.from_json_file(str(experiments_path), check_format=False)
-        reflections = flex.reflection_table.from_file(str(reflections_path))
-    except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"can't read {experiments_path} and {reflections_path}: {error}") from error
-    one = experiments[number : number + 1]
-    table = reflections.select(reflections["id"] == number)
-    reset_ids(table, 0, one[0].identifier)
-    found = table.get_flags(table.flags.strong) | table.get_flags(table.flags.indexed)
-    spots = table.select(found)
-    for name, content in (
-        ("strong.refl", spots),
-        ("indexed_initial.refl", spots),
-        ("indexed_initial.expt", one),
-        ("indexed_refined_detector.refl", table),
-        ("indexed_refined_detector.expt", one),
-    ):
-        with _whole(folder / name) as temporary:
-            content.as_file(str(temporary))

@@ -183,6 +183,9 @@ class SweepWork:
             warning = (
                 f"Integration failed ({refusal.reason}); the diffuse map goes on without Bragg intensities."
             )
+            # What is left are pixels of found spots, not of all reflections.
+            if "shoebox" in table:
+                del table["shoebox"]
             return experiments, table, n_found, warning
         return experiments, integrated, n_found, ""
 

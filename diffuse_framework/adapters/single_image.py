@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from dxtbx.model.experiment_list import ExperimentListFactory
 
+from diffuse_framework.adapters.detection import STILL_WIDTH_DEG
 from diffuse_framework.adapters.geometry import geometry_of
 from diffuse_framework.adapters.images import DxtbxSource
 from diffuse_framework.adapters.inputs import images_from_files
+from diffuse_framework.adapters.sequences import orientations
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.source import Frame
@@ -50,13 +52,13 @@ def _experiment_of(image: Path, path: Path) -> Any:
     if len(experiments) == 1:
         return experiments[0]
     for experiment in experiments:
-        if Path(experiment.imageset.get_path(0)).name == image.name:
+        if image.name in (Path(name).name for name in experiment.imageset.paths()):
             return experiment
     raise DataError(f"none of the {len(experiments)} experiments in {path} is of {image.name}")
 
 
 def image_paths(experiments: Path) -> list[Path]:
-    """Return the image file of each experiment of an .expt file, in order.
+    """Return the image files of each experiment of an .expt file, in order.
 
     Raises:
         DataError: the file can't be read.
@@ -66,11 +68,11 @@ def image_paths(experiments: Path) -> list[Path]:
     # As above.
     except Exception as error:
         raise DataError(f"can't read {experiments}: {error}") from error
-    return [Path(experiment.imageset.get_path(0)) for experiment in found]
+    return [Path(name) for experiment in found for name in experiment.imageset.paths()]
 
 
 def crystal_rotations(experiments: Path) -> list[np.ndarray]:
-    """Return U (3, 3) of each experiment with a crystal: laboratory = U times the crystal's Cartesian frame.
+    """Return U (3, 3) of each image with a crystal: laboratory = U times the crystal's Cartesian frame.
 
     Raises:
         DataError: the file can't be read.
@@ -80,4 +82,15 @@ def crystal_rotations(experiments: Path) -> list[np.ndarray]:
     # As above.
     except Exception as error:
         raise DataError(f"can't read {experiments}: {error}") from error
-    return [np.array(e.crystal.get_U()).reshape(3, 3) for e in found if e.crystal is not None]
+    rotations = []
+    for experiment in found:
+        crystal = experiment.crystal
+        if crystal is None:
+            continue
+        scan, goniometer = experiment.scan, experiment.goniometer
+        if scan is None or goniometer is None or abs(scan.get_oscillation()[1]) <= STILL_WIDTH_DEG:
+            rotations.append(np.array(crystal.get_U()).reshape(3, 3))
+        else:
+            settings, _ = orientations(experiment)
+            rotations += list(settings @ np.linalg.inv(np.array(crystal.get_B()).reshape(3, 3)))
+    return rotations

@@ -19,7 +19,6 @@ logger = logging.getLogger("diffuse_framework.look")
 
 _MASKERS = "trusted dynamic"
 _CORRECTORS = "solid_angle efficiency air"
-_PROGRAMS = ("find_spots", "index", "integrate")
 
 
 def add_shared_options(parser: argparse.ArgumentParser) -> None:
@@ -165,7 +164,8 @@ def bragg_mask_phil(text: str | None, shoeboxes: bool) -> tuple[str, str]:
     if "grow" in content:
         lines.append(f"masker.shoebox.grow = {int(_number(option, 'grow', content['grow']))}")
     if shoeboxes:
-        lines.append("indexer.dials_ssx.shoeboxes = True")
+        # Which of them runs is known once images are open.
+        lines += [f"indexer.{name}.shoeboxes = True" for name in ("dials_ssx", "dials_sequence")]
     return masker, "\n".join(lines)
 
 
@@ -272,16 +272,21 @@ def crystal_phil(pdb_path: Path | None) -> str:
 def dials_phil(path: Path | None, folder: Path) -> str:
     """Hand each parameter of a DIALS file to the programs that know it, by files left in `folder`.
 
+    Which indexer runs is known once images are open, so both are told.
+
     Raises:
         ConfigError: a file that can't be read, or a parameter that none of them has.
     """
     if path is None:
         return ""
     lines = []
-    for program, text in split_user_file(path).items():
-        if text:
-            own = folder / f"dials_{program}.phil"
-            with writing(own) as temporary:
-                temporary.write_text(text)
-            lines.append(f'indexer.dials_ssx.{program}_phil = "{own.absolute()}"')
+    for indexer, split in split_user_file(path).items():
+        if split.unused:
+            lines.append(f"# Of {path.name} the indexer {indexer} has no use for {', '.join(split.unused)}.")
+        for program, text in split.texts.items():
+            if text:
+                own = folder / f"{indexer}_{program}.phil"
+                with writing(own) as temporary:
+                    temporary.write_text(text)
+                lines.append(f'indexer.{indexer}.{program}_phil = "{own.absolute()}"')
     return "\n".join(lines)

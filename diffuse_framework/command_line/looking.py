@@ -38,7 +38,8 @@ _DPI = 110
 def save_figure(path: Path, figure: Figure, dpi: int = _DPI) -> None:
     """Write a figure as PNG."""
     with writing(path) as temporary:
-        figure.savefig(temporary, dpi=dpi, format="png")
+        # Tight: the layout of a figure may leave labels beside axes of fixed aspect outside of it.
+        figure.savefig(temporary, dpi=dpi, format="png", bbox_inches="tight")
 
 
 def save_text(path: Path, text: str) -> None:
@@ -217,20 +218,21 @@ def _control_point(point: Any, number: int, n_points: int) -> tuple[float, float
 
 
 def _points(pixel_files: list[Path], expt_files: list[Path]) -> np.ndarray:
-    """Return a sample of measured scattering vectors (m, 3).
-
-    They are in the frame of the crystal where the experiments are given, else in that of the laboratory.
-    """
+    """Return a sample of measured scattering vectors (m, 3) in the frame of the crystal; none without experiments."""
     rotations = [rotation for path in expt_files for rotation in crystal_rotations(path)]
-    if len(rotations) not in (1, len(pixel_files)):
-        rotations = []
+    if pixel_files and len(rotations) not in (1, len(pixel_files)):
+        logger.warning(
+            "%d files of pixels and %d crystals: without the experiment of each image it isn't known where in the "
+            "grid its pixels are; observed voxels are shown instead",
+            len(pixel_files),
+            len(rotations),
+        )
+        return np.zeros((0, 3))
     samples = []
     for number, path in enumerate(pixel_files):
         pixels, _ = read_pixels(path)
         sample = pixels.q[:: max(1, len(pixels.q) // 2000)]
-        if rotations:
-            sample = sample @ rotations[number if len(rotations) > 1 else 0]
-        samples.append(sample)
+        samples.append(sample @ rotations[number if len(rotations) > 1 else 0])
     return np.concatenate(samples) if samples else np.zeros((0, 3))
 
 

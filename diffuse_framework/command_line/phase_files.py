@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from diffuse_framework.adapters.experiments import save_image_models, save_imported
+from diffuse_framework.adapters.image_models import ImageModels, save_imported
 from diffuse_framework.adapters.masks import read_mask, write_mask
+from diffuse_framework.adapters.sequences import SequenceSource
 from diffuse_framework.command_line.process import Finished
 from diffuse_framework.io.outputs import file_stem
 from diffuse_framework.io.whole import make_folder, writing
@@ -17,11 +19,38 @@ from diffuse_framework.model.experiment import Image
 def models_of_image(finished: Finished, folder: Path) -> None:
     """Write what was imported and found: ``imported.expt``, ``strong.refl``, ``indexed_initial`` and so on.
 
-    Stills are refined while they are indexed, so the initial and the refined files hold the same models;
+    Images are refined while they are indexed, so the initial and the refined files hold the same models;
     the initial one has the indexed spots only.
     """
     save_imported(finished.source, folder / "imported.expt")
-    save_image_models(finished.folder / "indexed.expt", finished.folder / "indexed.refl", 0, folder)
+    models = ImageModels(finished.folder / "indexed.expt", finished.folder / "indexed.refl")
+    for _, number, frame in places_in_file(finished):
+        models.save(number, frame, folder)
+
+
+def places_in_file(finished: Finished) -> Iterator[tuple[Image, int, int | None]]:
+    """Yield each image of the map, the number of its experiment in ``indexed.expt``, and its frame there.
+
+    The file also has what was refused after indexing. A still has an experiment of its own and no frame.
+    """
+    experiment = finished.outcome.experiment
+    used = {image.name: image for image in experiment.images}
+    in_file = used.keys() | {item.name for item in experiment.refused if item.stage == "validation"}
+    names = finished.source.names
+    if not isinstance(finished.source, SequenceSource):
+        for number, name in enumerate(name for name in names if name in in_file):
+            if name in used:
+                yield used[name], number, None
+        return
+    number = 0
+    for sweep in finished.source.sweeps:
+        own = names[sweep.first : sweep.first + sweep.n_images]
+        if in_file.isdisjoint(own):
+            continue
+        for frame, name in enumerate(own):
+            if name in used:
+                yield used[name], number, frame
+        number += 1
 
 
 def place_image_files(

@@ -16,11 +16,13 @@ import io
 import logging
 import os
 from datetime import datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from iotbx.phil import parse
 
 from diffuse_framework import __version__
 from diffuse_framework.adapters.masks import read_mask
@@ -28,13 +30,15 @@ from diffuse_framework.adapters.single_image import read_image
 from diffuse_framework.command_line.failures import report_failures
 from diffuse_framework.command_line.logs import start_logs
 from diffuse_framework.command_line.looking import images_of_run, run_map, save_text
+from diffuse_framework.command_line.stats import merging_statistics
 from diffuse_framework.errors import DataError
 from diffuse_framework.io.inputs import read_json
-from diffuse_framework.io.outputs import file_stem
+from diffuse_framework.io.outputs import file_stem, read_scales
+from diffuse_framework.io.sums_store import StoredSums
 from diffuse_framework.model.pixels import CorrectedPixels
-from diffuse_framework.report.checks import map_checks
 from diffuse_framework.report.extraction import Extraction, overlay
 from diffuse_framework.report.html import Picture, Story, report_page
+from diffuse_framework.report.map_checks import map_checks
 
 logger = logging.getLogger("diffuse_framework.look")
 
@@ -44,6 +48,8 @@ KINDS = {
     "voxel_data_absolute.npz": "the map on an absolute scale, as a table of voxels",
     "voxel_data_absolute.nxs": "the same as a NeXus box",
     "absolute_scale.json": "how the absolute scale was found",
+    "absolute_scale.png": "the same as a picture",
+    "scaling_model_final.json": "all that was scaled by, for other programs",
     "merging_statistics.json": "agreement of half data sets",
     "global_voxel_grid_definition.json": "the voxel grid",
     "refined_scaling_model_params.json": "scale factors",
@@ -115,7 +121,7 @@ def _story(folder: Path, output: Path, pictures: list[Picture]) -> Story:
         checks=checks,
         files=_files(folder, output),
         pictures=pictures,
-        merging=_optional(folder / "merging_statistics.json"),
+        merging=_merging(folder),
         absolute=_optional(folder / "absolute_scale.json"),
         version=__version__,
         made=datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
@@ -124,6 +130,24 @@ def _story(folder: Path, output: Path, pictures: list[Picture]) -> Story:
 
 def _optional(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
+
+
+def _merging(folder: Path) -> dict[str, Any]:
+    """Return the agreement of half data sets: as diffuse.stats left it since the last scaling, else worked out."""
+    written, scales = folder / "merging_statistics.json", folder / "refined_scaling_model_params.json"
+    if written.is_file() and written.stat().st_mtime >= scales.stat().st_mtime:
+        return read_json(written)
+    if not (folder / "sums.h5").is_file():
+        return {}
+    options = parse((files("diffuse_phil") / "reduce.phil").read_text()).extract().statistics
+    try:
+        sums = StoredSums(folder / "sums.h5")
+        if len(sums.image_names) < 2:
+            return {}
+        return merging_statistics(sums, read_scales(scales, sums.image_names, sums.grid), options)[0]
+    except DataError as error:
+        logger.warning("No agreement of half data sets: %s", error)
+        return {}
 
 
 def _files(folder: Path, output: Path) -> list[tuple[str, str, str, int]]:
@@ -159,7 +183,7 @@ def _masked_image(folder: Path, image: Path | None) -> list[Picture]:
     no_pixels = CorrectedPixels(np.zeros((0, 3)), nothing, nothing, nothing, nothing, nothing)
     data = Extraction(frame.name, photons, read_mask(total), read_mask(trusted), None, None, no_pixels, False)
     png = io.BytesIO()
-    overlay(data).savefig(png, format="png", dpi=90)
+    overlay(data).savefig(png, format="png", dpi=90, bbox_inches="tight")
     caption = (
         "Blue pixels count as diffuse, red ones as Bragg peaks; white ones are not used. On the right a part of it."
     )

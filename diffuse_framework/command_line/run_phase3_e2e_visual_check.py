@@ -17,11 +17,11 @@ import logging
 import shutil
 from pathlib import Path
 
-from diffuse_framework.adapters.experiments import save_image_models
+from diffuse_framework.adapters.image_models import ImageModels
 from diffuse_framework.command_line import guide_options, process
 from diffuse_framework.command_line.failures import report_failures
 from diffuse_framework.command_line.looking import load_map, look_at_map
-from diffuse_framework.command_line.phase_files import place_image_files
+from diffuse_framework.command_line.phase_files import place_image_files, places_in_file
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.io.outputs import file_stem
@@ -109,25 +109,15 @@ def run(args: list[str] | None = None) -> None:
 def _phase1(finished: process.Finished, base: Path, keep_pixels: bool) -> tuple[list[Path], list[Path]]:
     """Write a folder of models and masks for each image; return files of pixels and of experiments."""
     pixel_files, experiments = [], []
-    indexed = finished.folder / "indexed.expt", finished.folder / "indexed.refl"
-    for number, image in _numbers_in_file(finished):
+    models = ImageModels(finished.folder / "indexed.expt", finished.folder / "indexed.refl")
+    for image, number, frame in places_in_file(finished):
         folder = make_folder(base / f"phase1_{file_stem(image.name)}")
-        save_image_models(*indexed, number, folder)
+        models.save(number, frame, folder)
         pixels = place_image_files(finished, image, folder, pixels=keep_pixels)
         if pixels is not None:
             pixel_files.append(pixels)
         experiments.append(folder / "indexed_refined_detector.expt")
     return pixel_files, experiments
-
-
-def _numbers_in_file(finished: process.Finished):
-    """Yield for each image of the map its number in ``indexed.expt``, where refused ones are too."""
-    refused_late = {item.name for item in finished.outcome.experiment.refused if item.stage == "validation"}
-    indexed = {image.name: image for image in finished.outcome.experiment.images}
-    names = [name for name in finished.source.names if name in indexed or name in refused_late]
-    for number, name in enumerate(names):
-        if name in indexed:
-            yield number, indexed[name]
 
 
 def _write_manifest(base: Path, finished: process.Finished) -> None:

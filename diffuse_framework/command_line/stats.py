@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -23,11 +24,29 @@ from diffuse_framework.command_line.reduce import open_sums
 from diffuse_framework.host.registry import Registry
 from diffuse_framework.io.outputs import read_scales, write_half_maps
 from diffuse_framework.io.whole import write_json
+from diffuse_framework.model.maps import MergedMap
+from diffuse_framework.model.scales import Scales
+from diffuse_framework.model.voxels import VoxelSums
 from diffuse_framework.report.summary import scaling_text, statistics_text
 
 logger = logging.getLogger(__name__)
 
 USAGE = "diffuse.stats [options] [params.phil] sums.h5 [refined_scaling_model_params.json]"
+
+
+def merging_statistics(
+    sums: VoxelSums, scales: Scales, options: Any
+) -> tuple[dict[str, Any], tuple[MergedMap, MergedMap]]:
+    """Return the content of ``merging_statistics.json``, and the maps of both halves.
+
+    Args:
+        sums: of a run.
+        scales: its scales.
+        options: the parameters ``statistics``.
+    """
+    halves = half_maps(sums, scales, np.random.default_rng(options.seed))
+    shells = shell_statistics(poisson_merge(sums, scales), halves, options.shells, options.isotropic_width)
+    return shells | {"scaling": scales.statistics}, halves
 
 
 @report_failures()
@@ -39,15 +58,12 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
         return
     options = opened.params.statistics
     scales = read_scales(opened.scales_path, opened.sums.image_names, opened.sums.grid)
-    halves = half_maps(opened.sums, scales, np.random.default_rng(options.seed))
-    statistics = shell_statistics(
-        poisson_merge(opened.sums, scales), halves, options.shells, options.isotropic_width
-    )
+    statistics, halves = merging_statistics(opened.sums, scales, options)
     logger.info("\n%s\n", statistics_text(statistics))
     if scales.statistics:
         logger.info("%s\n", scaling_text(scales.statistics))
     path = opened.folder / "merging_statistics.json"
-    write_json(path, statistics | {"scaling": scales.statistics})
+    write_json(path, statistics)
     if options.half_maps:
         write_half_maps(opened.folder, halves)
     logger.info("Statistics are in %s", path)

@@ -69,7 +69,7 @@ class DiffuseMap:
     def _repr_html_(self) -> str:
         """Return facts and the plane l = 0, for Jupyter."""
         png = io.BytesIO()
-        self.slice(l=0).savefig(png, format="png", dpi=70)
+        self.slice(l=0).savefig(png, format="png", dpi=70, bbox_inches="tight")
         grid = self.data.grid
         facts = {
             "voxels": f"{len(self):,} of {grid.n_voxels:,} of the asymmetric unit",

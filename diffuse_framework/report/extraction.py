@@ -11,22 +11,18 @@ from tabulate import tabulate
 
 from diffuse_framework.model.pixels import CorrectedPixels
 from diffuse_framework.report import figures
-from diffuse_framework.report.checks import (
-    Check,
+from diffuse_framework.report.checks import Check, check_fall_off, check_intensities, check_precision, checks_text
+from diffuse_framework.report.image_checks import (
     Peak,
     check_coverage,
     check_errors,
-    check_fall_off,
     check_hot,
-    check_intensities,
     check_mask_edge,
     check_modes,
     check_peaks,
-    check_precision,
     check_sigmas,
     check_smoothness,
     check_zero_errors,
-    checks_text,
 )
 
 _ZOOM = 160
@@ -107,7 +103,7 @@ def pictures(data: Extraction) -> Iterator[tuple[str, Figure]]:
             pixels.intensity,
             (f"q_{names[0]}", f"q_{names[1]}"),
         )
-        figure.colorbar(picture, ax=axes, label="mean intensity (photons / s sr)")
+        figures.colour_bar(axes, picture, "mean intensity (photons / s sr)", "both")
         axes.set_title(f"{data.name}: diffuse pixels in q space, laboratory frame")
         yield f"q_projection_q{names[0]}_q{names[1]}.png", figure
     figure = Figure(figsize=(9, 5.5), layout="constrained")
@@ -227,7 +223,7 @@ def _heatmap(panel: np.ndarray, title: str) -> Figure:
         extent=extent,
         interpolation="nearest",
     )
-    figure.colorbar(picture, ax=axes, label="intensity (photons / s sr)")
+    figures.colour_bar(axes, picture, "intensity (photons / s sr)", "both")
     axes.set_xlabel("fast (pixels)")
     axes.set_ylabel("slow (pixels)")
     axes.set_title(

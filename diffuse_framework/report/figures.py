@@ -7,11 +7,14 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Colormap, LogNorm, Normalize, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from diffuse_framework.algorithms.symmetry import fold
 from diffuse_framework.model.grid import VoxelGrid
@@ -127,6 +130,27 @@ def log_norm(values: np.ndarray) -> Normalize:
     positive = values[np.isfinite(values) & (values > 0)]
     low, high = limits_of(positive)
     return LogNorm(low, high) if len(positive) and low > 0 else Normalize(*limits_of(values))
+
+
+def colour_bar(axes: Axes, drawn: ScalarMappable, label: str, extend: str = "neither") -> Colorbar:
+    """Draw the bar of a picture beside its axes, as high as they are whatever their aspect."""
+    bar = axes.figure.colorbar(drawn, cax=axes.inset_axes((1.03, 0, 0.04, 1)), label=label, extend=extend)
+    norm = drawn.norm
+    if isinstance(norm, LogNorm) and norm.vmin is not None and norm.vmax is not None:
+        # Powers of ten alone would leave a bar of one decade without a number.
+        digits = (1, 2, 5) if norm.vmax / norm.vmin > 5 else (1, 1.5, 2, 3, 5, 7)
+        bar.ax.yaxis.set_major_locator(LogLocator(subs=digits))
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _scientific(value)))
+        bar.ax.yaxis.set_minor_locator(NullLocator())
+    return bar
+
+
+def _scientific(value: float) -> str:
+    """Return a positive number for a scale, such as 2×10⁹, or 20."""
+    power = int(np.floor(np.log10(value) + 1e-9))
+    if -3 < power < 4:
+        return f"{value:.6g}"
+    return rf"${value / 10**power:.2g}\times10^{{{power}}}$"
 
 
 def draw_image(
@@ -295,7 +319,7 @@ def draw_whole_numbers(axes: Axes, values: np.ndarray, label: str) -> None:
     top = int(max(np.percentile(values, 99.9), 1)) if len(values) else 1
     width = max(1, int(np.ceil(top / 120)))
     axes.hist(np.minimum(values, top), bins=np.arange(-0.5, top + width + 0.5, width), color=BLUE)
-    axes.set_xlabel(label)
+    axes.set_xlabel(f"{label} (the last bar: {top} or more)" if len(values) and values.max() > top else label)
     axes.set_ylabel("number")
 
 
@@ -331,9 +355,20 @@ def draw_scales(axes: Axes, scales: np.ndarray, sigma: np.ndarray, label: str = 
     axes.set_ylabel(label)
 
 
+def curve_limits(y: np.ndarray) -> tuple[float, float]:
+    """Return ends of an axis on which values that differ by next to nothing look like it."""
+    centre = 0.5 * float(np.min(y) + np.max(y))
+    reach = max(0.1 * abs(centre), 1.1 * float(np.ptp(y)))
+    return centre - 0.5 * reach, centre + 0.5 * reach
+
+
 def draw_curve(axes: Axes, x: np.ndarray, y: np.ndarray, labels: tuple[str, str]) -> None:
-    """Draw a curve through control points."""
+    """Draw a curve through control points of positive x."""
     axes.plot(x, y, "o-", color=BLUE, ms=4)
+    axes.set_ylim(*curve_limits(y))
+    # Smoothers have points outside of the data, to lean on.
+    axes.set_xlim(0, None)
+    axes.ticklabel_format(axis="y", useOffset=False)
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
 
@@ -387,13 +422,13 @@ def draw_total_scattering(axes: Axes, report: AbsoluteReport) -> None:
     """Draw the spherical averages of the map beside what the atoms of the cell scatter on their own."""
     k, theory = _chosen(report).scale, report.theory
     axes.plot(report.q, k * report.total, color="black", label="k x total")
-    axes.plot(report.q, k * (report.total - report.bragg), color="tab:red", label="k x diffuse")
+    axes.plot(report.q, k * (report.total - report.bragg), color=VERMILION, label="k x diffuse")
     shown = (theory.q <= report.q[-1]) & (theory.q > 0)
     q, incoherent = theory.q[shown], theory.incoherent[shown]
-    axes.plot(q, theory.coherent[shown] + incoherent, color="tab:blue", label="sum f0^2 + incoherent")
-    axes.plot(q, incoherent, color="tab:gray", label="incoherent")
+    axes.plot(q, theory.coherent[shown] + incoherent, color=BLUE, label="sum f0² + incoherent")
+    axes.plot(q, incoherent, color=GREY, label="incoherent")
     axes.axvline(report.limit, color="lightgray", zorder=0)
-    axes.set(yscale="log", xlabel="|q| (1/A)", ylabel="electron units per cell")
+    axes.set(yscale="log", xlabel="|q| = 1/d (1/Å)", ylabel="electron units per cell")
     axes.set_ylim(theory.coherent[-1] / 100, None)
     axes.legend(fontsize="small")
 
@@ -403,9 +438,9 @@ def draw_cutoffs(axes: Axes, report: AbsoluteReport) -> None:
     for method, one in report.estimates.items():
         if method != "wilson":
             axes.plot(one.q, one.scales, color=_METHOD_COLOURS[method])
-        label = f"{method}: {one.scale:.4g} +- {one.sigma:.2g}"
+        label = f"{method}: {one.scale:.4g} ± {one.sigma:.2g}"
         axes.axhline(one.scale, color=_METHOD_COLOURS[method], linestyle=":", label=label)
-    axes.set(xlabel="cutoff |q| (1/A)", ylabel="k, electron units per relative unit")
+    axes.set(xlabel="cutoff |q| (1/Å)", ylabel="k, electron units per relative unit")
     axes.legend(fontsize="small")
 
 
@@ -422,6 +457,6 @@ def draw_wilson_plot(axes: Axes, report: AbsoluteReport) -> None:
         one = report.estimates["wilson"]
         # A shell's own k is the fitted curve divided by its strength.
         curve = np.interp(one.q, report.q, report.bragg) * one.scales / one.scale
-        axes.plot(one.q**2, logarithm(one.q, curve), color="tab:green", label=f"B = {one.b_factor:.1f} A^2")
+        axes.plot(one.q**2, logarithm(one.q, curve), color=GREEN, label=f"B = {one.b_factor:.1f} Å²")
         axes.legend(fontsize="small")
-    axes.set(xlabel="|q|^2 (1/A^2)", ylabel="ln(k <|F|^2> / sum f0^2)")
+    axes.set(xlabel="|q|² (1/Å²)", ylabel="ln(k <|F|²> / sum f0²)")

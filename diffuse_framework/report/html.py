@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from jinja2 import Environment, PackageLoader
 from plotly.offline import get_plotlyjs
 
 from diffuse_framework.report.checks import Check
-from diffuse_framework.report.figures import radial_profile
+from diffuse_framework.report.figures import BLUE, GREEN, ORANGE, VERMILION, curve_limits, radial_profile
 from diffuse_framework.report.mapping import MapData
 from diffuse_framework.report.volume import pack
 
@@ -76,7 +77,7 @@ def report_page(story: Story) -> str:
     data: dict[str, Any] = {"plots": plots, "volume": None, "radial": None, "units": ""}
     if story.map is not None:
         merged = story.map
-        profile = radial_profile(merged.q, merged.intensity, 80)
+        profile = radial_profile(merged.q, merged.intensity, _RADIAL_BINS)
         data |= {
             "volume": pack(merged.grid, merged.voxel, merged.intensity, merged.sigma, merged.multiplicity),
             "radial": {"q": profile.q.tolist(), "mean": profile.mean.tolist()},
@@ -141,7 +142,7 @@ def _shells(story: Story) -> list[dict[str, Any]]:
     return [shell for shell in shells if isinstance(shell, dict) and shell.get("d_min")]
 
 
-BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#7F7F7F"
+_RADIAL_BINS = 80
 
 
 def _plots(story: Story) -> list[dict[str, Any]]:
@@ -149,7 +150,8 @@ def _plots(story: Story) -> list[dict[str, Any]]:
     plots: list[dict[str, Any]] = []
     spots = [spot for spot in story.summary.get("spots") or [] if {"image", "cell"} <= set(spot)]
     if spots:
-        names = [spot["image"] for spot in spots]
+        names, title = short_names([spot["image"] for spot in spots])
+        along = {"xaxis": {"title": {"text": title}, "type": "category"}}
         plots += [
             _plot(
                 "spots", "Indexed spots of each image", "Spots that were found and indexed, and how far they "
@@ -160,7 +162,7 @@ def _plots(story: Story) -> list[dict[str, Any]]:
                     {"type": "scatter", "mode": "lines+markers", "x": names, "y": [s["rms_px"]
                         for s in spots],
                      "name": "rms deviation (pixels)", "yaxis": "y2", "line": {"color": VERMILION}},
-                ], "image", "spots", {"yaxis2": {"title": {"text": "rms deviation (pixels)"},
+                ], title, "spots", along | {"yaxis2": {"title": {"text": "rms deviation (pixels)"},
                     "overlaying": "y", "side": "right",
                                                   "rangemode": "tozero", "showgrid": False}},
             ),
@@ -172,23 +174,25 @@ def _plots(story: Story) -> list[dict[str, Any]]:
                         "line": {"color": colour},
                      "y": _deviations([s["cell"][n] for s in spots])}
                     for n, (axis, colour) in enumerate(zip("abc", (BLUE, ORANGE, GREEN), strict=True))
-                ], "image", "deviation (%)",
+                ], title, "deviation (%)", along,
             ),
         ]  # fmt: skip
     if story.map is None:
         return plots
     merged = story.map
+    names, title = short_names(list(merged.image_names))
     plots.append(
         _plot(
-            "scales", "Scale factor of each image", "What each image is multiplied by relative to the mean, "
-                "with its "
-            "uncertainty. Steps and dips mean a change of beam or of crystal.", [
-                {"type": "scatter", "mode": "lines+markers", "x": list(merged.image_names),
+            "scales", "Scale factor of each image", "How strong each image is beside the mean, with its "
+                "uncertainty; intensities are divided by it. Steps and dips mean a change of beam or of crystal.", [
+                {"type": "scatter", "mode": "lines+markers", "x": names,
                     "y": merged.scales.tolist(),
                  "error_y": {"type": "data", "array": np.nan_to_num(merged.scales_sigma).tolist()},
                  "line": {"color": BLUE}},
-            ], "image", "scale factor b", {"yaxis": {"title": {"text": "scale factor "
-                "b"}, "rangemode": "tozero"}},
+            ], title, "scale factor b", {
+                "xaxis": {"title": {"text": title}, "type": "category"},
+                "yaxis": {"title": {"text": "scale factor b"}, "rangemode": "tozero"},
+            },
         )
     )  # fmt: skip
     if len(merged.smoother):
@@ -197,21 +201,25 @@ def _plots(story: Story) -> list[dict[str, Any]]:
                 "smoother", "Resolution smoother", "The part of the scale that depends on resolution.",
                 [{"type": "scatter", "mode": "lines+markers", "x": merged.smoother[:, 0].tolist(),
                   "y": merged.smoother[:, 1].tolist(), "line": {"color": BLUE}}],
-                "|q| = 1/d (1/Å)", "a(|q|)",
+                "|q| = 1/d (1/Å)", "control points of a(|q|)", {
+                    "xaxis": {"title": {"text": "|q| = 1/d (1/Å)"}, "range": [0, 1.05 * merged.reach()]},
+                    "yaxis": {"title": {"text": "control points of a(|q|)"},
+                              "range": list(curve_limits(merged.smoother[:, 1]))},
+                },
             )
         )  # fmt: skip
-    profile = radial_profile(merged.q, merged.intensity, 80)
-    low, high = profile.mean - profile.spread, profile.mean + profile.spread
+    profile = radial_profile(merged.q, merged.intensity, _RADIAL_BINS)
+    low, high = _band(merged.q, merged.intensity, _RADIAL_BINS)
     plots.append(
         _plot(
-            "radial", "Radial profile", "Mean intensity of the voxels against resolution; the band is the "
-                "spread of "
-            "voxels at one |q|, which is what a map shows that a powder pattern would not.", [
+            "radial", "Radial profile", "Mean intensity of the voxels against resolution; the band holds "
+                "68 % of the "
+            "voxels at one |q|: what a map shows that a powder pattern would not.", [
                 {"type": "scatter", "x": profile.q.tolist(), "y": high.tolist(), "mode": "lines",
                  "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"},
                 {"type": "scatter", "x": profile.q.tolist(), "y": low.tolist(), "mode": "lines",
                  "line": {"width": 0}, "fill": "tonexty", "fillcolor": "rgba(0,114,178,0.2)",
-                 "name": "spread",
+                 "name": "68 % of the voxels",
                  "hoverinfo": "skip"},
                 {"type": "scatter", "x": profile.q.tolist(), "y": profile.mean.tolist(),
                     "mode": "lines+markers",
@@ -235,7 +243,8 @@ def _plots(story: Story) -> list[dict[str, Any]]:
     )
     plots.append(
         _plot(
-            "redundancy", "Redundancy", "How many patches of pixels of one image each voxel was seen in.",
+            "redundancy", "Redundancy", "How many patches of pixels of one image each voxel was seen in; the "
+            "last bar gathers all beyond.",
             [{"type": "bar", "x": (0.5 * (edges[1:] + edges[:-1])).tolist(), "y": counts.tolist(),
               "marker": {"color": BLUE}}],
             "observations per voxel", "voxels",
@@ -335,6 +344,31 @@ def _absolute_plots(absolute: dict[str, Any]) -> list[dict[str, Any]]:
             )
         )  # fmt: skip
     return plots
+
+
+def short_names(names: list[str]) -> tuple[list[str], str]:
+    """Return image names without what they have in common, and a title for an axis that says what that is."""
+    if len(names) < 2:
+        return names, "image"
+    # Whole numbers stay together.
+    front = os.path.commonprefix(names).rstrip("0123456789")
+    back = os.path.commonprefix([name[len(front) :][::-1] for name in names])[::-1].lstrip("0123456789")
+    short = [name[len(front) : len(name) - len(back)] for name in names]
+    if not all(short) or not front + back:
+        return names, "image"
+    return short, f"image {front}#{back}"
+
+
+def _band(q: np.ndarray, values: np.ndarray, n_bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return 16 % and 84 % of the values in those bins of `radial_profile` that hold any.
+
+    A few Bragg peaks would make a standard deviation of nothing else.
+    """
+    edges = np.linspace(0, q.max() * (1 + 1e-9), n_bins + 1)
+    order = np.argsort(q, kind="stable")
+    parts = np.split(values[order], np.searchsorted(q[order], edges[1:-1]))
+    low, high = np.transpose([np.percentile(part, (16, 84)) for part in parts if len(part)])
+    return low, high
 
 
 def _deviations(values: list[float]) -> list[float]:

@@ -10,10 +10,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
+from diffuse_framework.algorithms.symmetry import fold
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.report import figures
-from diffuse_framework.report.checks import checks_text, map_checks
+from diffuse_framework.report.checks import checks_text
 from diffuse_framework.report.extraction import histograms
+from diffuse_framework.report.map_checks import map_checks
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +111,7 @@ def slice_figure(data: MapData, kind: str, axis: int, level: float = 0.0, log: b
     )
     # Equal lengths in 1/angstrom along both axes.
     axes.set_aspect(row_length / column_length)
-    figure.colorbar(drawn, ax=axes, label=label, extend="max" if kind == "occupancy" else "both", shrink=0.8)
+    figures.colour_bar(axes, drawn, label, "max" if kind == "occupancy" else "both")
     shown = round(level * data.grid.divisions[axis]) / data.grid.divisions[axis]
     empty = "" if np.isfinite(picture).any() else ": nothing was observed there"
     axes.set_title(
@@ -148,12 +150,20 @@ def grid_figure(data: MapData, max_points: int = 50000) -> Figure:
     figure = Figure(figsize=(8, 7.5))
     axes = figure.add_subplot(projection="3d")
     measured = len(data.points) > 0
-    points = data.points if measured else data.grid.q_of(data.voxel)
+    points = _folded(data.grid, data.points) if measured else data.grid.q_of(data.voxel)
     few = points[:: max(1, -(-len(points) // min(max_points, 4000)))]
     figures.draw_box(axes, data.grid, few)
-    what = "measured pixels" if measured else "observed voxels"
-    figure.suptitle(f"The grid's box and {len(few)} of {len(points)} {what}")
+    what = "measured pixels, folded into it" if measured else "observed voxels"
+    title = f"The grid's box, which holds an asymmetric unit, and {len(few)} of {len(points)} {what}"
+    axes.set_title(title, fontsize=10)
     return figure
+
+
+def _folded(grid: VoxelGrid, q: np.ndarray) -> np.ndarray:
+    """Return the voxel centres (n, 3), 1/angstrom, of the asymmetric unit in which points (n, 3) lie."""
+    hkl = q @ np.linalg.inv(grid.reciprocal_basis).T
+    index, _ = fold(np.rint(hkl * grid.divisions).astype(np.int64), grid.symmetry, grid.divisions)
+    return (index / grid.divisions) @ grid.reciprocal_basis.T
 
 
 def scales_figure(data: MapData) -> Figure:
@@ -169,7 +179,7 @@ def smoother_figure(data: MapData) -> Figure:
     """Return the curve of the resolution smoother."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     q, value = data.smoother.T
-    figures.draw_curve(figure.add_subplot(), q, value, ("|q| = 1/d (1/Å)", "resolution smoother a(|q|)"))
+    figures.draw_curve(figure.add_subplot(), q, value, ("|q| = 1/d (1/Å)", "control points of the smoother a(|q|)"))
     return figure
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from configparser import ConfigParser
 from pathlib import Path
@@ -73,7 +72,7 @@ def test_every_parameter_is_offered(registry, bash):
     assert {word.removeprefix("masker.trusted.").rstrip(".=") for word in offered} == wanted
 
 
-@pytest.mark.skipif(not shutil.which("zsh"), reason="zsh is not installed")
+@pytest.mark.usefixtures("zsh")
 def test_zsh_completes_as_one_types(registry, tmp_path):
     (tmp_path / "script.zsh").write_text(completion_script("zsh", registry))
     session = r"""

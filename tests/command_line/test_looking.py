@@ -24,6 +24,8 @@ def test_report_of_a_run(results, tmp_path, capsys):
     assert "and its mask" in page and "data:image/png;base64," in page
     assert "output.masks" in page or "masks = " in page
     assert "Indexed spots of each image" in page
+    # Worked out here, as diffuse.stats did not run.
+    assert "Agreement of half data sets" in page and not (results / "merging_statistics.json").exists()
     assert "sums.h5" in page and "3.5 " not in capsys.readouterr().err
     assert (tmp_path / "page.html").stat().st_size < 15e6
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,14 @@ from dials.array_family import flex
 from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentListFactory
 
+from diffuse_framework.adapters.image_models import ImageModels
 from diffuse_framework.adapters.sequences import orientations
+from diffuse_framework.adapters.single_image import crystal_rotations, read_image
 from diffuse_framework.algorithms.binning import shell_numbers, sum_by
 from diffuse_framework.algorithms.rotation import misorientation_deg, turn
-from diffuse_framework.command_line.process import run
+from diffuse_framework.command_line import run_phase3_e2e_visual_check
+from diffuse_framework.command_line.phase_files import places_in_file
+from diffuse_framework.command_line.process import execute, run
 from diffuse_framework.command_line.simulate import run as simulate
 from diffuse_framework.io.sums_store import StoredSums
 from diffuse_framework.simulate.compare import compare_map
@@ -80,6 +85,54 @@ def test_a_sweep_that_turns_the_wrong_way_is_refused_and_why(two_sweeps, tmp_pat
     assert (
         "set geometry.goniometer.invert_rotation_axis=True" in (tmp_path / "diffuse.process.log").read_text()
     )
+
+
+def test_each_image_of_a_sweep_gets_models_of_its_own(two_sweeps, tmp_path):
+    files = [str(two_sweeps / "truth.expt"), str(two_sweeps / "truth.refl")]
+    finished = execute([*files, f"output.directory={tmp_path}/out", "mp.method=serial", "grid.hkl.d_min=4"])
+    models = ImageModels(tmp_path / "out/indexed.expt", tmp_path / "out/indexed.refl")
+    places = list(places_in_file(finished))
+    assert [(number, frame) for _, number, frame in places] == [(n // 10, n % 10) for n in range(20)]
+    n_reflections = []
+    for image, number, frame in places:
+        folder = tmp_path / image.name
+        folder.mkdir()
+        models.save(number, frame, folder)
+        (one,) = ExperimentListFactory.from_json_file(
+            str(folder / "indexed_refined_detector.expt"), check_format=False
+        )
+        assert [Path(path).name for path in one.imageset.paths()] == [image.name]
+        # Scan points are halfway between the middles of images, as above.
+        np.testing.assert_allclose(orientations(one)[0][0], image.setting_matrix, atol=1e-6)
+        (rotation,) = crystal_rotations(folder / "indexed_refined_detector.expt")
+        np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-3)
+        table = flex.reflection_table.from_file(str(folder / "indexed_refined_detector.refl"))
+        assert set(table["id"]) <= {0}
+        n_reflections.append(len(table))
+        # Of several sweeps in one file the image's own is taken.
+        _, geometry, _ = read_image(two_sweeps / image.name, tmp_path / "out/indexed.expt")
+        assert len(geometry.panels) == 1
+    assert min(n_reflections) > 0
+    assert sum(n_reflections) == len(flex.reflection_table.from_file(str(tmp_path / "out/indexed.refl")))
+
+
+@pytest.mark.slow
+def test_the_visual_check_takes_a_sweep(two_sweeps, tmp_path):
+    images = [str(two_sweeps / f"sim_1_{n:05d}.cbf") for n in range(1, 11)]
+    (tmp_path / "model.pdb").write_text("CRYST1   24.000   27.000   31.000  90.00  90.00  90.00 P 21 21 21    4\nEND\n")
+    (tmp_path / "dials.phil").write_text("indexing.method = fft3d\nrefinement.parameterisation.scan_varying = False\n")
+    base = tmp_path / "out"
+    run_phase3_e2e_visual_check.run(
+        ["--cbf-image-paths", *images, "--output-base-dir", str(base), "--pdb-path", str(tmp_path / "model.pdb"),
+         "--dials-phil-path", str(tmp_path / "dials.phil"), "--use-bragg-mask-option-b",
+         "--save-intermediate-phase-outputs"]
+    )  # fmt: skip
+    log = (base / "e2e_phase3_visual_check.log").read_text()
+    assert "indexer: dials_sequence" in log and "crystal the same on all images" in log
+    for number in range(1, 11):
+        found = {path.name for path in (base / f"phase1_sim_1_{number:05d}").iterdir()}
+        assert found >= {"indexed_refined_detector.expt", "total_diffuse_mask.pickle", "diffuse_data.npz"}
+    assert (base / "phase3_outputs/diagnostics/phase3_diagnostics_summary.txt").is_file()
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from diffuse_framework import api
+from diffuse_framework.adapters.images import DxtbxSource
+from diffuse_framework.adapters.sequences import SequenceSource
 from diffuse_framework.errors import ConfigError, DataError, PluginError
 from diffuse_framework.simulate.cbf import ImageWriter
 from diffuse_framework.simulate.compare import compare_merged
@@ -51,6 +53,29 @@ def test_a_plugin_object_takes_the_place_of_the_selected_one(simulation):
     outcome = api.run(simulation.source, steps)
     assert compare_merged(simulation.truth, outcome.map.merged).correlation > 0.7
     assert np.isclose(outcome.scales.per_image.mean(), 1)
+
+
+@pytest.mark.parametrize(
+    ("source", "crystals", "name"),
+    [
+        (object.__new__(DxtbxSource), False, "dials_ssx"),
+        (object.__new__(SequenceSource), False, "dials_sequence"),
+        (object.__new__(SequenceSource), True, "given"),
+    ],
+)
+def test_the_indexer_that_nobody_named_follows_from_the_images(source, crystals, name, tmp_path, monkeypatch):
+    monkeypatch.setattr(api, "all_have_crystals", lambda source: crystals)
+    steps = api.make_steps("grid.hkl.d_min = 3\nindexer.dials_sequence.d_min = 2.5")
+    asked = []
+
+    def choose(chosen):
+        asked.append(steps.indexer.choose(chosen))
+        return KnownOrientations("the experiment")
+
+    assert api.AutomaticIndexer(choose).index(source, None, tmp_path, None) == "the experiment"
+    assert [indexer.name for indexer in asked] == [name]
+    assert name != "dials_sequence" or asked[0].d_min == 2.5
+    assert api.make_steps("indexer.plugin = dials_ssx").indexer.name == "dials_ssx"
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from diffuse_framework.report.checks import Check
-from diffuse_framework.report.html import Picture, Story, report_page, to_script
+from diffuse_framework.report.html import Picture, Story, report_page, short_names, to_script
 from diffuse_framework.report.mapping import MapData
 from diffuse_framework.report.volume import decode, pack
-from diffuse_framework.testing.browser import find_browser, open_page
+from diffuse_framework.testing.browser import open_page
 from diffuse_framework.testing.fakes import orthorhombic_grid
 
 
@@ -134,19 +134,27 @@ def test_half_sets_and_absolute_scale_are_shown_where_they_exist(data):
     assert "Agreement of half data sets" in page and "Measured and calculated scattering" in page
 
 
+@pytest.mark.parametrize(
+    ("names", "short", "title"),
+    [
+        (["a_0009.cbf", "a_0010.cbf"], ["0009", "0010"], "image a_#.cbf"),
+        (["a1.cbf", "b1.cbf"], ["a1", "b1"], "image #.cbf"),
+        (["x_1.cbf"], ["x_1.cbf"], "image"),
+        (["one", "two"], ["one", "two"], "image"),
+        (["same", "same"], ["same", "same"], "image"),
+    ],
+)
+def test_names_lose_what_they_have_in_common(names, short, title):
+    assert short_names(names) == (short, title)
+
+
 def test_a_run_of_an_older_version_is_shown(data):
     page = report_page(story(data, summary={}, checks=[], files=[], pictures=[Picture("p", "c", b"png")]))
     assert "no summary.json" in page and "Not recorded" in page
 
 
-needs_browser = pytest.mark.skipif(
-    find_browser() is None, reason="no browser: install chromium (Debian: apt-get install chromium)"
-)
-
-
-@needs_browser
+@pytest.mark.usefixtures("browser")
 def test_the_slices_follow_the_controls(data, tmp_path):
-    pytest.importorskip("websocket", reason="pip install websocket-client")
     path = tmp_path / "report.html"
     path.write_text(report_page(story(data)))
     image = "document.querySelector('#slice .heatmaplayer image')"
@@ -187,6 +195,11 @@ def test_the_slices_follow_the_controls(data, tmp_path):
         page.wait_for(f"{drawn} === '2 1 multiplicity true'")
         page.run("document.querySelector('input[name=axis][value=\"0\"]').click()")
         page.wait_for(f"{drawn}.startsWith('0 0 ')")
+
+        # Figures can be saved, and no button sends one to a server.
+        buttons = page.run("[...new Set([...document.querySelectorAll('.modebar-btn')].map((b) => b.dataset.title))]")
+        assert {"Zoom", "Pan", "Reset axes"} < set(buttons) and len(buttons) == 4
+        assert any("Download plot as" in title for title in buttons)
 
         # On a telephone nothing is wider than the screen.
         page.set_size(390, 844, mobile=True)

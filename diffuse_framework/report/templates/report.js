@@ -1,16 +1,22 @@
 "use strict";
 (function () {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const config = { responsive: true, displaylogo: false, toImageButtonOptions: { format: "png", scale: 2 } };
+  // These buttons alone: plotly's own set has one that sends the figure to a server.
+  const buttons = [["toImage", "zoom2d", "pan2d", "resetScale2d"]];
+  const config = { responsive: true, displaylogo: false, modeBarButtons: buttons, toImageButtonOptions: { format: "png", scale: 2 } };
   const style = {
     margin: { l: 60, r: 56, t: 10, b: 50 },
     font: { family: "system-ui, Helvetica, Arial, sans-serif", size: 12 },
-    paper_bgcolor: "white", plot_bgcolor: "white", legend: { orientation: "h", y: 1.12 },
+    paper_bgcolor: "white", plot_bgcolor: "white", legend: { orientation: "h", x: 0, y: 1, yanchor: "bottom" },
   };
   for (const plot of data.plots) {
     const layout = Object.assign({}, style, plot.layout);
-    layout.xaxis = Object.assign({ automargin: true, gridcolor: "#e5e8eb" }, layout.xaxis);
-    layout.yaxis = Object.assign({ automargin: true, gridcolor: "#e5e8eb" }, layout.yaxis);
+    // Room above for the buttons, and below them for the legend.
+    layout.margin = Object.assign({}, style.margin, { t: layout.showlegend ? 60 : 32 });
+    for (const axis of ["xaxis", "yaxis"]) {
+      layout[axis] = Object.assign({ automargin: true, gridcolor: "#e5e8eb", exponentformat: "power", minexponent: 5 }, layout[axis]);
+    }
+    if (layout.yaxis2) layout.yaxis2 = Object.assign({ automargin: true, tickmode: "auto" }, layout.yaxis2);
     Plotly.newPlot("plot-" + plot.name, plot.traces, layout, config);
   }
   if (!data.volume) return;
@@ -159,7 +165,7 @@
     };
     const layout = Object.assign({}, style, {
       plot_bgcolor: "#dddddd",
-      margin: narrow ? { l: 44, r: 50, t: 30, b: 44 } : style.margin,
+      margin: narrow ? { l: 44, r: 50, t: 30, b: 44 } : Object.assign({}, style.margin, { t: 32 }),
       xaxis: { title: { text: letters[columns] }, constrain: "domain", zeroline: false, showgrid: false },
       yaxis: { title: { text: letters[rows] }, scaleanchor: "x", scaleratio: lengthOf(rows) / lengthOf(columns), constrain: "domain", zeroline: false, showgrid: false },
       uirevision: String(axis),
