@@ -10,87 +10,43 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffuse_framework.adapters.scattering import form_factors, scattering_of
-from diffuse_framework.adapters.symmetry import symmetry_of
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.io.outputs import read_scales, write_results
-from diffuse_framework.model.contents import CellContents
-from diffuse_framework.model.experiment import Experiment, Image
 from diffuse_framework.model.scales import ImageScales
 from diffuse_framework.pipeline.process import Surroundings, process
 from diffuse_framework.pipeline.stored import StoredScaler
-from diffuse_framework.simulate.atoms import AtomicIntensity, make_crystal, true_map
-from diffuse_framework.simulate.crystals import random_rotations
-from diffuse_framework.simulate.detector import header_beam, pilatus
-from diffuse_framework.simulate.images import SimulatedSource
-from diffuse_framework.simulate.intensity import BraggParameters
-from diffuse_framework.simulate.truth import Truth
+from diffuse_framework.simulate.atoms import true_map
+from diffuse_framework.simulate.rotation import RotationSettings
+from diffuse_framework.testing.atoms import PHOTONS, SETTINGS, AtomImages
 from diffuse_framework.testing.runs import make_steps, run_pipeline
 
-# Photons per second, steradian and electron unit: 1/k.
-PHOTONS = 20.0
 N_IMAGES = 40
-NUMBERS = {"C": 6, "N": 7, "O": 8, "S": 16}
-
-SETTINGS = """
-grid.hkl.divisions = 3 3 3
-grid.hkl.d_min = 1.25
-masker.plugins = trusted reciprocal
-masker.reciprocal.radius = 0.01
-corrector.plugins = solid_angle polarization efficiency
-"""
-
-
-class Images:
-    """Stills of a crystal in random orientations, to 1.2 angstrom."""
-
-    def __init__(self) -> None:
-        rng, symmetry = np.random.default_rng(2), symmetry_of("P222")
-        odds = {"C": 0.6, "N": 0.15, "O": 0.23, "S": 0.02}
-        self.crystal = make_crystal(
-            (21.0, 23.0, 25.0, 90.0, 90.0, 90.0), symmetry, odds, form_factors, rng, density=0.02, closest=3.0
-        )
-        counts = self.crystal.counts()
-        numbers = np.array([NUMBERS[name] for name in counts])
-        atoms = np.array(list(counts.values()), float)
-        self.contents = CellContents(
-            tuple(counts), atoms, 0 * atoms, numbers, self.crystal.volume, 1, 0.0, 0.0, 0.0, "the simulation"
-        )
-        self.theory = scattering_of(self.contents, 1.6, 1.0)
-        detector = pilatus((1, 3), 38.0, header_beam(1.0))
-        setting = random_rotations(N_IMAGES, rng) @ self.crystal.basis
-        scales = np.exp(0.2 * rng.normal(size=N_IMAGES))
-        truth = Truth(
-            intensity=AtomicIntensity(self.crystal, self.theory, 1.0, peak_sigma=0.003),
-            bragg=BraggParameters(photons=0.0),
-            names=tuple(f"atoms_{number:03d}" for number in range(N_IMAGES)),
-            scales=scales / scales.mean(),
-            offsets=np.zeros(N_IMAGES),
-            setting_matrices=setting,
-            exposure_s=1.0,
-            photons_per_unit=PHOTONS,
-            seed=2,
-        )
-        self.source = SimulatedSource(truth, detector)
-        images = tuple(Image(name, n, 0, 1.0, setting[n]) for n, name in enumerate(truth.names))
-        self.experiment = Experiment((detector.geometry,), symmetry, images)
-
-    def parameters(self, method: str, **settings: str) -> str:
-        """Return PHIL text for an absolute scaler that knows the cell's contents."""
-        formula = "".join(f"{name}{count / 4:g}" for name, count in self.crystal.counts().items())
-        own = {"contents.formula": formula, "contents.solvent.fill": "False", "interference": "none"} | settings
-        lines = "".join(f"absolute_scaler.{method}.{name} = {value}\n" for name, value in own.items())
-        return f"{SETTINGS}absolute_scaler.plugin = {method}\n{lines}"
 
 
 @pytest.fixture(scope="module")
-def images() -> Images:
-    return Images()
+def images() -> AtomImages:
+    return AtomImages(N_IMAGES)
 
 
 @pytest.fixture(scope="module")
 def outcome(images):
     return run_pipeline(images.source, images.experiment, images.parameters("krogh_moe"))
+
+
+@pytest.fixture(scope="module")
+def sweep():
+    images = AtomImages(90, RotationSettings(1.0), exposure_s=0.5)
+    return images, run_pipeline(images.source, images.experiment, images.parameters("krogh_moe"))
+
+
+@pytest.mark.slow
+def test_a_turning_crystal_gives_the_scale_and_an_unbiased_map_too(sweep):
+    images, outcome = sweep
+    for method in ("krogh_moe", "norman"):
+        assert outcome.map.report.estimates[method].scale * PHOTONS == pytest.approx(1, abs=0.01)
+    found = outcome.map.report.estimates["krogh_moe"]
+    assert np.allclose(found.scales[found.q > 0.5] * PHOTONS, 1, atol=0.012)
+    assert_unbiased(images, outcome)
 
 
 @pytest.mark.slow
@@ -106,6 +62,10 @@ def test_the_scale_is_found_within_one_percent(outcome):
 
 @pytest.mark.slow
 def test_the_map_is_unbiased(images, outcome):
+    assert_unbiased(images, outcome)
+
+
+def assert_unbiased(images, outcome):
     merged, theory = outcome.map.merged, images.theory
     q = np.linalg.norm(merged.grid.q_of(merged.voxel), axis=1)
     between = (merged.grid.index_of(merged.voxel) % 3 != 0).all(axis=1)
