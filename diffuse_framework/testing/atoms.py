@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from diffuse_framework.adapters.scattering import form_factors, scattering_of
@@ -72,8 +74,10 @@ class AtomImages:
             sweeps.setting_matrices if sweeps else random_rotations(n_images, rng) @ self.crystal.basis
         )
         scales = np.exp(0.2 * rng.normal(size=len(setting)))
+        # A truth that is written to a file holds the other kind of intensity; images need no more than this.
+        intensity: Any = AtomicIntensity(self.crystal, self.theory, 1.0, peak_sigma=0.003)
         truth = Truth(
-            intensity=AtomicIntensity(self.crystal, self.theory, 1.0, peak_sigma=0.003),
+            intensity=intensity,
             bragg=BraggParameters(photons=0.0),
             names=tuple(f"atoms_{number:03d}" for number in range(len(setting))),
             scales=scales / scales.mean(),
