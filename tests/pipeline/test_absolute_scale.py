@@ -10,8 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffuse_framework.algorithms.merging import poisson_merge
+from diffuse_framework.algorithms.scaling_model import (
+    ScalingOptions,
+    evaluate,
+    layout_from_numbers,
+    layout_to_numbers,
+)
+from diffuse_framework.algorithms.smoothers import weight_matrix
 from diffuse_framework.errors import ConfigError, DataError
-from diffuse_framework.io.outputs import read_scales, write_results
+from diffuse_framework.io.outputs import final_model, read_scales, write_results
+from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport
 from diffuse_framework.model.scales import ImageScales
 from diffuse_framework.pipeline.process import Surroundings, process
 from diffuse_framework.pipeline.stored import StoredScaler
@@ -19,6 +28,7 @@ from diffuse_framework.simulate.atoms import true_map
 from diffuse_framework.simulate.rotation import RotationSettings
 from diffuse_framework.testing.atoms import PHOTONS, SETTINGS, AtomImages
 from diffuse_framework.testing.runs import make_steps, run_pipeline
+from diffuse_framework.testing.sums import known_sums
 
 N_IMAGES = 40
 
@@ -112,6 +122,43 @@ def test_the_final_model_predicts_the_counts(images, outcome, tmp_path):
         expected += float((rows.exposure * (factor[rows.image] * intensity + offset)).sum())
         observed += float(rows.counts.sum())
     assert expected == pytest.approx(observed, rel=1e-4)
+
+
+def test_the_final_model_of_a_smooth_scaler_predicts_the_counts(images):
+    options = ScalingOptions(scale="smooth", offset=True, offset_q=0.15, absorption=True, resolution=True)
+    known = known_sums(options, np.random.default_rng(3), n_images=40, rows_per_image=500, exposure=100.0)
+    theory = images.theory
+    merged = poisson_merge(known.sums, known.scales)
+    report = AbsoluteReport(
+        images.contents, theory, {}, {}, theory.q, theory.q, theory.q, theory.q, 1.0, 0.0, 0.0, 0.0
+    )
+    q_of = np.linalg.norm(known.sums.grid.q_of(np.arange(known.sums.grid.size)), axis=1)
+    incoherent = np.interp(q_of, theory.q, theory.incoherent)
+    k = 40.0
+    # What images share in proportion to their scale belongs to the map.
+    axis = known.scales.layout.parts["offset"].q
+    absolute = k * (known.intensity + weight_matrix(axis, q_of) @ known.scales.common) - incoherent
+    final = AbsoluteMap(merged, k * merged.intensity - incoherent[merged.voxel], merged.variance, k, 0.1, "e", report)
+    model = final_model(final, known.scales, known.sums.image_names)
+    layout, parameters = layout_from_numbers(layout_to_numbers(known.scales.layout)), model["model"]["parameters"]
+    for number in (0, 17, 39):
+        table = known.sums.pieces[number]
+        q = q_of[table.voxel]
+        own = model["refined_parameters"][known.sums.image_names[number]]
+        b = own["multiplicative_scale"] * k
+        detector = evaluate(layout, parameters, table.image, table.panel, table.fast, table.slow, q)[0] / b
+        offset = weight_matrix(axis, q) @ np.asarray(own["relative_offset"])
+        s = s_of(layout, parameters, table.image, q)
+        crystal = own["multiplicative_scale"] * s * (absolute[table.voxel] + incoherent[table.voxel])
+        expected = table.exposure * detector / s * (crystal + offset)
+        assert (expected.sum() - table.counts.sum()) / np.sqrt(table.counts.sum()) == pytest.approx(0, abs=4)
+
+
+def s_of(layout, parameters, image, q):
+    """The resolution part alone."""
+    part = layout.parts["resolution"]
+    along = weight_matrix(part.q, q).toarray()
+    return (along * layout.at_images("resolution", parameters)[image]).sum(axis=1)
 
 
 @pytest.mark.slow
