@@ -212,7 +212,9 @@ def test_half_maps_come_along(merged, folder, tmp_path):
 
 def test_merging_writes_half_maps_that_come_along(merged, tmp_path):
     seen = np.arange(len(merged)) % 2 == 0
-    columns = ("voxel", "intensity", "variance", "multiplicity", "pixels", "counts", "total_intensity", "total_variance")
+    columns = (
+        "voxel", "intensity", "variance", "multiplicity", "pixels", "counts", "total_intensity", "total_variance",
+    )  # fmt: skip
     first = replace(merged, **{name: getattr(merged, name)[seen] for name in columns})
     halves = first, replace(merged, intensity=merged.intensity + 1)
     final = AbsoluteMap(merged, merged.intensity, merged.variance, 1.0, 0.0, "relative")
