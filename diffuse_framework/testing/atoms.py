@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from diffuse_framework.adapters.scattering import form_factors, scattering_of
-from diffuse_framework.adapters.symmetry import symmetry_of
-from diffuse_framework.model.contents import CellContents
-from diffuse_framework.model.experiment import Experiment, Image
-from diffuse_framework.simulate.atoms import AtomicIntensity, make_crystal
+from diffuse_framework.model.contents import CellContents, Theory
+from diffuse_framework.model.experiment import Experiment, Image, Symmetry
+from diffuse_framework.simulate.atoms import AtomicIntensity, FormFactors, make_crystal
 from diffuse_framework.simulate.crystals import random_rotations
 from diffuse_framework.simulate.detector import header_beam, pilatus
 from diffuse_framework.simulate.images import SimulatedSource
@@ -32,6 +32,21 @@ corrector.plugins = solid_angle polarization efficiency
 """
 
 
+@dataclass(frozen=True)
+class Tables:
+    """What comes from DIALS and from tables: `adapters.scattering` and `adapters.symmetry` have them.
+
+    Attributes:
+        form_factors: f0 of elements.
+        scattering_of: contents, highest |q| in 1/angstrom and wavelength in angstrom to what atoms scatter.
+        symmetry: of P222, the space group of the crystal.
+    """
+
+    form_factors: FormFactors
+    scattering_of: Callable[[CellContents, float, float], Theory]
+    symmetry: Symmetry
+
+
 class AtomImages:
     """Stills in random orientations, or sweeps, to 1.2 angstrom, with 20% of spread between images.
 
@@ -43,6 +58,7 @@ class AtomImages:
 
     def __init__(
         self,
+        tables: Tables,
         n_images: int = 40,
         rotation: RotationSettings | None = None,
         seed: int = 2,
@@ -51,15 +67,16 @@ class AtomImages:
         """Place the atoms; images are drawn when they are read.
 
         Args:
+            tables: f0 and the like.
             n_images: stills, or images of each sweep.
             rotation: None for stills.
             seed: of atoms, orientations, scales and noise.
             exposure_s: of each image, in seconds.
         """
-        rng, symmetry = np.random.default_rng(seed), symmetry_of("P222")
+        rng, symmetry = np.random.default_rng(seed), tables.symmetry
         odds = {"C": 0.6, "N": 0.15, "O": 0.23, "S": 0.02}
         self.crystal = make_crystal(
-            (21.0, 23.0, 25.0, 90.0, 90.0, 90.0), symmetry, odds, form_factors, rng, density=0.02, closest=3.0
+            (21.0, 23.0, 25.0, 90.0, 90.0, 90.0), symmetry, odds, tables.form_factors, rng, 0.02, 3.0
         )
         counts = self.crystal.counts()
         numbers = np.array([NUMBERS[name] for name in counts])
@@ -67,7 +84,7 @@ class AtomImages:
         self.contents = CellContents(
             tuple(counts), atoms, 0 * atoms, numbers, self.crystal.volume, 1, 0.0, 0.0, 0.0, "the simulation"
         )
-        self.theory = scattering_of(self.contents, 1.6, 1.0)
+        self.theory = tables.scattering_of(self.contents, 1.6, 1.0)
         detector = pilatus((1, 3), 38.0, header_beam(1.0))
         sweeps = make_sweeps(rotation, n_images, self.crystal.basis, rng) if rotation else None
         setting = (

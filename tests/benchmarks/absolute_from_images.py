@@ -15,8 +15,10 @@ import logging
 import numpy as np
 from tabulate import tabulate
 
+from diffuse_framework.adapters.scattering import form_factors, scattering_of
+from diffuse_framework.adapters.symmetry import symmetry_of
 from diffuse_framework.simulate.rotation import RotationSettings
-from diffuse_framework.testing.atoms import PHOTONS, AtomImages
+from diffuse_framework.testing.atoms import PHOTONS, AtomImages, Tables
 from diffuse_framework.testing.runs import run_pipeline
 
 CUTOFFS = (0.5, 0.6, 0.7, 0.8)
@@ -31,7 +33,8 @@ KINDS = {
 def measured(kind: str, seed: int) -> list[str]:
     """Return a line of the table."""
     n_images, rotation = KINDS[kind]
-    images = AtomImages(n_images, rotation, seed, exposure_s=0.5)
+    tables = Tables(form_factors, scattering_of, symmetry_of("P222"))
+    images = AtomImages(tables, n_images, rotation, seed, exposure_s=0.5)
     outcome = run_pipeline(images.source, images.experiment, images.parameters("krogh_moe"))
     merged, estimates = outcome.map.merged, outcome.map.report.estimates
     found = estimates["krogh_moe"]

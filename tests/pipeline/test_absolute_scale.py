@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffuse_framework.adapters.scattering import form_factors, scattering_of
+from diffuse_framework.adapters.symmetry import symmetry_of
 from diffuse_framework.algorithms.merging import poisson_merge
 from diffuse_framework.algorithms.scaling_model import (
     ScalingOptions,
@@ -26,16 +28,17 @@ from diffuse_framework.pipeline.process import Surroundings, process
 from diffuse_framework.pipeline.stored import StoredScaler
 from diffuse_framework.simulate.atoms import true_map
 from diffuse_framework.simulate.rotation import RotationSettings
-from diffuse_framework.testing.atoms import PHOTONS, SETTINGS, AtomImages
+from diffuse_framework.testing.atoms import PHOTONS, SETTINGS, AtomImages, Tables
 from diffuse_framework.testing.runs import make_steps, run_pipeline
 from diffuse_framework.testing.sums import known_sums
 
 N_IMAGES = 40
+TABLES = Tables(form_factors, scattering_of, symmetry_of("P222"))
 
 
 @pytest.fixture(scope="module")
 def images() -> AtomImages:
-    return AtomImages(N_IMAGES)
+    return AtomImages(TABLES, N_IMAGES)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,7 @@ def outcome(images):
 
 @pytest.fixture(scope="module")
 def sweep():
-    images = AtomImages(90, RotationSettings(1.0), exposure_s=0.5)
+    images = AtomImages(TABLES, 90, RotationSettings(1.0), exposure_s=0.5)
     return images, run_pipeline(images.source, images.experiment, images.parameters("krogh_moe"))
 
 
