@@ -36,7 +36,8 @@ class DiffuseScalingModel(ScalingModelBase):
 
     Expected counts per exposure are ``factor x I + offset``; see `algorithms.scaling_model`. Its
     components, each where the model has that part: scale (`SingleScaleFactor`), offset and resolution
-    (smooth in |q|), panel_n and absorption_n for each panel n.
+    (smooth in |q|), panel_n and absorption_n for each panel n, and common: the part of the offset in
+    proportion to scale x resolution, which is taken off because it belongs to the map.
     """
 
     id_ = "diffuse"
@@ -88,7 +89,15 @@ class DiffuseScalingModel(ScalingModelBase):
         """Return the additive part at |q| (n,), 1/angstrom, and places on panels (n,), pixels."""
         if "offset" not in self.components:
             return np.zeros(len(q))
-        return self._detector(panel, fast, slow) * self._line("offset", q)
+        result = self._line("offset", q)
+        if "common" in self.components:
+            crystal = self._line("common", q)
+            if "scale" in self.components:
+                crystal *= self.components["scale"].parameters[0]
+            if "resolution" in self.components:
+                crystal *= self._line("resolution", q)
+            result -= crystal
+        return self._detector(panel, fast, slow) * result
 
     def _detector(self, panel: np.ndarray, fast: np.ndarray, slow: np.ndarray) -> np.ndarray:
         result = np.ones(len(panel))
@@ -108,9 +117,11 @@ class DiffuseScalingModel(ScalingModelBase):
         return result
 
     def _line(self, name: str, q: np.ndarray) -> np.ndarray:
+        parameters = self.components[name].parameters
+        if name not in self.configdict["axes"]:
+            return np.full(len(q), parameters[0])
         (axis,) = (Axis(*axis) for axis in self.configdict["axes"][name])
         smoother = GaussianSmoother1D(_range(axis), axis.n_intervals)
-        parameters = self.components[name].parameters
         return np.array([smoother.value_weight(at, parameters)[0] for at in _inside(axis, q)])
 
 
@@ -133,15 +144,13 @@ def _component(
     if name.startswith("absorption"):
         shape = tuple(int(axis[2]) for axis in axes[name])
         return SmoothScaleComponent2D(values, shape, esds)
-    return SmoothOffset1D(values, esds) if name == "offset" else SmoothScaleComponent1D(values, esds)
+    return SmoothOffset1D(values, esds) if name in ("offset", "common") else SmoothScaleComponent1D(values, esds)
 
 
 def image_models(scales: SmoothScales) -> list[DiffuseScalingModel]:
     """Return the DIALS scaling model of every image: the fitted model at that image's place in its order."""
     layout = scales.layout
     values = {name: layout.at_images(name, scales.parameters) for name in layout.parts}
-    if "offset" in values:
-        values["offset"] = scales.offsets_at_images()
     result = []
     for image in range(layout.extent.n_images):
         components: dict[str, ScaleComponentBase] = {}
@@ -154,6 +163,8 @@ def image_models(scales: SmoothScales) -> list[DiffuseScalingModel]:
                 continue
             if not part.panels:
                 _add(components, axes, name, of_image, (part.q,))
+                if name == "offset":
+                    _add(components, axes, "common", scales.common, (part.q,))
                 continue
             start = 0
             for number, (x, y) in enumerate(part.panels):

@@ -1,4 +1,4 @@
-"""Bragg intensities of stills, corrected for partiality and merged."""
+"""Bragg intensities, corrected for partiality and merged."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from diffuse_framework.algorithms.binning import sum_by
 from diffuse_framework.algorithms.factors import efficiency, polarization
 from diffuse_framework.algorithms.symmetry import fold, orbit_sizes
 from diffuse_framework.errors import DataError
-from diffuse_framework.model.experiment import BraggSpots, Experiment, Image
+from diffuse_framework.model.experiment import BraggSpots, Experiment, Image, Rotation
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.grid import VoxelGrid
 
 # Fainter parts of a reflection say little of the whole.
 MIN_PARTIALITY = 0.05
+# Cosine between the axis of rotation and the normal of the plane of incidence below which reflections of a
+# rotation are left out, as DIALS does.
+MIN_ZETA = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +40,11 @@ class MergedBragg:
 
 
 def merge_spots(experiment: Experiment, scales: np.ndarray) -> MergedBragg:
-    """Merge the integrated reflections of stills.
+    """Merge integrated reflections.
 
-    A still records N = K b t P E p |F|^2 / |q| photons of a reflection: b is the image's scale, t its
-    exposure time, P polarisation, E efficiency of the sensor, p the partiality relative to a
-    reflection in the middle of its rocking curve, and 1/|q| the height of a rocking curve whose angular
-    width is that of the mosaic spread. Strengths are sum N / sum (b t P E p / |q|).
+    Strengths are sum N / sum (b w) with N photons and b the image's scale. Of a rotation w is that of
+    `spot_weights`. Of a still there is 1/|q| in it too: the height of a rocking curve whose angular width is
+    that of the mosaic spread, which the partiality of a still does not know.
 
     Args:
         experiment: with integrated reflections.
@@ -54,15 +56,18 @@ def merge_spots(experiment: Experiment, scales: np.ndarray) -> MergedBragg:
     hkl, photons, variance, weight = [], [], [], []
     for number, image in enumerate(experiment.images):
         spots = image.spots
+        weights = spot_weights(spots, image, experiment.geometry_of(image))
         good = np.isfinite(spots.intensity) & np.isfinite(spots.variance) & (spots.partiality > MIN_PARTIALITY)
+        good &= weights > 0
         if not good.any():
             continue
-        response = _response(spots, image, experiment.geometry_of(image))
-        q = np.linalg.norm(spots.hkl @ image.setting_matrix.T, axis=1)
+        if image.rotation is None:
+            q = np.linalg.norm(spots.hkl @ image.setting_matrix.T, axis=1)
+            weights = weights / np.maximum(q, 1e-9)
         hkl.append(spots.hkl[good])
         photons.append(spots.intensity[good])
         variance.append(spots.variance[good])
-        weight.append((scales[number] * response * spots.partiality / np.maximum(q, 1e-9))[good])
+        weight.append(scales[number] * weights[good])
     if not hkl:
         raise DataError(
             "no image has reflections with intensity and partiality: give integrated reflections, or use "
@@ -80,19 +85,39 @@ def merge_spots(experiment: Experiment, scales: np.ndarray) -> MergedBragg:
     )
 
 
-def _response(spots: BraggSpots, image: Image, geometry: Geometry) -> np.ndarray:
-    """Exposure time x polarisation x efficiency (n,) at the predicted positions."""
-    response = np.full(len(spots), image.exposure_s)
+def spot_weights(spots: BraggSpots, image: Image, geometry: Geometry) -> np.ndarray:
+    """Return what the photons of reflections (n,) are in proportion to, apart from |F|^2 and scales.
+
+    Exposure time x polarisation x efficiency of the sensor x partiality. Of a rotation the exposure time is
+    that of a radian, and there is Lorentz's factor 1 / |s1 . (axis x q)| / wavelength, the time that a
+    reflection takes through the Ewald sphere (Arndt & Wonacott 1977, The Rotation Method in
+    Crystallography, ch. 7). It is 0 next to the axis, where partiality and that time are not known.
+    """
+    result = np.full(len(spots), image.exposure_s)
+    directions = np.zeros((len(spots), 3))
     for number, panel in enumerate(geometry.panels):
         here = spots.panel == number
         if not here.any():
             continue
         mm = spots.predicted_px[here] * np.array(panel.pixel_size_mm)
         positions = panel.origin_mm + mm[:, :1] * panel.fast_axis + mm[:, 1:] * panel.slow_axis
-        response[here] *= polarization(positions, geometry.beam)
+        directions[here] = positions / np.linalg.norm(positions, axis=1, keepdims=True)
+        result[here] *= polarization(positions, geometry.beam)
         if panel.mu_per_mm * panel.thickness_mm > 0:
-            response[here] *= efficiency(positions, panel)
-    return response
+            result[here] *= efficiency(positions, panel)
+    if image.rotation is not None:
+        result *= _lorentz(directions, geometry, image.rotation)
+    return result * np.where(np.isfinite(spots.partiality), spots.partiality, 0.0)
+
+
+def _lorentz(directions: np.ndarray, geometry: Geometry, rotation: Rotation) -> np.ndarray:
+    """Return Lorentz's factor (n,) over the angle of the image in radians; 0 next to the axis."""
+    s0 = geometry.beam.s0 / np.linalg.norm(geometry.beam.s0)
+    normal = np.cross(directions, s0)
+    rate = np.abs(normal @ rotation.axis)
+    away = rate > MIN_ZETA * np.linalg.norm(normal, axis=1)
+    width = np.radians(abs(rotation.width_deg))
+    return np.divide(1.0, rate * width, out=np.zeros(len(rate)), where=away & (rate > 0))
 
 
 def with_spots(

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffuse_framework.algorithms.factors import polarization
-from diffuse_framework.algorithms.geometry import q_at_px
+from diffuse_framework.algorithms.bragg import spot_weights
 from diffuse_framework.algorithms.scaling_rows import Rows
 from diffuse_framework.algorithms.symmetry import fold
 from diffuse_framework.errors import DataError
@@ -33,7 +32,7 @@ def bragg_reference(
 ) -> Reflections:
     """Return the integrated reflections as observations of unique reflections.
 
-    Expected intensity is exposure time x polarisation x partiality x scale x the reflection's own.
+    Expected intensity is that of `spot_weights` x scale x the reflection's own.
 
     Args:
         experiment: its images' spots.
@@ -89,16 +88,16 @@ def _observations(
     use = np.isfinite(spots.intensity) & np.isfinite(spots.variance) & np.isfinite(partiality)
     use &= np.where(use, spots.variance, 0) > 0
     use &= np.where(np.isfinite(partiality), partiality, 0) >= min_partiality
-    px, panel = spots.predicted_px[use], spots.panel[use]
-    scattered = q_at_px(geometry, panel, px) + geometry.beam.s0 if len(px) else np.zeros((0, 3))
-    factor = polarization(scattered, geometry.beam) if len(px) else np.zeros(0)
+    weights = spot_weights(spots, image, geometry)
+    use &= weights > 0
+    px = spots.predicted_px[use]
     return {
         "hkl": spots.hkl[use].astype(np.int64),
         "image": np.full(len(px), number),
-        "panel": panel,
+        "panel": spots.panel[use],
         "fast": px[:, 0],
         "slow": px[:, 1],
         "counts": spots.intensity[use],
         "variance": spots.variance[use],
-        "exposure": image.exposure_s * factor * partiality[use],
+        "exposure": weights[use],
     }

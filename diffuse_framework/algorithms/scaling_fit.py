@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 SAMPLE_ROWS = 100_000
 DENSE_PARAMETERS = 2500
 
+# No factor becomes smaller.
+_SMALLEST = 1e-3
+
 # How tightly degenerate directions are held, relative to parameters of about 1.
 _PINNED = 1e-3
 
@@ -266,7 +269,7 @@ def _minimise(
         worse = not quality + float(deviation @ (restraint @ deviation)) < 2 * objective
         if worse and shorter > 1e-4:
             shorter, step = 0.3 * shorter, 0.3 * step
-            parameters = before + step
+            parameters = _positive(layout, before + step)
             continue
         if worse:
             return _end(before, preconditioner, level, cycle, "no step makes it better", change, seen)
@@ -280,7 +283,7 @@ def _minimise(
         )
         step = shorter * _shortened(layout, parameters, step) * step
         change = float(np.max(np.abs(step) / preconditioner.sigma))
-        before, parameters = parameters, parameters + step
+        before, parameters = parameters, _positive(layout, parameters + step)
         if change > 1:
             # Later on it stays: a change of weights would look like a change of the fit.
             prior, slope = _prior(problem, source, seen)
@@ -432,9 +435,16 @@ def _solve(
 def _shortened(layout: Layout, parameters: np.ndarray, step: np.ndarray) -> float:
     """Share of a step, at most 1, that takes no factor below a third of what it is."""
     which = layout.multiplicative()
-    ratio = step[which] / np.maximum(parameters[which], 1e-3)
+    ratio = step[which] / np.maximum(parameters[which], _SMALLEST)
     steepest = float(-ratio.min()) if len(ratio) else 0.0
     return min(1.0, 0.67 / steepest) if steepest > 0 else 1.0
+
+
+def _positive(layout: Layout, parameters: np.ndarray) -> np.ndarray:
+    """Return parameters with all factors above 0: what follows divides by them."""
+    result, which = parameters.copy(), layout.multiplicative()
+    result[which] = np.maximum(result[which], _SMALLEST)
+    return result
 
 
 def _undetermined(

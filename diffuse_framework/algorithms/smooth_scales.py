@@ -13,6 +13,7 @@ from diffuse_framework.algorithms.bragg_reference import Reflections
 from diffuse_framework.algorithms.observations import (
     Agreement,
     Outliers,
+    Rejected,
     find_outliers,
     fit_error_model,
     outlier_report,
@@ -23,6 +24,7 @@ from diffuse_framework.algorithms.scaling_fit import Fit, Restraints, fit_model
 from diffuse_framework.algorithms.scaling_model import (
     Layout,
     ScalingOptions,
+    assemble_layout,
     evaluate,
     make_layout,
 )
@@ -30,7 +32,7 @@ from diffuse_framework.algorithms.scaling_rows import RowSource, Survey, extent_
 from diffuse_framework.algorithms.smoothers import CONSTANT, weight_matrix
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.grid import VoxelGrid
-from diffuse_framework.model.scales import ErrorModel
+from diffuse_framework.model.scales import ErrorModel, ImageScales, Scales
 from diffuse_framework.model.voxels import SumsTable, VoxelSums
 
 logger = logging.getLogger(__name__)
@@ -231,18 +233,21 @@ def scale_smoothly(
     if reflections is not None:
         source.extra = reflections.rows
         q = np.concatenate([q, reflections.q])
-    fit = fitter(source, layout, q, recipe.restraints, recipe.tolerance, recipe.max_cycles)
+    gross = _gross_outliers(source, sums, layout, q, recipe)
+    clean = source.without(gross) if gross else source
+    fit = fitter(clean, layout, q, recipe.restraints, recipe.tolerance, recipe.max_cycles)
     scales = _scales(sums.grid, fit)
     agreement = Agreement(sums, scales)
     outliers = Outliers()
     if recipe.outlier_limit is not None:
         model = fit_error_model(agreement.by_signal()) if recipe.error_model else ErrorModel()
         outliers = find_outliers(sums, scales, recipe.outlier_limit, model, totals=agreement.totals)
-        if len(outliers):
-            source = source.without(outliers.rows)
+        if not _same_rows(outliers.rows, gross):
+            clean = source.without(outliers.rows)
             fit = fitter(
-                source, layout, q, recipe.restraints, recipe.tolerance, recipe.max_cycles, fit.parameters
+                clean, layout, q, recipe.restraints, recipe.tolerance, recipe.max_cycles, fit.parameters
             )
+        if len(outliers) or gross:
             scales = replace(_scales(sums.grid, fit), rejected=outliers.keys)
             agreement = Agreement(sums, scales)
     scatter = agreement.by_signal(np.inf)
@@ -254,6 +259,36 @@ def scale_smoothly(
         "chi_squared": agreement.tables(model),
     }
     return replace(scales, error_model=model, statistics=statistics)
+
+
+def _gross_outliers(
+    source: RowSource, sums: KeptSums, layout: Layout, q: np.ndarray, recipe: Recipe
+) -> Rejected:
+    """Return rows that no change of scale explains, to be left out while the full model is first fitted.
+
+    Offsets and factors that vary over the detector bend to a few very wrong observations, such as Bragg
+    peaks that the mask missed, until nothing else fits. Scales alone bend less, and equal ones not at all:
+    these two judge first. What is rejected in the end is judged by the full model.
+    """
+    gross: Rejected = {}
+    if recipe.outlier_limit is None or set(layout.parts) <= {"scale"}:
+        return gross
+    only_scale = {name: part for name, part in layout.parts.items() if name == "scale"}
+    for parts in ({}, only_scale) if only_scale else ({},):
+        scales: Scales = ImageScales(np.ones(layout.extent.n_images), np.zeros(layout.extent.n_images))
+        if parts:
+            clean = source.without(gross) if gross else source
+            simple = assemble_layout(layout.extent, parts)
+            fit = fit_model(clean, simple, q, recipe.restraints, recipe.tolerance, recipe.max_cycles)
+            scales = _scales(sums.grid, fit)
+        agreement = Agreement(sums, scales)
+        model = fit_error_model(agreement.by_signal())
+        gross = find_outliers(sums, scales, recipe.outlier_limit, model, totals=agreement.totals).rows
+    return gross
+
+
+def _same_rows(first: Rejected, second: Rejected) -> bool:
+    return first.keys() == second.keys() and all(np.array_equal(first[n], second[n]) for n in first)
 
 
 def _scales(grid: VoxelGrid, fit: Fit) -> SmoothScales:

@@ -49,11 +49,12 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
     final = absolute_scaler.scale(merger.merge(opened.sums, scales), scales, None)
     log_map(final, map_statistics(final.merged))
     write_grid(opened.folder / "global_voxel_grid_definition.json", opened.sums.grid)
-    write_map(opened.folder, final)
+    halves = None
     if opened.params.statistics.half_maps:
-        rng = np.random.default_rng(opened.params.statistics.seed)
-        write_half_maps(opened.folder, half_maps(opened.sums, scales, rng))
+        halves = half_maps(opened.sums, scales, np.random.default_rng(opened.params.statistics.seed))
+        write_half_maps(opened.folder, halves)
+    write_map(opened.folder, final, halves)
     if final.report is not None:
-        write_absolute(opened.folder, final, scales, opened.sums.image_names)
+        write_absolute(opened.folder, final, scales, opened.sums.image_names, halves)
         write_figure(opened.folder / "absolute_scale.png", absolute_scale_figure(final.report))
     logger.info("The map is in %s", opened.folder)

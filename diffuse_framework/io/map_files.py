@@ -63,7 +63,8 @@ class StoredMap:
 
     def sigma_of(self, name: str) -> np.ndarray | None:
         """Return the uncertainties (n,) of a column, None where the file has none."""
-        return self.columns.get(SIGMAS.get(name, f"{name}_errors"))
+        whole, half, number = name.partition("_half")
+        return self.columns.get(f"{SIGMAS[whole]}{half}{number}" if whole in SIGMAS else f"{name}_errors")
 
     def halves_of(self, name: str) -> list[str]:
         """Return the names of the columns that hold half maps of a column."""

@@ -6,6 +6,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +67,20 @@ def write_scales(path: Path, scales: Scales, image_names: tuple[str, ...]) -> No
     }
     if smooth is not None:
         content["resolution_smoother"] = _resolution_smoother(smooth)
-        content["model"] = {
-            "layout": layout_to_numbers(smooth.layout),
-            "parameters": smooth.parameters,
-            "sigma": smooth.sigma,
-            "common_offset": smooth.common,
-            "rejected": smooth.rejected,
-            "rejected_columns": ["image", "voxel", "operator", "panel"],
-            "voxel_numbering": _numbering(smooth.grid),
-        }
+        content["model"] = _model_numbers(smooth)
     write_json(path, content)
+
+
+def _model_numbers(smooth: SmoothScales) -> dict[str, Any]:
+    return {
+        "layout": layout_to_numbers(smooth.layout),
+        "parameters": smooth.parameters,
+        "sigma": smooth.sigma,
+        "common_offset": smooth.common,
+        "rejected": smooth.rejected,
+        "rejected_columns": ["image", "voxel", "operator", "panel"],
+        "voxel_numbering": _numbering(smooth.grid),
+    }
 
 
 def _numbering(grid: VoxelGrid) -> list[list[int]]:
@@ -145,15 +150,24 @@ def read_scales(path: Path, image_names: tuple[str, ...], grid: VoxelGrid) -> Im
     return ImageScales(scales, sigma, statistics, error_model)
 
 
-def write_map(folder: Path, final: AbsoluteMap) -> None:
-    """Write the map before its final scale as ``voxel_data_relative.npz`` and ``.nxs``."""
+Halves = tuple[MergedMap, MergedMap]
+
+
+def write_map(folder: Path, final: AbsoluteMap, halves: Halves | None = None) -> None:
+    """Write the map before its final scale as ``voxel_data_relative.npz`` and ``.nxs``.
+
+    Args:
+        folder: for the files.
+        final: the map.
+        halves: of two half sets of images; the NPZ file gets columns for them.
+    """
     merged = final.merged
-    write_map_npz(folder / "voxel_data_relative.npz", merged)
+    write_map_npz(folder / "voxel_data_relative.npz", merged, halves)
     relative = AbsoluteMap(merged, merged.intensity, merged.variance, 1.0, 0.0, "relative")
     write_map_nexus(folder / "voxel_data_relative.nxs", relative)
 
 
-def write_half_maps(folder: Path, halves: tuple[MergedMap, MergedMap]) -> None:
+def write_half_maps(folder: Path, halves: Halves) -> None:
     """Write the maps of two half sets as ``voxel_data_half_1.npz`` and ``voxel_data_half_2.npz``."""
     for number, half in enumerate(halves, 1):
         write_map_npz(folder / f"voxel_data_half_{number}.npz", half)
@@ -187,11 +201,27 @@ def _map_columns(merged: MergedMap) -> Iterator[tuple[str, np.ndarray]]:
     yield "Sigma_total_relative", np.sqrt(merged.total_variance)
 
 
-def write_map_npz(path: Path, merged: MergedMap) -> None:
-    """Write ``voxel_data_relative.npz``."""
+def half_arrays(merged: MergedMap, halves: Halves) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield intensities and uncertainties of half maps at the map's voxels, NaN where a half has none."""
+    for half in halves:
+        intensity, sigma = np.full((2, len(merged)), np.nan)
+        _, here, there = np.intersect1d(merged.voxel, half.voxel, assume_unique=True, return_indices=True)
+        intensity[here], sigma[here] = half.intensity[there], np.sqrt(half.variance[there])
+        yield intensity, sigma
+
+
+def _half_columns(merged: MergedMap, halves: Halves) -> Iterator[tuple[str, np.ndarray]]:
+    for number, (intensity, sigma) in enumerate(half_arrays(merged, halves), 1):
+        yield f"I_merged_relative_half_{number}", intensity
+        yield f"Sigma_merged_relative_half_{number}", sigma
+
+
+def write_map_npz(path: Path, merged: MergedMap, halves: Halves | None = None) -> None:
+    """Write ``voxel_data_relative.npz``, with columns of half maps where there are any."""
+    columns = chain(_map_columns(merged), _half_columns(merged, halves) if halves else ())
     # What np.savez_compressed writes, a column at a time.
     with writing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, values in _map_columns(merged):
+        for name, values in columns:
             with file.open(f"{name}.npy", "w", force_zip64=True) as column:
                 np.lib.format.write_array(column, values, allow_pickle=False)
 
@@ -280,26 +310,39 @@ def _incoherent(final: AbsoluteMap, voxel: np.ndarray) -> np.ndarray:
     return np.interp(np.linalg.norm(final.merged.grid.q_of(voxel), axis=1), theory.q, theory.incoherent)
 
 
-def write_absolute(folder: Path, final: AbsoluteMap, scales: Scales, image_names: tuple[str, ...]) -> None:
+def write_absolute(
+    folder: Path,
+    final: AbsoluteMap,
+    scales: Scales,
+    image_names: tuple[str, ...],
+    halves: Halves | None = None,
+) -> None:
     """Write ``voxel_data_absolute.npz`` and ``.nxs``, and ``scaling_model_final.json``.
 
-    The voxels' uncertainties are those of counting; k's own is common to all and kept apart.
+    The voxels' uncertainties are those of counting; k's own is common to all and kept apart. Half maps
+    are put on the scale of the whole map.
     """
     assert final.report is not None
     merged, report = final.merged, final.report
     relative = map_arrays(merged)
     positions = [name for name in relative if name == "voxel_indices" or "_center" in name]
+    incoherent = _incoherent(final, merged.voxel)
+    columns = {}
+    for number, (intensity, sigma) in enumerate(half_arrays(merged, halves) if halves else (), 1):
+        columns[f"I_abs_diffuse_half_{number}"] = final.scale * intensity - incoherent
+        columns[f"Sigma_abs_diffuse_half_{number}"] = final.scale * sigma
     with writing(folder / "voxel_data_absolute.npz") as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
             **{name: relative[name] for name in (*positions, "num_observations")},
             I_abs_diffuse=final.intensity,
             Sigma_abs_diffuse=np.sqrt(final.variance),
-            I_incoherent_theoretical=_incoherent(final, merged.voxel),
-            I_abs_total=final.scale * merged.total_intensity - _incoherent(final, merged.voxel),
+            I_incoherent_theoretical=incoherent,
+            I_abs_total=final.scale * merged.total_intensity - incoherent,
             Sigma_abs_total=final.scale * np.sqrt(merged.total_variance),
             Scale_Abs=final.scale,
             Scale_Abs_sigma=final.scale_sigma,
+            **columns,
         )
     write_map_nexus(folder / "voxel_data_absolute.nxs", final)
     write_json(folder / "scaling_model_final.json", final_model(final, scales, image_names))
@@ -310,12 +353,14 @@ def final_model(final: AbsoluteMap, scales: Scales, image_names: tuple[str, ...]
     """Return the scaling model with k and incoherent scattering folded in.
 
     Expected counts of a pixel are exposure x (multiplicative_scale x I_abs + additive_offset(|q|)) +
-    background, with I_abs in electron units per cell.
+    background, with I_abs in electron units per cell; a smooth model's other parts are under "model".
     """
     assert final.report is not None
     theory = final.report.theory
     step = max(len(theory.q) // 200, 1)
-    return {
+    smooth = scales if isinstance(scales, SmoothScales) else None
+    offsets: list[Any] = [0.0] * len(image_names)
+    content: dict[str, Any] = {
         "Scale_Abs": final.scale,
         "Scale_Abs_sigma": final.scale_sigma,
         "units": final.units,
@@ -327,16 +372,31 @@ def final_model(final: AbsoluteMap, scales: Scales, image_names: tuple[str, ...]
             "intensity": theory.incoherent[::step],
             "source": theory.source,
         },
-        "refined_parameters": {
-            name: {
-                "multiplicative_scale": scale / final.scale,
-                "multiplicative_scale_sigma": sigma / final.scale,
-                "relative_offset": 0.0,
-            }
-            for name, scale, sigma in zip(image_names, scales.per_image, scales.per_image_sigma, strict=True)
-        },
-        "refinement_statistics": scales.statistics,
     }
+    if smooth is not None:
+        content["meaning"] = (
+            "counts = exposure * a * d * (multiplicative_scale * s * I_abs + additive_offset) + background; "
+            "additive_offset = multiplicative_scale * s * incoherent(|q|) + relative_offset(|q|), with |q| = 1/d. "
+            "a, d and s are absorption, panel and resolution of 'model', 1 where it lacks them; its own scale is "
+            "multiplicative_scale * Scale_Abs. relative_offset is given at the |q| of 'relative_offset_q'. "
+            "multiplicative_scale_sigma leaves out Scale_Abs_sigma, which all images share."
+        )
+        content["model"] = _model_numbers(smooth)
+        if "offset" in smooth.layout.parts:
+            content["relative_offset_q"] = smooth.layout.parts["offset"].q.positions
+            offsets = list(smooth.offsets_at_images())
+    content["refined_parameters"] = {
+        name: {
+            "multiplicative_scale": scale / final.scale,
+            "multiplicative_scale_sigma": sigma / final.scale,
+            "relative_offset": offset,
+        }
+        for name, scale, sigma, offset in zip(
+            image_names, scales.per_image, scales.per_image_sigma, offsets, strict=True
+        )
+    }
+    content["refinement_statistics"] = scales.statistics
+    return content
 
 
 def report_numbers(report: AbsoluteReport) -> dict[str, Any]:

@@ -53,6 +53,10 @@ def true_parameters(layout: Layout, amplitude: float = 0.2) -> np.ndarray:
         wave = np.sin(0.6 * node + 1) * np.cos(2.5 * where + 0.5)
         if name == "scale":
             wave = 2 * np.sin(0.3 * node)
+        if name == "resolution":
+            # It grows from one end to the other, as radiation damage does: what all nodes share is taken off
+            # below, because no data tell it.
+            wave = (2 * node / max(part.n_nodes - 1, 1) - 1) * np.cos(2.5 * where + 0.5)
         if name == "offset":
             wave = 1 + np.sin(0.9 * node + 1.5 * place / part.width)
         values = (layout.null()[layout.slices[name]] + amplitude * wave).reshape(part.n_nodes, part.width)

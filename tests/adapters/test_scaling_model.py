@@ -36,8 +36,7 @@ def test_what_dials_components_make_of_an_image_is_what_we_do():
         q = np.linalg.norm(known.sums.grid.q_of(table.voxel), axis=1)
         place = q, table.panel, table.fast, table.slow
         np.testing.assert_allclose(models[image].factor(*place), known.scales.factor(table), rtol=1e-9)
-        # The part that s takes of the common offset is put on control points: exact only where s is constant.
-        np.testing.assert_allclose(models[image].offset(*place), known.scales.offset(table), atol=2e-3)
+        np.testing.assert_allclose(models[image].offset(*place), known.scales.offset(table), rtol=1e-9, atol=1e-9)
 
 
 def test_experiments_carry_the_models_and_dials_loads_them(tmp_path):

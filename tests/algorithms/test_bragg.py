@@ -1,4 +1,4 @@
-"""Bragg intensities of stills against the truth of a simulation."""
+"""Bragg intensities against the truth of a simulation."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import pytest
 
 from diffuse_framework.algorithms.absolute import RadialProfile
 from diffuse_framework.algorithms.bragg import MergedBragg, merge_spots, with_spots
+from diffuse_framework.algorithms.bragg_reference import bragg_reference
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.experiment import no_spots
 from diffuse_framework.simulate.experiment import SimulationSettings, simulate
 from diffuse_framework.simulate.intensity import BraggParameters
+from diffuse_framework.simulate.rotation import RotationSettings
 from diffuse_framework.testing.fakes import orthorhombic_grid
 
 
@@ -65,3 +67,39 @@ def test_spots_take_the_scale_of_the_map():
     # Half of the reflections are extinct and count as 0: means are those of the map all the same.
     assert np.allclose(found.bragg[4:], 30, rtol=0.1)
     assert (found.lattice_points[4:] > seen.sum() / 50).all()
+
+
+@pytest.fixture(scope="module")
+def sweep():
+    bragg = BraggParameters(mosaicity_deg=0.2, width=1e-6)
+    return simulate(
+        SimulationSettings(n_images=120, bragg=bragg, rotation=RotationSettings(1.0), scale_spread=0.0, seed=3)
+    )
+
+
+def spread_of_ratio(sweep, strength, hkl):
+    truth = sweep.truth
+    q = np.linalg.norm(hkl @ truth.intensity.basis.T, axis=1)
+    true = truth.intensity.strength(hkl) * np.exp(-0.5 * truth.bragg.b_factor * q**2) * q
+    ratio = strength / true
+    return np.std(ratio) / np.mean(ratio)
+
+
+def test_reflections_of_a_rotation_are_corrected_for_how_long_they_reflect(sweep):
+    truth = sweep.truth
+    merged = merge_spots(sweep.experiment, truth.scales)
+    # The simulated rocking curve is as wide in 1/angstrom as |q| times the mosaic spread.
+    assert len(merged.hkl) > 500
+    assert spread_of_ratio(sweep, merged.strength, merged.hkl) < 0.03
+
+
+def test_symmetry_equivalents_of_a_rotation_agree(sweep):
+    grid = orthorhombic_grid(divisions=(1, 1, 1))
+    grid = replace(grid, cell=sweep.truth.intensity.cell, symmetry=sweep.experiment.symmetry)
+    rows = bragg_reference(sweep.experiment, grid, 0.2, 0.0).rows
+    strength = rows.counts / rows.exposure
+    number = rows.voxel - rows.voxel.min()
+    mean = np.bincount(number, rows.counts) / np.bincount(number, rows.exposure)
+    # Without Lorentz's factor equivalents differ several times.
+    assert np.std(strength / mean[number]) < 0.05
+    assert np.ptp(rows.exposure) > 3 * np.median(rows.exposure)

@@ -197,6 +197,37 @@ def test_a_fit_with_too_few_cycles_says_so_and_keeps_what_it_has():
     assert (scales.per_image > 0).all()
 
 
+@pytest.mark.parametrize("n_peaks", [20, 200])
+def test_peaks_that_a_mask_missed_do_not_spoil_offsets_and_scales(n_peaks):
+    options = ScalingOptions(offset=True, offset_q=0.15, offset_order=10.0)
+    rng = np.random.default_rng(1)
+    known = known_sums(options, rng, n_images=20, rows_per_image=3000, exposure=3.0)
+    table = known.sums.pieces[3]
+    rows = rng.choice(len(table), n_peaks, replace=False)
+    counts = table.counts.copy()
+    counts[rows] += 1000.0
+    pieces = (*known.sums.pieces[:3], replace(table, counts=counts), *known.sums.pieces[4:])
+    spoilt = replace(known, sums=replace(known.sums, pieces=pieces))
+    scales = scaled(spoilt, options)
+    assert scales.statistics["converged"]
+    assert (~scales.keep(pieces[3])[rows]).mean() > 0.98
+    assert scales.statistics["outliers"]["rejected"] < n_peaks + 5
+    assert np.abs(scales.per_image / known.scales.per_image - 1).max() < 0.15
+    assert scales.error_model.inflation == pytest.approx(1, abs=0.05)
+
+
+def test_no_step_makes_a_factor_negative():
+    options = ScalingOptions(scale="per_image", offset=True, offset_q=0.15)
+    known = known_sums(options, np.random.default_rng(1), n_images=8, rows_per_image=400)
+    tables = list(known.sums.pieces)
+    # An image of background alone: its scale would be 0, or below.
+    empty = np.random.default_rng(2).poisson(1.0, len(tables[5])).astype(np.float32)
+    tables[5] = replace(tables[5], counts=empty)
+    scales = scaled(replace(known, sums=replace(known.sums, pieces=tuple(tables))), options)
+    assert (scales.per_image > 0).all()
+    assert all((scales.factor(table) > 0).all() for table in tables)
+
+
 def test_data_sets_without_overlap_are_named():
     options = ScalingOptions(scale="smooth")
     known = known_sums(options, np.random.default_rng(4), n_images=10, rows_per_image=300, n_data_sets=2)

@@ -1,4 +1,4 @@
-"""How engines share the work: wall time on one and two workers, the same sums to the bit, and what an image costs beside.
+"""How engines share the work: wall time on one and two workers, the same sums to the bit; what else an image costs.
 
     DIALS_DATA=... .venv/bin/python tests/benchmarks/engines.py [--images 48]
 
@@ -79,7 +79,8 @@ def measure(folder: Path, n_images: int) -> None:
         found[engine] = seconds, digest(sums)
         ratio = found["one process"][0] / seconds
         same = "the same bits" if found[engine][1] == found["one process"][1] else "OTHER SUMS"
-        print(f"{engine:22s} {seconds:7.2f} s   {1e3 * seconds / n_images:6.1f} ms an image   {ratio:5.2f} times   {same}")
+        each = 1e3 * seconds / n_images
+        print(f"{engine:22s} {seconds:7.2f} s   {each:6.1f} ms an image   {ratio:5.2f} times   {same}")
 
     _, resumed = timed(lambda: SumsWriter(folder / "one process" / "sums.h5", grid, source.names).collect(
         work, chunks, SerialEngine()))  # fmt: skip

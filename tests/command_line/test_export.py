@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import gemmi
@@ -207,6 +208,25 @@ def test_half_maps_come_along(merged, folder, tmp_path):
     difference = np.array(mtz.column_with_label("I_1").array) - np.array(mtz.column_with_label("I").array)
     assert np.allclose(difference, 1, atol=1e-4)
     assert (tmp_path / "voxel_data_relative_I_merged_relative_half1.ccp4").exists()
+
+
+def test_merging_writes_half_maps_that_come_along(merged, tmp_path):
+    seen = np.arange(len(merged)) % 2 == 0
+    columns = (
+        "voxel", "intensity", "variance", "multiplicity", "pixels", "counts", "total_intensity", "total_variance",
+    )  # fmt: skip
+    first = replace(merged, **{name: getattr(merged, name)[seen] for name in columns})
+    halves = first, replace(merged, intensity=merged.intensity + 1)
+    final = AbsoluteMap(merged, merged.intensity, merged.variance, 1.0, 0.0, "relative")
+    write_map(tmp_path, final, halves)
+    write_grid(tmp_path / "global_voxel_grid_definition.json", merged.grid)
+    run([str(tmp_path / "voxel_data_relative.npz"), "formats=mtz"])
+    mtz = gemmi.read_mtz_file(str(tmp_path / "voxel_data_relative_supercell.mtz"))
+    whole, one, two, sigma = (np.array(mtz.column_with_label(n).array) for n in ("I", "I_1", "I_2", "SIGI_2"))
+    assert np.isnan(one).any()
+    assert np.nanmax(np.abs(one - whole)) < 1e-4
+    assert np.allclose(two - whole, 1, atol=1e-4)
+    assert np.allclose(sigma, np.array(mtz.column_with_label("SIGI").array))
 
 
 @pytest.mark.parametrize(

@@ -12,85 +12,54 @@ import pytest
 
 from diffuse_framework.adapters.scattering import form_factors, scattering_of
 from diffuse_framework.adapters.symmetry import symmetry_of
+from diffuse_framework.algorithms.merging import poisson_merge
+from diffuse_framework.algorithms.scaling_model import (
+    ScalingOptions,
+    evaluate,
+    layout_from_numbers,
+    layout_to_numbers,
+)
+from diffuse_framework.algorithms.smoothers import weight_matrix
 from diffuse_framework.errors import ConfigError, DataError
-from diffuse_framework.io.outputs import read_scales, write_results
-from diffuse_framework.model.contents import CellContents
-from diffuse_framework.model.experiment import Experiment, Image
+from diffuse_framework.io.outputs import final_model, read_scales, write_results
+from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport
 from diffuse_framework.model.scales import ImageScales
 from diffuse_framework.pipeline.process import Surroundings, process
 from diffuse_framework.pipeline.stored import StoredScaler
-from diffuse_framework.simulate.atoms import AtomicIntensity, make_crystal, true_map
-from diffuse_framework.simulate.crystals import random_rotations
-from diffuse_framework.simulate.detector import header_beam, pilatus
-from diffuse_framework.simulate.images import SimulatedSource
-from diffuse_framework.simulate.intensity import BraggParameters
-from diffuse_framework.simulate.truth import Truth
+from diffuse_framework.simulate.atoms import true_map
+from diffuse_framework.simulate.rotation import RotationSettings
+from diffuse_framework.testing.atoms import PHOTONS, SETTINGS, AtomImages, Tables
 from diffuse_framework.testing.runs import make_steps, run_pipeline
+from diffuse_framework.testing.sums import known_sums
 
-# Photons per second, steradian and electron unit: 1/k.
-PHOTONS = 20.0
 N_IMAGES = 40
-NUMBERS = {"C": 6, "N": 7, "O": 8, "S": 16}
-
-SETTINGS = """
-grid.hkl.divisions = 3 3 3
-grid.hkl.d_min = 1.25
-masker.plugins = trusted reciprocal
-masker.reciprocal.radius = 0.01
-corrector.plugins = solid_angle polarization efficiency
-"""
-
-
-class Images:
-    """Stills of a crystal in random orientations, to 1.2 angstrom."""
-
-    def __init__(self) -> None:
-        rng, symmetry = np.random.default_rng(2), symmetry_of("P222")
-        odds = {"C": 0.6, "N": 0.15, "O": 0.23, "S": 0.02}
-        self.crystal = make_crystal(
-            (21.0, 23.0, 25.0, 90.0, 90.0, 90.0), symmetry, odds, form_factors, rng, density=0.02, closest=3.0
-        )
-        counts = self.crystal.counts()
-        numbers = np.array([NUMBERS[name] for name in counts])
-        atoms = np.array(list(counts.values()), float)
-        self.contents = CellContents(
-            tuple(counts), atoms, 0 * atoms, numbers, self.crystal.volume, 1, 0.0, 0.0, 0.0, "the simulation"
-        )
-        self.theory = scattering_of(self.contents, 1.6, 1.0)
-        detector = pilatus((1, 3), 38.0, header_beam(1.0))
-        setting = random_rotations(N_IMAGES, rng) @ self.crystal.basis
-        scales = np.exp(0.2 * rng.normal(size=N_IMAGES))
-        truth = Truth(
-            intensity=AtomicIntensity(self.crystal, self.theory, 1.0, peak_sigma=0.003),
-            bragg=BraggParameters(photons=0.0),
-            names=tuple(f"atoms_{number:03d}" for number in range(N_IMAGES)),
-            scales=scales / scales.mean(),
-            offsets=np.zeros(N_IMAGES),
-            setting_matrices=setting,
-            exposure_s=1.0,
-            photons_per_unit=PHOTONS,
-            seed=2,
-        )
-        self.source = SimulatedSource(truth, detector)
-        images = tuple(Image(name, n, 0, 1.0, setting[n]) for n, name in enumerate(truth.names))
-        self.experiment = Experiment((detector.geometry,), symmetry, images)
-
-    def parameters(self, method: str, **settings: str) -> str:
-        """Return PHIL text for an absolute scaler that knows the cell's contents."""
-        formula = "".join(f"{name}{count / 4:g}" for name, count in self.crystal.counts().items())
-        own = {"contents.formula": formula, "contents.solvent.fill": "False", "interference": "none"} | settings
-        lines = "".join(f"absolute_scaler.{method}.{name} = {value}\n" for name, value in own.items())
-        return f"{SETTINGS}absolute_scaler.plugin = {method}\n{lines}"
+TABLES = Tables(form_factors, scattering_of, symmetry_of("P222"))
 
 
 @pytest.fixture(scope="module")
-def images() -> Images:
-    return Images()
+def images() -> AtomImages:
+    return AtomImages(TABLES, N_IMAGES)
 
 
 @pytest.fixture(scope="module")
 def outcome(images):
     return run_pipeline(images.source, images.experiment, images.parameters("krogh_moe"))
+
+
+@pytest.fixture(scope="module")
+def sweep():
+    images = AtomImages(TABLES, 90, RotationSettings(1.0), exposure_s=0.5)
+    return images, run_pipeline(images.source, images.experiment, images.parameters("krogh_moe"))
+
+
+@pytest.mark.slow
+def test_a_turning_crystal_gives_the_scale_and_an_unbiased_map_too(sweep):
+    images, outcome = sweep
+    for method in ("krogh_moe", "norman"):
+        assert outcome.map.report.estimates[method].scale * PHOTONS == pytest.approx(1, abs=0.01)
+    found = outcome.map.report.estimates["krogh_moe"]
+    assert np.allclose(found.scales[found.q > 0.5] * PHOTONS, 1, atol=0.012)
+    assert_unbiased(images, outcome)
 
 
 @pytest.mark.slow
@@ -106,6 +75,10 @@ def test_the_scale_is_found_within_one_percent(outcome):
 
 @pytest.mark.slow
 def test_the_map_is_unbiased(images, outcome):
+    assert_unbiased(images, outcome)
+
+
+def assert_unbiased(images, outcome):
     merged, theory = outcome.map.merged, images.theory
     q = np.linalg.norm(merged.grid.q_of(merged.voxel), axis=1)
     between = (merged.grid.index_of(merged.voxel) % 3 != 0).all(axis=1)
@@ -152,6 +125,43 @@ def test_the_final_model_predicts_the_counts(images, outcome, tmp_path):
         expected += float((rows.exposure * (factor[rows.image] * intensity + offset)).sum())
         observed += float(rows.counts.sum())
     assert expected == pytest.approx(observed, rel=1e-4)
+
+
+def test_the_final_model_of_a_smooth_scaler_predicts_the_counts(images):
+    options = ScalingOptions(scale="smooth", offset=True, offset_q=0.15, absorption=True, resolution=True)
+    known = known_sums(options, np.random.default_rng(3), n_images=40, rows_per_image=500, exposure=100.0)
+    theory = images.theory
+    merged = poisson_merge(known.sums, known.scales)
+    report = AbsoluteReport(
+        images.contents, theory, {}, {}, theory.q, theory.q, theory.q, theory.q, 1.0, 0.0, 0.0, 0.0
+    )
+    q_of = np.linalg.norm(known.sums.grid.q_of(np.arange(known.sums.grid.size)), axis=1)
+    incoherent = np.interp(q_of, theory.q, theory.incoherent)
+    k = 40.0
+    # What images share in proportion to their scale belongs to the map.
+    axis = known.scales.layout.parts["offset"].q
+    absolute = k * (known.intensity + weight_matrix(axis, q_of) @ known.scales.common) - incoherent
+    final = AbsoluteMap(merged, k * merged.intensity - incoherent[merged.voxel], merged.variance, k, 0.1, "e", report)
+    model = final_model(final, known.scales, known.sums.image_names)
+    layout, parameters = layout_from_numbers(layout_to_numbers(known.scales.layout)), model["model"]["parameters"]
+    for number in (0, 17, 39):
+        table = known.sums.pieces[number]
+        q = q_of[table.voxel]
+        own = model["refined_parameters"][known.sums.image_names[number]]
+        b = own["multiplicative_scale"] * k
+        detector = evaluate(layout, parameters, table.image, table.panel, table.fast, table.slow, q)[0] / b
+        offset = weight_matrix(axis, q) @ np.asarray(own["relative_offset"])
+        s = s_of(layout, parameters, table.image, q)
+        crystal = own["multiplicative_scale"] * s * (absolute[table.voxel] + incoherent[table.voxel])
+        expected = table.exposure * detector / s * (crystal + offset)
+        assert (expected.sum() - table.counts.sum()) / np.sqrt(table.counts.sum()) == pytest.approx(0, abs=4)
+
+
+def s_of(layout, parameters, image, q):
+    """The resolution part alone."""
+    part = layout.parts["resolution"]
+    along = weight_matrix(part.q, q).toarray()
+    return (along * layout.at_images("resolution", parameters)[image]).sum(axis=1)
 
 
 @pytest.mark.slow
