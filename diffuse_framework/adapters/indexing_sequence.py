@@ -114,6 +114,10 @@ class SweepWork:
     def from_plain(self, plain: dict[str, Any]) -> SweepOutcome:
         """Return the outcome that `to_plain` took apart."""
         indexed = tuple(IndexedSweep(sweep, *unpack(packed), crystal) for sweep, crystal, packed in plain["indexed"])
+        # Each was packed with models of its own; sweeps of one crystal share beam and detector.
+        shared = SharedModels()
+        for one in indexed:
+            one.experiment.beam, one.experiment.detector = shared.models(one.experiment)
         return SweepOutcome(**plain | {"indexed": indexed})
 
     def __call__(self, numbers: tuple[int, ...]) -> SweepOutcome:

@@ -181,7 +181,7 @@ def fit_model(
         q: |q| of every voxel of the grid, then of reflections, 1/angstrom.
         restraints: on control points.
         tolerance: largest change of a parameter at convergence, in units of its uncertainty.
-        max_cycles: after which the best model so far is returned, not converged.
+        max_cycles: after which the last good model is returned, not converged.
         start: parameters to begin with.
 
     Raises:
@@ -290,8 +290,9 @@ def _minimise(
         logger.debug("Cycle %d: %.8g, change %.3g sigma, %d products", cycle, objective, change, products)
         if change < tolerance:
             return _end(parameters, preconditioner, level, cycle, "converged", change, seen)
+    # Whether the last step made it better is not known.
     reason = "reached the largest number of cycles"
-    return _end(parameters, preconditioner, level, max_cycles, reason, change, seen)
+    return _end(before, preconditioner, level, max_cycles, reason, change, seen)
 
 
 def _end(

@@ -25,9 +25,24 @@ class ImageFiles:
         self, number: int, image: Image, mask: PixelMask, make_pixels: Callable[[], CorrectedPixels]
     ) -> None:
         """Write the mask and the corrected pixels of one image, as far as they are wanted."""
-        stem = file_stem(image.name)
-        if self.masks == "all" or (self.masks == "first" and number == 0):
-            write_mask(self.folder / f"{stem}_total_diffuse_mask.pickle", mask.diffuse)
-            write_mask(self.folder / f"{stem}_pixel_mask.pickle", mask.trusted)
+        total, trusted, pixels = self._paths(image)
+        if self._keeps_mask(number):
+            write_mask(total, mask.diffuse)
+            write_mask(trusted, mask.trusted)
         if self.pixels:
-            write_pixels(self.folder / f"{stem}_diffuse_data.npz", image, make_pixels())
+            write_pixels(pixels, image, make_pixels())
+
+    def wrote(self, number: int, image: Image) -> bool:
+        """Whether all files of an image are there."""
+        total, trusted, pixels = self._paths(image)
+        wanted = [total, trusted] if self._keeps_mask(number) else []
+        return all(path.is_file() for path in [*wanted, *([pixels] if self.pixels else [])])
+
+    def _keeps_mask(self, number: int) -> bool:
+        return self.masks == "all" or (self.masks == "first" and number == 0)
+
+    def _paths(self, image: Image) -> tuple[Path, Path, Path]:
+        stem = self.folder / file_stem(image.name)
+        names = ("total_diffuse_mask.pickle", "pixel_mask.pickle", "diffuse_data.npz")
+        total, trusted, pixels = (stem.with_name(f"{stem.name}_{name}") for name in names)
+        return total, trusted, pixels

@@ -310,7 +310,7 @@ def _validated(params: Any, source: DxtbxSource, experiment: Experiment) -> Expe
     elif params.crystal.unit_cell:
         reference = cell_of(params.crystal.unit_cell)
     limits = Limits(**{name: getattr(params.validation, name) for name in Limits.__dataclass_fields__})
-    experiment, _ = validate(experiment, limits, reference)
+    # Sweeps first and whole: of one that turns the wrong way the first image would pass by itself.
     experiment, sweeps = validate_sweeps(
         experiment,
         source.read,
@@ -318,6 +318,8 @@ def _validated(params: Any, source: DxtbxSource, experiment: Experiment) -> Expe
     )
     if sweeps:
         logger.info("\n%s", sweeps_text(sweeps))
+    if experiment.images:
+        experiment, _ = validate(experiment, limits, reference)
     log_experiment(experiment, len(source))
     if not experiment.images:
         raise DataError(nothing_left_text(experiment))

@@ -79,13 +79,18 @@ def run(args: list[str] | None = None) -> None:
         "output.masks = all",
         f"output.pixels = {options.save_intermediate_phase_outputs}",
         f'output.directory = "{folder}"',
-        f"output.log = ../{LOG}",
+        f"output.log = {LOG}",
         "",
     ]
     with writing(parameters) as temporary:
         temporary.write_text("\n".join(texts))
     images = [str(path) for path in options.cbf_image_paths]
-    finished = process.execute([*images, str(parameters), *(["-v"] if options.verbose else [])], registry)
+    try:
+        finished = process.execute([*images, str(parameters), *(["-v"] if options.verbose else [])], registry)
+    finally:
+        # In the guide it is the log of the whole tool, beside the folders of the phases.
+        if (folder / LOG).is_file():
+            (folder / LOG).replace(base / LOG)
     assert finished is not None
     pixel_files, experiments = _phase1(finished, base, options.save_intermediate_phase_outputs)
     shutil.rmtree(folder / "images", ignore_errors=True)

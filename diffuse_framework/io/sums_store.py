@@ -52,18 +52,21 @@ class TableWork(Protocol):
     def key(self, item: Any, /) -> str:
         """Return a name for all that they depend on."""
 
+    def is_complete(self, item: Any, /) -> bool:
+        """Whether all else that the item leaves behind is there, so that its sums are enough."""
+
 
 class SumsWriter:
     """Keeps sums in parts, and makes the file that names them when finished."""
 
     def __init__(self, path: Path, grid: VoxelGrid, image_names: tuple[str, ...], fan_in: int = FAN_IN) -> None:
-        """Make the folder of parts.
+        """Prepare to write the file `path`, and its parts beside it.
 
         Raises:
-            DataError: it can't be written.
+            DataError: nothing can be written there.
         """
-        self._path = Path(path)
-        self._folder = make_folder(parts_folder(self._path))
+        self._path = make_folder(Path(path).parent) / Path(path).name
+        self._folder = parts_folder(self._path)
         self._grid, self._image_names, self._fan_in = grid, image_names, fan_in
         self._parts: list[Part] = []
 
@@ -75,7 +78,11 @@ class SumsWriter:
         """
         keys = [work.key(chunk) for chunk in chunks]
         there = _parts_in(self._folder)
-        missing = [(key, chunk) for key, chunk in zip(keys, chunks, strict=True) if key not in there]
+        missing = [
+            (key, chunk)
+            for key, chunk in zip(keys, chunks, strict=True)
+            if key not in there or not work.is_complete(chunk)
+        ]
         if len(missing) < len(chunks):
             logger.info(
                 "%d of %d chunks of images were added up by an earlier run: going on from there",
@@ -118,6 +125,8 @@ class SumsWriter:
         """
         with writing(self._path) as temporary, _hdf5_errors(self._path), h5py.File(temporary, "w") as file:
             file.attrs["format"] = FORMAT
+            # For a copy of this file that goes without its parts.
+            file.attrs["parts"] = str(self._folder.absolute())
             file.attrs["grid"] = json.dumps(grid_to_numbers(self._grid))
             text = h5py.string_dtype()
             file["image_names"] = np.array(self._image_names, text)
@@ -145,12 +154,14 @@ class StoredSums:
                     raise DataError(f"{path} is not a file of sums ({FORMAT}); diffuse.process writes sums.h5")
                 self.grid = grid_from_numbers(json.loads(file.attrs["grid"]))
                 self.image_names = tuple(file["image_names"].asstr()[:])
+                written = Path(file.attrs["parts"])
                 columns = file["parts/key"].asstr()[:], file["parts/file"].asstr()[:], file["parts/rows"][:].tolist()
         except FileNotFoundError as error:
             raise DataError(f"there is no file {path}") from error
         except (OSError, KeyError, ValueError) as error:
             raise DataError(f"can't read {path}: it is no HDF5 file of sums, or is cut short ({error})") from error
-        self._folder = parts_folder(self.path)
+        beside = parts_folder(self.path)
+        self._folder = beside if beside.is_dir() or not written.is_dir() else written
         self._parts = [Part(*row) for row in zip(*columns, strict=True)]
         for name in {part.file for part in self._parts}:
             if name != Path(name).name or not (self._folder / name).is_file():
@@ -248,8 +259,8 @@ class _Fold:
 
 
 def _write_part(folder: Path, key: str, table: SumsTable) -> Part:
-    path = folder / f"{key}.h5"
-    require_space(path, len(table) * _ROW_BYTES)
+    require_space(folder, len(table) * _ROW_BYTES)
+    path = make_folder(folder) / f"{key}.h5"
     # Chunks whose values are all zero are never written: without background or Bragg channel their
     # columns cost nothing.
     chunks = (min(len(table), _CHUNK_ROWS),)

@@ -112,7 +112,8 @@ def only_run_in(folder: Path) -> Iterator[None]:
     Raises:
         DataError: another run is at work there.
     """
-    with (Path(folder) / ".lock").open("a") as lock:
+    path = Path(folder) / ".lock"
+    with path.open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -126,7 +127,10 @@ def only_run_in(folder: Path) -> Iterator[None]:
         # What a run that was killed was writing.
         for left in Path(folder).rglob(".*.part"):
             left.unlink(missing_ok=True)
-        yield
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def write_figure(path: Path, figure: Any) -> None:

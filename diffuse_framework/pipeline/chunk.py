@@ -70,6 +70,11 @@ class ChunkWork:
             )
         return fingerprint(self._common, [self._key_of(number) for number in numbers])
 
+    def is_complete(self, numbers: range) -> bool:
+        """Whether the files of the images `numbers` are there, where a writer knows which it writes."""
+        wrote = getattr(self._write_pixels, "wrote", None)
+        return wrote is None or all(wrote(number, self._experiment.images[number]) for number in numbers)
+
     def _key_of(self, number: int) -> tuple[Any, ...]:
         image = self._experiment.images[number]
         if image.geometry not in self._geometry_keys:

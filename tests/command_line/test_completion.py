@@ -46,7 +46,7 @@ def bash(registry, tmp_path_factory):
     [
         (("diffuse.process", "gri"), {"grid."}),
         (("diffuse.process", "grid.hkl.d"), {"grid.hkl.divisions=", "grid.hkl.d_min=", "grid.hkl.d_max="}),
-        (("diffuse.process", "mp.method", "="), {"processes", "serial"}),
+        (("diffuse.process", "mp.method", "="), {"dask", "mpi", "processes", "serial"}),
         (("diffuse.process", "output.pixels", "=", "T"), {"True"}),
         (("diffuse.process", "preset", "=", "we"), {"weak"}),
         (("diffuse.process", "mp.method=s"), {"mp.method=serial"}),

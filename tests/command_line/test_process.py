@@ -24,8 +24,8 @@ def test_a_run_leaves_what_it_promises(processed):
     names = {path.name for path in processed.iterdir()}
     assert names == {
         "diffuse.process.log", "global_voxel_grid_definition.json", "images", "indexed.expt", "indexed.refl",
-        "refined_scaling_model_params.json", "sums.h5", "summary.json", "voxel_data_relative.npz",
-        "voxel_data_relative.nxs",
+        "indexing.parts", "refined_scaling_model_params.json", "sums.h5", "sums.parts", "summary.json",
+        "voxel_data_relative.npz", "voxel_data_relative.nxs",
     }  # fmt: skip
 
 

@@ -454,11 +454,11 @@ class NotIdempotent(SoundGrid):
 @broken("grid", "cannot be folded .*mixes the axes h and k")
 @dataclass(frozen=True)
 class UnevenDivisions(SoundGrid):
-    """Divides a tetragonal cell differently along a and b."""
+    """Divides a cell differently along a and b where symmetry mixes them."""
 
     def build(self, experiment):
-        if not experiment.symmetry.laue_group.startswith("4"):
-            raise GeometryError("is for tetragonal crystals")
+        if not experiment.symmetry.laue_group.startswith(("4", "-3", "6")):
+            raise GeometryError("is for tetragonal, trigonal and hexagonal crystals")
         grid = self.of(experiment, experiment.symmetry, (2, 2, 2))
         return replace(grid, divisions=(2, 3, 2))
 
