@@ -24,8 +24,7 @@ from iotbx.phil import parse
 from libtbx import Auto
 
 from diffuse_framework.adapters.images import DxtbxSource
-from diffuse_framework.adapters.inputs import all_have_crystals, images_from_files, open_source
-from diffuse_framework.adapters.sequences import SequenceSource
+from diffuse_framework.adapters.inputs import automatic_indexer, images_from_files, open_source
 from diffuse_framework.config.scope import build_scope
 from diffuse_framework.config.selection import select, select_steps
 from diffuse_framework.engine.processes import process_engine
@@ -55,10 +54,7 @@ class AutomaticIndexer:
 
     def index(self, source: ImageSource, hints: CrystalHints, folder: Path, mapper: Mapper) -> Experiment:
         """Index with `given` where crystals come with the images, else by the kind of the images."""
-        if isinstance(source, DxtbxSource) and all_have_crystals(source):
-            name = "given"
-        else:
-            name = "dials_sequence" if isinstance(source, SequenceSource) else "dials_ssx"
+        name, _ = automatic_indexer(source)
         return self.choose(name).index(source, hints, folder, mapper)
 
 

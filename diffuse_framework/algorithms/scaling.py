@@ -145,11 +145,13 @@ def refuse_islands(sums: VoxelSums, shared: np.ndarray, group_of: np.ndarray, na
             group = tied[group]
         return group
 
-    for table in _SharedRows(sums, shared, None):
-        of_row = group_of[table.image]
-        for group in np.unique(of_row):
-            voxels = table.voxel[of_row == group]
-            for other in np.unique(owner[voxels]):
+    for table in sums.tables():
+        chosen = shared[table.voxel] & (table.exposure > 0)
+        of_row, voxel = group_of[table.image[chosen]], table.voxel[chosen]
+        for group in np.flatnonzero(np.bincount(of_row)):
+            voxels = voxel[of_row == group]
+            # Counting is much faster than sorting; -1 is a voxel without owner.
+            for other in np.flatnonzero(np.bincount(owner[voxels] + 1)) - 1:
                 if other >= 0:
                     tied[root(group)] = root(other)
             owner[voxels] = group

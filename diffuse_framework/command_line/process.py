@@ -35,9 +35,8 @@ from dials.util.options import ArgumentParser, flatten_experiments, flatten_refl
 from libtbx import Auto
 
 from diffuse_framework.adapters.images import DxtbxSource
-from diffuse_framework.adapters.inputs import all_have_crystals, images_from_files, open_source
+from diffuse_framework.adapters.inputs import automatic_indexer, images_from_files, open_source
 from diffuse_framework.adapters.reference import reference_cell
-from diffuse_framework.adapters.sequences import SequenceSource
 from diffuse_framework.adapters.symmetry import cell_of
 from diffuse_framework.adapters.xds import read_xds
 from diffuse_framework.algorithms.sweeps import SweepLimits, validate_sweeps
@@ -80,9 +79,6 @@ from diffuse_framework.report.summary import (
 )
 
 logger = logging.getLogger(__name__)
-
-# dials_ssx indexes as many of the real stills it was tried on as dials_stills, and can leave integration out.
-STILLS_INDEXER, ROTATION_INDEXER = "dials_ssx", "dials_sequence"
 
 SHORTEST_AXIS = 2.0
 
@@ -261,11 +257,7 @@ def _auto_indexer(params: Any, source: DxtbxSource) -> tuple[str, str]:
     given = getattr(params.indexer, "given", None)
     if given is not None and given.crystals:
         return "given", "for indexer.given.crystals is set"
-    if all_have_crystals(source):
-        return "given", "for the input has crystals"
-    if isinstance(source, SequenceSource):
-        return ROTATION_INDEXER, "for the images are rotations"
-    return STILLS_INDEXER, "for the images are stills"
+    return automatic_indexer(source)
 
 
 def _hints(params: Any) -> CrystalHints:

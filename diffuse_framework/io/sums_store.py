@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -168,32 +169,18 @@ class StoredSums:
                 raise DataError(f"{path} needs its part {name}, which is not in {self._folder}: keep them together")
 
     def tables(self) -> Iterator[SumsTable]:
-        """Yield the tables in the order they were written.
+        """Yield the tables in the order they were written; a column is read when it is first asked for.
 
         Raises:
             DataError: a part is damaged.
         """
-        file = None
-        try:
-            for part in self._parts:
-                path = self._folder / part.file
-                try:
-                    if file is None or Path(file.filename) != path:
-                        if file is not None:
-                            file.close()
-                        file = h5py.File(path, "r")
-                    table = SumsTable(**{name: file[part.key][name][:] for name in COLUMNS})
-                except (OSError, KeyError, RuntimeError) as error:
-                    raise DataError(
-                        f"can't read {path}: it is cut short or damaged ({error}); remove it and run diffuse.process "
-                        "again, which makes it anew"
-                    ) from error
-                if len(table) != part.rows:
-                    raise DataError(f"{path} holds {len(table)} sums where {self.path} says {part.rows}")
-                yield table
-        finally:
-            if file is not None:
-                file.close()
+        for part in self._parts:
+            path = self._folder / part.file
+            with _damage(path), h5py.File(path, "r") as file:
+                rows = int(file[part.key].attrs["rows"])
+            if rows != part.rows:
+                raise DataError(f"{path} holds {rows} sums where {self.path} says {part.rows}")
+            yield _StoredTable(path, part)
 
     @property
     def n_bytes(self) -> int:
@@ -207,6 +194,33 @@ class StoredSums:
         for path in self._folder.glob("*.h5"):
             if path.name not in needed:
                 path.unlink(missing_ok=True)
+
+
+class _StoredTable(SumsTable):
+    """A table whose columns are read from its file as they are asked for: few steps need all of them."""
+
+    def __init__(self, path: Path, part: Part) -> None:
+        object.__setattr__(self, "_path", path)
+        object.__setattr__(self, "_part", part)
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        if name not in COLUMNS:
+            raise AttributeError(name)
+        with _damage(self._path), h5py.File(self._path, "r") as file:
+            column = file[self._part.key][name][:]
+        object.__setattr__(self, name, column)
+        return column
+
+    def __len__(self) -> int:
+        return self._part.rows
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SumsTable, tuple(getattr(self, name) for name in COLUMNS)
+
+    @property
+    def __class__(self) -> type:
+        # dataclasses.replace makes a plain table of it.
+        return SumsTable
 
 
 def parts_folder(path: Path) -> Path:
@@ -274,6 +288,18 @@ def _write_part(folder: Path, key: str, table: SumsTable) -> Part:
             if values.any():
                 dataset[:] = values
     return Part(key, path.name, len(table))
+
+
+@contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    """Turn what h5py raises of a damaged part into our error."""
+    try:
+        yield
+    except (OSError, KeyError, RuntimeError) as error:
+        raise DataError(
+            f"can't read {path}: it is cut short or damaged ({error}); remove it and run diffuse.process again, which "
+            "makes it anew"
+        ) from error
 
 
 class _hdf5_errors:

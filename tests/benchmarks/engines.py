@@ -9,6 +9,7 @@ with one process, two processes, and two workers of dask; then prints what docs/
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import pickle
 import sys
 import tempfile
@@ -84,6 +85,8 @@ def measure(folder: Path, n_images: int) -> None:
 
     _, resumed = timed(lambda: SumsWriter(folder / "one process" / "sums.h5", grid, source.names).collect(
         work, chunks, SerialEngine()))  # fmt: skip
+    limit = found["one process"][0] / timed(lambda: _apart(work, chunks, folder, grid, source.names))[1]
+    print(f"{'two programs apart':22s} {'':31s} {limit:5.2f} times   what the machine itself allows")
     rows = sum(len(table) for table in sums.tables())
     _, reading = timed(lambda: [len(table) for table in sums.tables()])
     small, large = (len(pickle.dumps(part)) for part in (_first(work, 2), work))
@@ -110,6 +113,21 @@ def _first(work: ChunkWork, n: int) -> ChunkWork:
     return ChunkWork(
         source, experiment_on(source), work._grid, work._maskers, work._correctors, work._accumulator
     )
+
+
+def _apart(work: ChunkWork, chunks: list[range], folder: Path, grid: Any, names: tuple[str, ...]) -> None:
+    """Add up each half of the chunks in a process that knows nothing of the other."""
+    context = multiprocessing.get_context("fork")
+
+    def half(number: int) -> None:
+        writer = SumsWriter(folder / f"half {number}" / "sums.h5", grid, names)
+        writer.collect(work, chunks[number::2], SerialEngine())
+
+    both = [context.Process(target=half, args=(number,)) for number in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
 
 
 def _folding(folder: Path, n_files: int) -> float:

@@ -43,7 +43,7 @@ def measure(n_images: int, folder: Path) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"peak_memory_{n_images}_images {worker:.0f} MiB for adding up (limit 1430, 1.5 GB), {peak:.0f} MiB with "
-        f"scaling and merging; {sums.path.stat().st_size / 2**20:.0f} MiB of sums on disk, {len(merged)} voxels",
+        f"scaling and merging; {sums.n_bytes / 2**20:.0f} MiB of sums on disk, {len(merged)} voxels",
         flush=True,
     )
 

@@ -31,10 +31,11 @@ from pathlib import Path
 import numpy as np
 
 from diffuse_framework.algorithms.merging import poisson_merge
+from diffuse_framework.algorithms.scaling import fit_image_scales
 from diffuse_framework.algorithms.scaling_model import ScalingOptions
 from diffuse_framework.algorithms.smooth_scales import Recipe, scale_smoothly
 from diffuse_framework.io.sums_store import StoredSums, SumsWriter
-from diffuse_framework.model.scales import ImageScales
+from diffuse_framework.model.scales import ImageScales, Scales
 from diffuse_framework.model.voxels import SumsInMemory
 from diffuse_framework.testing.fakes import orthorhombic_grid
 from diffuse_framework.testing.sums import KnownSums, known_sums
@@ -89,10 +90,10 @@ def main() -> None:
     parser.add_argument("--mdx2", help="the Python that has mdx2")
     parser.add_argument("--observations", type=float, default=3e5, help="for the timed comparison")
     parser.add_argument("--counts", type=float, default=1.0, help="mean counts of an observation there")
-    parser.add_argument("--only", help="bias, outliers, scaling or full")
+    parser.add_argument("--only", help="bias, outliers, each, scaling or full")
     options = parser.parse_args()
     _warm_up()
-    parts = {"bias": _bias, "outliers": _outliers, "scaling": _scaling, "full": _full}
+    parts = {"bias": _bias, "outliers": _outliers, "each": _each, "scaling": _scaling, "full": _full}
     for name, compare in parts.items():
         if options.only not in (None, name):
             continue
@@ -109,6 +110,7 @@ def _warm_up() -> None:
     options = ScalingOptions(scale="smooth", offset=True, absorption=True)
     known = known_sums(options, np.random.default_rng(0), n_images=8, rows_per_image=500)
     scale_smoothly(known.sums, known.data_set, known.order, Recipe(options))
+    fit_image_scales(known.sums, 1e-4, 5)
 
 
 def _bias(options: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -154,6 +156,12 @@ def _judged(rejected: np.ndarray, wrong: set[int]) -> dict[str, float]:
     return {"planted": len(wrong), "found": len(found & wrong), "good_ones_lost": len(found - wrong)}
 
 
+def _each(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Scale with one scale per image (the default scaler; control points every degree for mdx2), and merge."""
+    model = ScalingOptions(scale="smooth", scale_order=1.0)
+    return _timed(options, model, ["--scaling.dphi", "1"], one_each=True)
+
+
 def _scaling(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Scale with control points every degree, one image a degree, and merge."""
     return _timed(options, ScalingOptions(scale="smooth", scale_order=1.0), ["--scaling.dphi", "1"])
@@ -172,7 +180,7 @@ def _full(options: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def _timed(
-    options: argparse.Namespace, model: ScalingOptions, flags: list[str]
+    options: argparse.Namespace, model: ScalingOptions, flags: list[str], one_each: bool = False
 ) -> dict[str, dict[str, float]]:
     n_images = 180
     per_image = int(options.observations / n_images)
@@ -187,7 +195,11 @@ def _timed(
             writer.append(table)
         stored = writer.finish()
         start = time.process_time()
-        scales = scale_smoothly(StoredSums(stored.path), known.data_set, known.order, Recipe(model))
+        sums = StoredSums(stored.path)
+        if one_each:
+            scales: Scales = fit_image_scales(sums, 1e-4, 200)
+        else:
+            scales = scale_smoothly(sums, known.data_set, known.order, Recipe(model))
         scaled = time.process_time()
         merged = poisson_merge(stored, scales)
         done = time.process_time()

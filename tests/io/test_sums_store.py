@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+import pickle
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -103,6 +104,31 @@ def test_any_hdf5_reader_finds_the_tables_through_links(stored):
     (table,) = stored.tables()
     with h5py.File(stored.path, "r") as file:
         assert (file["sums/000000/counts"][:] == table.counts).all()
+
+
+def test_a_stored_table_is_a_table_like_any_other(stored):
+    whole = random_table(0, 50_000)
+    (table,) = stored.tables()
+    assert len(table) == 50_000 and isinstance(table, SumsTable)
+    (part,) = parts_folder(stored.path).iterdir()
+    changed = replace(table, counts=2 * table.counts)
+    travelled = pickle.loads(pickle.dumps(next(stored.tables())))
+    some = table.select(np.array([3, 1]))
+    part.unlink()
+    for name in COLUMNS:
+        assert (getattr(travelled, name) == getattr(whole, name)).all()
+        assert (getattr(some, name) == getattr(whole, name)[[3, 1]]).all()
+        assert (getattr(changed, name) == getattr(whole, name) * (2 if name == "counts" else 1)).all()
+    with pytest.raises(AttributeError):
+        table.nothing  # noqa: B018
+
+
+def test_a_column_that_is_damaged_is_said_when_it_is_asked_for(stored):
+    (table,) = stored.tables()
+    (part,) = parts_folder(stored.path).iterdir()
+    cut(part)
+    with pytest.raises(DataError, match="cut short or damaged"):
+        table.counts  # noqa: B018
 
 
 @dataclass
