@@ -199,6 +199,9 @@ class StoredSums:
 class _StoredTable(SumsTable):
     """A table whose columns are read from its file as they are asked for: few steps need all of them."""
 
+    _path: Path
+    _part: Part
+
     def __init__(self, path: Path, part: Part) -> None:
         object.__setattr__(self, "_path", path)
         object.__setattr__(self, "_part", part)
@@ -217,7 +220,7 @@ class _StoredTable(SumsTable):
     def __reduce__(self) -> tuple[Any, ...]:
         return SumsTable, tuple(getattr(self, name) for name in COLUMNS)
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> type:
         # dataclasses.replace makes a plain table of it.
         return SumsTable
