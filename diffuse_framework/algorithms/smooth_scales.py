@@ -33,7 +33,7 @@ from diffuse_framework.algorithms.smoothers import CONSTANT, weight_matrix
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.scales import ErrorModel, ImageScales, Scales
-from diffuse_framework.model.voxels import SumsTable, VoxelSums
+from diffuse_framework.model.voxels import ROW_BYTES, SumsTable, VoxelSums
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class KeptSums:
         kept: list[SumsTable] | None = []
         size = 0
         for table in self._sums.tables():
-            size += sum(values.nbytes for values in vars(table).values())
+            size += len(table) * ROW_BYTES
             kept = None if kept is None or size > self._limit else [*kept, table]
             yield table
         self._kept = kept

@@ -24,14 +24,13 @@ from diffuse_framework.errors import DataError
 from diffuse_framework.io.grid_file import grid_from_numbers, grid_to_numbers
 from diffuse_framework.io.whole import make_folder, reason, require_space, writing
 from diffuse_framework.model.grid import VoxelGrid
-from diffuse_framework.model.voxels import COLUMN_TYPES, COLUMNS, SumsTable
+from diffuse_framework.model.voxels import COLUMN_TYPES, COLUMNS, ROW_BYTES, SumsTable
 from diffuse_framework.stages.work import Mapper
 
 logger = logging.getLogger(__name__)
 
 FORMAT = "diffuse_framework sums 2"
 _CHUNK_ROWS = 1 << 16
-_ROW_BYTES = sum(kind.itemsize for kind in COLUMN_TYPES.values())
 # Files that are folded into one: a file system is slow with hundreds of thousands of files.
 FAN_IN = 64
 
@@ -276,7 +275,7 @@ class _Fold:
 
 
 def _write_part(folder: Path, key: str, table: SumsTable) -> Part:
-    require_space(folder, len(table) * _ROW_BYTES)
+    require_space(folder, len(table) * ROW_BYTES)
     path = make_folder(folder) / f"{key}.h5"
     # Chunks whose values are all zero are never written: without background or Bragg channel their
     # columns cost nothing.

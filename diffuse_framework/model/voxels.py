@@ -71,6 +71,7 @@ COLUMN_TYPES: dict[str, np.dtype] = dict.fromkeys(COLUMNS, np.dtype(np.float32))
     "operator": np.dtype(np.uint8),
     "panel": np.dtype(np.uint16),
 }
+ROW_BYTES = sum(kind.itemsize for kind in COLUMN_TYPES.values())
 
 
 def concatenate(tables: list[SumsTable]) -> SumsTable:

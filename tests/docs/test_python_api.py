@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from diffuse_framework import api
+from diffuse_framework.adapters import inputs
 from diffuse_framework.adapters.images import DxtbxSource
 from diffuse_framework.adapters.sequences import SequenceSource
 from diffuse_framework.errors import ConfigError, DataError, PluginError
@@ -64,7 +65,7 @@ def test_a_plugin_object_takes_the_place_of_the_selected_one(simulation):
     ],
 )
 def test_the_indexer_that_nobody_named_follows_from_the_images(source, crystals, name, tmp_path, monkeypatch):
-    monkeypatch.setattr(api, "all_have_crystals", lambda source: crystals)
+    monkeypatch.setattr(inputs, "all_have_crystals", lambda source: crystals)
     steps = api.make_steps("grid.hkl.d_min = 3\nindexer.dials_sequence.d_min = 2.5")
     asked = []
 
