@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import pickle
 import pickletools
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from dxtbx import flumpy
 
+from diffuse_framework.adapters.experiments import writing_whole
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.conventions import BRAGG
 from diffuse_framework.model.mask import PixelMask
@@ -71,15 +71,8 @@ def write_mask(path: str | Path, masks: tuple[np.ndarray, ...]) -> None:
         DataError: the file can't be written.
     """
     flex_masks = tuple(flumpy.from_numpy(np.ascontiguousarray(mask, bool)) for mask in masks)
-    path = Path(path)
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with temporary.open("wb") as file:
-            pickle.dump(flex_masks, file, pickle.HIGHEST_PROTOCOL)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise DataError(f"can't write the mask file {path}: {error.strerror or error}") from error
+    with writing_whole(Path(path)) as temporary, temporary.open("wb") as file:
+        pickle.dump(flex_masks, file, pickle.HIGHEST_PROTOCOL)
 
 
 def write_pixel_mask(path: str | Path, mask: PixelMask) -> None:

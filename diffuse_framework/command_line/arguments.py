@@ -127,16 +127,18 @@ def _escape(template: str) -> str:
     return "#".join(glob.escape(part) for part in template.split("#"))
 
 
-_PHIL = (".phil", ".eff", ".def", ".params")
+def is_phil(path: str) -> bool:
+    """Whether a name is that of a parameter file."""
+    return path.endswith((".phil", ".eff", ".def", ".params"))
 
 
 def _is_text(path: str) -> bool:
-    return path.endswith((*_PHIL, ".expt", ".refl", ".json"))
+    return is_phil(path) or path.endswith((".expt", ".refl", ".json"))
 
 
 def _check_phil(path: str) -> None:
     """Refuse a parameter file with a mistake by its line; the parser would only call it unknown."""
-    if not path.endswith(_PHIL):
+    if not is_phil(path):
         return
     try:
         parse(file_name=path)

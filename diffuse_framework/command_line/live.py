@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffuse_framework.adapters.inputs import can_be_read, files_of
+from diffuse_framework.command_line.arguments import is_phil
 from diffuse_framework.errors import ConfigError, DataError, DiffuseError
 
 logger = logging.getLogger(__name__)
@@ -18,16 +19,12 @@ logger = logging.getLogger(__name__)
 
 def mentions_live(args: list[str]) -> bool:
     """Whether a command line, or a parameter file on it, may ask for live."""
-    return any("live" in (Path(arg).read_text(errors="replace") if _is_phil(arg) else arg) for arg in settings_of(args))
+    return any("live" in (arg if "=" in arg else Path(arg).read_text(errors="replace")) for arg in settings_of(args))
 
 
 def settings_of(args: list[str]) -> list[str]:
     """Return parameters and parameter files of a command line."""
-    return [arg for arg in args if "=" in arg or _is_phil(arg)]
-
-
-def _is_phil(arg: str) -> bool:
-    return arg.endswith((".phil", ".eff", ".def", ".params")) and Path(arg).is_file()
+    return [arg for arg in args if "=" in arg or (is_phil(arg) and Path(arg).is_file())]
 
 
 def split_images(args: list[str]) -> tuple[list[str], list[str]]:
@@ -131,5 +128,7 @@ def follow(
             logger.warning("No map yet: %s", error)
         done = files
         last_news = time.monotonic()
+    if not done:
+        raise DataError(f"no image {' '.join(patterns)} has come within {patience:g} s (watch.patience)")
     logger.info("No new image for %g s: processing all %d from the start", patience, len(done))
     return finish(list(done))

@@ -26,6 +26,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -120,8 +122,7 @@ def execute(args: list[str], registry: Registry | None = None) -> Finished | Non
     if mentions_live(args) and _parsed(settings_of(args), registry)[0].live:
         return _follow(args, registry)
     params, options, changed = _parsed(args, registry)
-    folder = _begin(params, options, changed, registry)
-    with only_run_in(folder):
+    with _output_folder(params, options, changed, registry) as folder:
         return _process(params, changed, folder, registry)
 
 
@@ -143,34 +144,36 @@ def _parsed(args: list[str], registry: Registry) -> tuple[Any, Any, str]:
     return params, options, parser.diff_phil.as_str()
 
 
-def _begin(params: Any, options: Any, changed: str, registry: Registry) -> Path:
-    """Make the output folder and start the log."""
+@contextmanager
+def _output_folder(params: Any, options: Any, changed: str, registry: Registry) -> Iterator[Path]:
+    """Make the output folder, keep other runs out of it and start the log."""
     folder = make_folder(Path(params.output.directory)).absolute()
-    start_logs(options.verbose, file_in(folder, params.output.log), registry.modules())
-    log_start(changed, registry)
-    return folder
+    log = file_in(folder, params.output.log)
+    with only_run_in(folder):
+        start_logs(options.verbose, log, registry.modules())
+        log_start(changed, registry)
+        yield folder
 
 
 def _follow(args: list[str], registry: Registry) -> Finished:
     """Process images as they come."""
     patterns, others = split_images(args)
     params, options, changed = _parsed(others, registry)
-    folder = _begin(params, options, changed, registry)
+    with _output_folder(params, options, changed, registry) as folder:
 
-    def one_round(files: list[str], settled: Outcome | None) -> Outcome:
-        params, _, _ = _parsed(others + files, registry)
-        finished = _process(params, changed, folder, registry, settled, prune=False)
-        write_report(folder, folder / "report.html")
-        return finished.outcome
+        def one_round(files: list[str], settled: Outcome | None = None, last: bool = False) -> Finished:
+            params, _, _ = _parsed(others + files, registry)
+            finished = _process(params, changed, folder, registry, settled, prune=last)
+            write_report(folder, folder / "report.html")
+            return finished
 
-    def last_round(files: list[str]) -> Finished:
-        params, _, _ = _parsed(others + files, registry)
-        finished = _process(params, changed, folder, registry)
-        write_report(folder, folder / "report.html")
-        return finished
-
-    with only_run_in(folder):
-        return follow(patterns, one_round, last_round, params.watch.interval, params.watch.patience)
+        return follow(
+            patterns,
+            lambda files, settled: one_round(files, settled).outcome,
+            lambda files: one_round(files, last=True),
+            params.watch.interval,
+            params.watch.patience,
+        )
 
 
 def _process(

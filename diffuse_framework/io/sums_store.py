@@ -304,17 +304,11 @@ def _damage(path: Path) -> Iterator[None]:
         ) from error
 
 
-class _hdf5_errors:
-    """Turns what HDF5 raises where it can't write into our error."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, RuntimeError):
-            error = OSError(None, str(error))
-        if isinstance(error, OSError):
-            raise DataError(f"can't write {self._path}: {reason(error)}") from error
+@contextmanager
+def _hdf5_errors(path: Path) -> Iterator[None]:
+    """Turn what HDF5 raises where it can't write into our error."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        wrapped = error if isinstance(error, OSError) else OSError(None, str(error))
+        raise DataError(f"can't write {path}: {reason(wrapped)}") from error

@@ -125,7 +125,7 @@ def only_run_in(folder: Path) -> Iterator[None]:
             # Some network file systems know no locks.
             pass
         # What a run that was killed was writing.
-        for left in Path(folder).rglob(".*.part"):
+        for left in Path(folder).rglob(".*.part*"):
             left.unlink(missing_ok=True)
         try:
             yield

@@ -88,6 +88,11 @@ def test_a_round_that_fails_waits_for_more(stills, folder):
     assert tries == [1, 2]
 
 
+def test_no_image_at_all_is_said(folder):
+    with pytest.raises(DataError, match="no image .* has come"):
+        follow([f"{folder}/*.cbf"], None, None, 0.01, 0.1)
+
+
 def test_a_list_of_files_can_not_grow(stills):
     with pytest.raises(ConfigError, match="in quotes"):
         process.execute(["live=True", *map(str, stills.glob("*.cbf"))])
