@@ -6,6 +6,7 @@ import copy
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +40,10 @@ class DaskSettings:
     walltime: str = "04:00:00"
     directives: tuple[str, ...] = ()
     seconds: float = 30
+
+
+def _placed(token: str, work: Callable[[Any], Any]) -> tuple[str, Callable[[Any], Any]]:
+    return token, work
 
 
 def _do(placed: tuple[str, Callable[[Any], Any]], item: Any) -> Any:
@@ -75,8 +80,9 @@ def dask_engine(settings: DaskSettings) -> Iterator[Engine]:
 
         @contextmanager
         def place(work: Callable[[Any], Any]) -> Iterator[Placed]:
-            # Sent to one worker, which hands it to the others as they need it; those that join later, too.
-            (placed,) = client.scatter([(uuid.uuid4().hex, work)], hash=False)
+            # A task, not scattered data: workers hand its result to each other, those that join later too, and
+            # when all that have it are lost the scheduler makes it again.
+            placed = client.submit(_placed, uuid.uuid4().hex, work, pure=False)
             executor = client.get_executor(pure=False, retries=2)
             try:
                 yield partial(executor.submit, _do, placed)
@@ -84,7 +90,7 @@ def dask_engine(settings: DaskSettings) -> Iterator[Engine]:
                 # Without waiting it cancels what has not begun.
                 executor.shutdown(wait=False)
 
-        yield Engine(place, settings.n_workers, (KilledWorker, FutureCancelledError))
+        yield Engine(place, settings.n_workers, (KilledWorker, FutureCancelledError, CancelledError))
 
 
 def _client(make: Callable[..., Any], settings: DaskSettings, stack: ExitStack) -> Any:

@@ -176,6 +176,44 @@ if __name__ == "__main__":
         cluster.communicate("\n")
 
 
+LOST = """
+import os, sys
+from pathlib import Path
+from diffuse_framework.engine.choose import open_engine
+from diffuse_framework.errors import DataError
+
+class Mortal:
+    def __init__(self, flag, deaths):
+        self.flag, self.deaths = Path(flag), deaths
+
+    def __call__(self, x):
+        if x == 3:
+            died = len(self.flag.read_text()) if self.flag.exists() else 0
+            if died < self.deaths:
+                self.flag.write_text("x" * (died + 1))
+                os._exit(9)
+        return x
+
+if __name__ == "__main__":
+    with open_engine("dask", 2) as engine:
+        assert list(engine.map(Mortal("once", 1), range(8))) == list(range(8))
+        try:
+            list(engine.map(Mortal("always", 1000), range(8)))
+        except DataError as error:
+            print(error)
+"""
+
+
+def test_items_of_a_dask_worker_that_is_lost_go_to_another(tmp_path):
+    pytest.importorskip("distributed", reason="dask is not installed")
+    (tmp_path / "lost.py").write_text(LOST)
+    done = subprocess.run(
+        [sys.executable, "lost.py"], capture_output=True, text=True, timeout=240, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "a worker process died" in done.stdout
+
+
 def test_jobs_of_slurm(tmp_path):
     pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
     for name, text in {"sbatch": SBATCH, "scancel": SCANCEL}.items():
