@@ -137,8 +137,9 @@ max_cycles = 30
 memory_mib = 2048
   .type = float(value_min=0)
   .expert_level = 2
-  .help = "Observations are kept in twice this much memory, in MiB; where they need more, they are read again"
-          "in each pass."
+  .help = "Observations take 32 bytes each. Where all need more than so many MiB, they lie in a temporary file"
+          "(TMPDIR says in which folder) and are read from it in each pass; while they are sorted, as much again"
+          "is used."
 """
 
 

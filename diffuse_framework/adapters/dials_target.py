@@ -26,15 +26,17 @@ from scipy import sparse as scipy_sparse
 from scitbx import sparse
 
 from diffuse_framework.algorithms.binning import sum_by
-from diffuse_framework.algorithms.scaling_fit import Fit, Restraints, level_at_q, pin, restraint_rows
-from diffuse_framework.algorithms.scaling_model import Layout
-from diffuse_framework.algorithms.scaling_rows import (
-    Rows,
-    RowSource,
-    Sweeps,
-    concatenate_rows,
-    shrunk_intensities,
+from diffuse_framework.algorithms.observations import Observations
+from diffuse_framework.algorithms.scaling_equation import Equation
+from diffuse_framework.algorithms.scaling_fit import (
+    Fit,
+    Restraints,
+    intensities_to_expect,
+    level_at_q,
+    pin,
+    restraint_rows,
 )
+from diffuse_framework.algorithms.scaling_model import Layout
 from diffuse_framework.errors import ConfigError, DataError
 
 MAX_ROWS = 1_000_000
@@ -59,9 +61,7 @@ def components_of(
         shapes = shapes or [(part.q.n_values,)]
         # One stretch of nodes per data set; one in all where the data sets share the part.
         nodes = [axis.n_values for axis in part.order]
-        stretches = (
-            np.split(np.arange(part.n_nodes), np.cumsum(nodes)[:-1]) if sum(nodes) == part.n_nodes else None
-        )
+        stretches = np.split(np.arange(part.n_nodes), np.cumsum(nodes)[:-1]) if sum(nodes) == part.n_nodes else None
         for n, stretch in enumerate(stretches or [np.array([k]) for k in range(part.n_nodes)]):
             for p, (column, shape) in enumerate(zip(columns, shapes, strict=True)):
                 place = index[np.ix_(stretch, column)].ravel()
@@ -99,33 +99,33 @@ class DiffuseScalingTarget:
     rmsd_units = ["sigma"]
 
     def __init__(
-        self, sweeps: Sweeps, rows: Rows, order: np.ndarray, restraints: scipy_sparse.csr_matrix
+        self, equation: Equation, parameters: np.ndarray, order: np.ndarray, restraints: scipy_sparse.csr_matrix
     ) -> None:
-        """Keep the rows and the restraints; `order` takes DIALS's parameters to ours."""
-        self._sweeps, self._rows, self._order, self._restraints = sweeps, rows, order, restraints
-        _, self._local = np.unique(rows.voxel, return_inverse=True)
-        self._local = self._local.ravel()
-        self.parameters = sweeps.weight_parameters
+        """Keep what is to be solved; weights stay those of `parameters`; `order` takes DIALS's parameters to ours."""
+        self._equation, self._order, self._restraints = equation, order, restraints
+        (rows,), first = equation.observations.pieces, equation.observations.first
+        self._net = rows["counts"].astype(float) - rows["background"]
+        self._local = np.repeat(np.arange(len(first) - 1), np.diff(first))
+        self._weight = equation.derivatives(parameters)[1]
+        self.parameters = parameters
 
     def set_parameters(self, x: Any) -> None:
         """Take over DIALS's parameters."""
-        self.parameters = self._sweeps.weight_parameters.copy()
+        self.parameters = self.parameters.copy()
         self.parameters[self._order] = np.array(x)
 
     def evaluated(self) -> tuple[np.ndarray, np.ndarray, scipy_sparse.csc_matrix]:
         """Return residuals and weights (n,), and derivatives of the residuals (n, n_parameters)."""
-        jacobian, weight, signal = self._sweeps.derivatives(self._rows, self.parameters)
-        rows, seen = self._rows, self._sweeps.intensities(self.parameters)
-        offset = self._sweeps.offset_counts(rows, self.parameters)
-        residual = rows.counts - rows.background - offset - signal * seen.intensity[rows.voxel]
-        n_voxels = int(self._local.max()) + 1
-        information = sum_by(self._local, weight * signal**2, n_voxels)
-        gather = scipy_sparse.csr_matrix(
-            (weight * signal, (self._local, np.arange(len(rows)))), (n_voxels, len(rows))
-        )
+        jacobian, _, signal = self._equation.derivatives(self.parameters)
+        weight, local = self._weight, self._local
+        n_rows, n_voxels = len(local), len(self._equation.prior)
+        net = self._net - self._equation.offset_counts(self.parameters)
+        information = sum_by(local, weight * signal**2, n_voxels)
+        intensity = sum_by(local, weight * signal * net, n_voxels) / information
+        gather = scipy_sparse.csr_matrix((weight * signal, (local, np.arange(n_rows))), (n_voxels, n_rows))
         per_voxel = scipy_sparse.diags(1 / information) @ gather @ jacobian
-        spread = scipy_sparse.csr_matrix((signal, (np.arange(len(rows)), self._local)), (len(rows), n_voxels))
-        return residual, weight, (spread @ per_voxel - jacobian).tocsc()
+        spread = scipy_sparse.csr_matrix((signal, (np.arange(n_rows), local)), (n_rows, n_voxels))
+        return net - signal * intensity[local], weight, (spread @ per_voxel - jacobian).tocsc()
 
     def compute_residuals(self, block: Any) -> tuple[Any, Any]:
         """Return residuals and weights."""
@@ -143,7 +143,7 @@ class DiffuseScalingTarget:
 
     def compute_restraints_residuals_and_gradients(self, apm: Any) -> list[Any]:
         """Return residuals, derivatives and weights of the restraints."""
-        deviation = self.parameters - self._sweeps.layout.null()
+        deviation = self.parameters - self._equation.layout.null()
         residual = self._restraints @ deviation
         ones = flex.double(len(residual), 1.0)
         return [flex.double(residual.tolist()), _to_scitbx(self._restraints.tocsc()[:, self._order]), ones]
@@ -164,9 +164,7 @@ def _to_scitbx(matrix: scipy_sparse.csc_matrix) -> Any:
     columns = []
     for start, stop in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
         entries = slice(start, stop)
-        columns.append(
-            dict(zip(matrix.indices[entries].tolist(), matrix.data[entries].tolist(), strict=True))
-        )
+        columns.append(dict(zip(matrix.indices[entries].tolist(), matrix.data[entries].tolist(), strict=True)))
     return sparse.matrix(*matrix.shape, columns)
 
 
@@ -179,9 +177,8 @@ class _Manager(multi_active_parameter_manager):
 
 
 def fit_with_dials(
-    source: RowSource,
+    observations: Observations,
     layout: Layout,
-    q: np.ndarray,
     restraints: Restraints,
     tolerance: float = 0.02,
     max_cycles: int = 30,
@@ -193,33 +190,25 @@ def fit_with_dials(
         ConfigError: more observations than are kept in memory.
         DataError: no voxel is seen twice.
     """
-    pieces = list(source.pieces())
-    n_rows = sum(len(piece) for piece in pieces)
+    n_rows = int(np.count_nonzero(observations.accepted))
     if n_rows > MAX_ROWS:
         raise ConfigError(
             f"scaler 'dials_target' keeps all observations in memory and takes at most {MAX_ROWS}, not "
             f"{n_rows}; use scaler.plugin=smooth, which fits the same model"
         )
     if not n_rows:
-        raise DataError(
-            "no voxel is seen twice, so nothing can be scaled; use coarser voxels (grid.hkl.divisions)"
-        )
-    rows = concatenate_rows(pieces)
+        raise DataError("no voxel is seen twice, so nothing can be scaled; use coarser voxels (grid.hkl.divisions)")
+    whole, _ = observations.sample(len(observations))
     parameters = layout.null() if start is None else start.copy()
-    counted = rows.variance == 0
-    photons, background = (
-        sum_by(rows.voxel[counted], values[counted], len(q)) for values in (rows.counts, rows.background)
-    )
-    change, sigma, cycle, zeros = np.inf, np.full(layout.size, np.inf), 0, np.zeros(len(q))
+    change, sigma, cycle = np.inf, np.full(layout.size, np.inf), 0
     level: np.ndarray | None = None
     while cycle < max_cycles and not change < tolerance:
         cycle += 1
-        sweeps = Sweeps(source, layout, q, zeros + 1, zeros, parameters)
-        seen = sweeps.intensities(parameters)
-        behind = background + seen.offset
-        sweeps.prior, _ = shrunk_intensities(q, photons - behind, seen.exposure, behind)
-        level = level_at_q(layout, q, seen.exposure, sweeps.prior) if level is None else level
-        found, sigma = _minimised(sweeps, rows, restraint_rows(layout, restraints, level))
+        seen = Equation.without_prior(whole, layout).intensities(parameters)
+        prior, _ = intensities_to_expect(whole, seen)
+        level = level_at_q(layout, whole.q, seen.exposure, prior) if level is None else level
+        equation = Equation(whole, layout, prior, np.zeros(len(prior)))
+        found, sigma = _minimised(equation, parameters, restraint_rows(layout, restraints, level))
         change = float(np.max(np.abs(found - parameters) / sigma))
         parameters = found
     parameters, common = pin(layout, parameters)
@@ -229,7 +218,7 @@ def fit_with_dials(
         "reason": "converged" if change < tolerance else "reached the largest number of cycles",
         "largest_change": change,
         "observations": n_rows,
-        "shared_voxels": len(np.unique(rows.voxel)),
+        "shared_voxels": len(whole.voxel),
         "parameters": layout.size,
         "undetermined": {},
     }
@@ -237,16 +226,16 @@ def fit_with_dials(
 
 
 def _minimised(
-    sweeps: Sweeps, rows: Rows, restraints: scipy_sparse.csr_matrix
+    equation: Equation, parameters: np.ndarray, restraints: scipy_sparse.csr_matrix
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return parameters and uncertainties after one run of DIALS's Levenberg-Marquardt iterations."""
-    components, places = components_of(sweeps.layout, sweeps.weight_parameters)
+    components, places = components_of(equation.layout, parameters)
     order = np.concatenate(list(places.values()))
-    target = DiffuseScalingTarget(sweeps, rows, order, restraints)
+    target = DiffuseScalingTarget(equation, parameters, order, restraints)
     manager = _Manager(target, [components], [list(components)], active_parameter_manager)
     scaler = SimpleNamespace(
         params=SimpleNamespace(scaling_refinery=SimpleNamespace(rmsd_tolerance=1e-9)),
-        Ih_table=SimpleNamespace(size=len(rows), blocked_data_list=[None]),
+        Ih_table=SimpleNamespace(size=len(equation.observations), blocked_data_list=[None]),
         get_blocks_for_minimisation=lambda: [None],
         update_for_minimisation=lambda apm, block_id: None,
     )

@@ -359,14 +359,21 @@ def sum_by(index: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
 @njit(cache=True, nogil=True)
 def _add_by(index, values, totals):
     for n in range(len(index)):
+        if not 0 <= index[n] < len(totals):
+            return n
         totals[index[n]] += values[n]
+    return -1
 
 
 def add_by(index: np.ndarray, values: np.ndarray, totals: np.ndarray) -> None:
-    """Add `values` (n,) to ``totals[index]``, in place; costs nothing for what no index names."""
-    if len(index) and not 0 <= index.min() <= index.max() < len(totals):
-        raise IndexError(f"index {index.min()} to {index.max()} into {len(totals)} totals")
-    _add_by(index, values, totals)
+    """Add `values` (n,) to ``totals[index]``, in place; costs nothing for what no index names.
+
+    Raises:
+        IndexError: an index is not one of `totals`.
+    """
+    wrong = _add_by(index, values, totals)
+    if wrong >= 0:
+        raise IndexError(f"index {index[wrong]} into {len(totals)} totals")
 
 
 def shell_numbers(q: np.ndarray, n_shells: int) -> tuple[np.ndarray, np.ndarray]:

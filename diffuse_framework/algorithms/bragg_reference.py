@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from diffuse_framework.algorithms.bragg import spot_weights
-from diffuse_framework.algorithms.scaling_rows import Rows
+from diffuse_framework.algorithms.observations import REFLECTION, ROW
 from diffuse_framework.algorithms.symmetry import fold
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.experiment import Experiment, Image
 from diffuse_framework.model.grid import VoxelGrid
 
 
-@dataclass(frozen=True, eq=False)
-class Reflections:
+class Reflections(NamedTuple):
     """Bragg reflections seen on two images or more.
 
     Attributes:
-        rows: one per observation; `voxel` numbers unique reflections, from the grid's size on.
-        q: |q| of each unique reflection, 1/angstrom.
+        rows: one per observation, (n_rows,) of `ROW`, those of a unique reflection together.
+        first: (n + 1,) where the rows of each unique reflection begin, and their end.
+        q: (n,) |q| of each, 1/angstrom.
+        voxel: (n,) their numbers, from the grid's size on.
     """
 
-    rows: Rows
+    rows: np.ndarray
+    first: np.ndarray
     q: np.ndarray
+    voxel: np.ndarray
 
 
 def bragg_reference(
@@ -58,31 +61,23 @@ def bragg_reference(
             "no Bragg reflection with intensity and partiality is on two images; integrate with "
             "indexer.plugin=dials_stills, or switch scaler.smooth.bragg.use off"
         )
-    kept, voxel = np.unique(number[use], return_inverse=True)
-    counts = columns["counts"][use]
+    use = np.flatnonzero(use)[np.argsort(number[use], kind="stable")]
+    kept, reflection, n_rows = np.unique(number[use], return_inverse=True, return_counts=True)
+    counts, exposure = columns["counts"][use], columns["exposure"][use]
     # The mean of a reflection, not its own value, sets the error of its partiality: else high ones
     # would count less.
-    exposure = columns["exposure"][use]
-    mean = np.bincount(voxel.ravel(), counts) / np.bincount(voxel.ravel(), exposure)
-    expected = exposure * np.maximum(mean, 0)[voxel.ravel()]
-    rows = Rows(
-        image=columns["image"][use].astype(np.int32),
-        voxel=grid.size + voxel.ravel().astype(np.int64),
-        panel=columns["panel"][use].astype(np.uint16),
-        fast=columns["fast"][use].astype(np.float32),
-        slow=columns["slow"][use].astype(np.float32),
-        counts=counts.astype(np.float32),
-        background=np.zeros(len(counts), np.float32),
-        background_variance=np.zeros(len(counts), np.float32),
-        exposure=exposure.astype(np.float32),
-        variance=(columns["variance"][use] + (relative_error * expected) ** 2).astype(np.float32),
-    )
-    return Reflections(rows, np.linalg.norm(unique[kept] @ grid.reciprocal_basis.T, axis=1))
+    mean = np.bincount(reflection, counts) / np.bincount(reflection, exposure)
+    expected = exposure * np.maximum(mean, 0)[reflection]
+    rows = np.zeros(len(use), ROW)
+    for name in ("image", "panel", "fast", "slow"):
+        rows[name] = columns[name][use]
+    rows["operator"], rows["counts"], rows["exposure"] = REFLECTION, counts, exposure
+    rows["background_variance"] = columns["variance"][use] + (relative_error * expected) ** 2
+    q = np.linalg.norm(unique[kept] @ grid.reciprocal_basis.T, axis=1)
+    return Reflections(rows, np.concatenate([[0], np.cumsum(n_rows)]), q, grid.size + np.arange(len(kept)))
 
 
-def _observations(
-    experiment: Experiment, number: int, image: Image, min_partiality: float
-) -> dict[str, np.ndarray]:
+def _observations(experiment: Experiment, number: int, image: Image, min_partiality: float) -> dict[str, np.ndarray]:
     spots, geometry = image.spots, experiment.geometry_of(image)
     partiality = spots.partiality
     use = np.isfinite(spots.intensity) & np.isfinite(spots.variance) & np.isfinite(partiality)

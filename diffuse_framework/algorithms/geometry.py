@@ -7,6 +7,7 @@ from numba import njit
 
 from diffuse_framework.model.experiment import Rotation
 from diffuse_framework.model.geometry import Beam, Geometry, Panel
+from diffuse_framework.model.grid import VoxelGrid
 
 
 def panel_normal(panel: Panel) -> np.ndarray:
@@ -310,3 +311,26 @@ def reflections_near_ewald(
         if found <= len(out):
             return out[:found]
         out = np.empty((found, 3), np.int32)
+
+
+def voxel_q(grid: VoxelGrid, voxel: np.ndarray) -> np.ndarray:
+    """Return |q| (n,) of the centres of voxels, by number, in 1/angstrom; without their vectors in memory."""
+    basis = grid.reciprocal_basis / np.array(grid.divisions, float)
+    q = np.empty(len(voxel))
+    index_min, dimensions = np.array(grid.index_min, np.int64), np.array(grid.dimensions, np.int64)
+    _voxel_q(np.asarray(voxel), index_min, dimensions, basis.T @ basis, q)
+    return q
+
+
+@njit(cache=True, nogil=True)
+def _voxel_q(voxel, index_min, dimensions, metric, q):
+    for n in range(len(voxel)):
+        row = voxel[n] // dimensions[2]
+        i = row // dimensions[1]
+        j = row - i * dimensions[1] + index_min[1]
+        k = voxel[n] - row * dimensions[2] + index_min[2]
+        i += index_min[0]
+        q[n] = np.sqrt(
+            metric[0, 0] * i * i + metric[1, 1] * j * j + metric[2, 2] * k * k
+            + 2 * (metric[0, 1] * i * j + metric[0, 2] * i * k + metric[1, 2] * j * k)
+        )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from diffuse_framework.algorithms.binning import add_by, shell_numbers, sum_by
+from diffuse_framework.algorithms.geometry import voxel_q
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.maps import MergedMap
 from diffuse_framework.model.scales import Scales
@@ -12,9 +13,8 @@ from diffuse_framework.model.voxels import SumsTable, VoxelSums
 
 N_SHELLS = 50
 
-# Voxels of a grid whose sums are simply kept for the whole box, 88 bytes a voxel; and voxels worked on at a time.
+# Voxels of a grid whose sums are simply kept for the whole box, 88 bytes a voxel.
 _SMALL_GRID = 1 << 23
-_BLOCK = 1 << 20
 
 _SUMS = (
     "counts", "background", "background_variance", "exposure", "exposure_squares", "pixels", "multiplicity",
@@ -134,14 +134,6 @@ def _rows_of(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return values if chosen.all() else values[chosen]
 
 
-def _q_lengths(grid: VoxelGrid, voxel: np.ndarray) -> np.ndarray:
-    """Return |q| (n,) of voxel centres, 1/angstrom, without vectors for all of them at a time."""
-    q = np.empty(len(voxel))
-    for start in range(0, len(voxel), _BLOCK):
-        q[start : start + _BLOCK] = np.linalg.norm(grid.q_of(voxel[start : start + _BLOCK]), axis=-1)
-    return q
-
-
 def inverse_variance_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
     """Merge by the mean of single observations weighted by their inverse variance.
 
@@ -153,7 +145,7 @@ def inverse_variance_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
     voxel = np.flatnonzero(totals["exposure"] > 0)
     seen = {name: values[voxel] for name, values in totals.items()}
     prior = np.zeros(grid.size)
-    q = _q_lengths(grid, voxel)
+    q = voxel_q(grid, voxel)
     prior[voxel] = shell_intensities(q, seen["counts"] - seen["background"], seen["exposure"])
     weights, weighted, per_intensity, fixed, squares = (np.zeros(grid.size) for _ in range(5))
     for table in sums.tables():
@@ -182,7 +174,7 @@ def inverse_variance_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
 def _ratio(grid: VoxelGrid, voxel: np.ndarray, seen: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Intensity and variance of sums over voxels."""
     net = seen["counts"] - seen["background"]
-    q = _q_lengths(grid, voxel)
+    q = voxel_q(grid, voxel)
     shell = shell_intensities(q, net, seen["exposure"])
     counts = expected_counts(seen["counts"], seen["background"], seen["exposure"], shell)
     return net / seen["exposure"], (counts + seen["background_variance"]) / seen["exposure"] ** 2

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
+from numba import njit
 
 from diffuse_framework.algorithms.binning import add_by, sum_by
 from diffuse_framework.errors import DataError
@@ -138,13 +139,6 @@ def refuse_islands(sums: VoxelSums, shared: np.ndarray, group_of: np.ndarray, na
     """
     tied = np.arange(len(names))
     owner = np.full(sums.grid.size, -1, np.int32)
-
-    def root(group: int) -> int:
-        while tied[group] != group:
-            tied[group] = tied[tied[group]]
-            group = tied[group]
-        return group
-
     for table in sums.tables():
         chosen = shared[table.voxel] & (table.exposure > 0)
         of_row, voxel = group_of[table.image[chosen]], table.voxel[chosen]
@@ -153,9 +147,46 @@ def refuse_islands(sums: VoxelSums, shared: np.ndarray, group_of: np.ndarray, na
             # Counting is much faster than sorting; -1 is a voxel without owner.
             for other in np.flatnonzero(np.bincount(owner[voxels] + 1)) - 1:
                 if other >= 0:
-                    tied[root(group)] = root(other)
+                    tied[_root(tied, group)] = _root(tied, other)
             owner[voxels] = group
-    roots = [root(group) for group in range(len(tied))]
+    refuse_untied(tied, names)
+
+
+@njit(cache=True)
+def _root(tied, group):
+    """Return the group that stands for all that are tied to `group`."""
+    while tied[group] != group:
+        tied[group] = tied[tied[group]]
+        group = tied[group]
+    return group
+
+
+@njit(cache=True)
+def tie_groups(first, group, tied):
+    """Tie the groups of images that share a voxel.
+
+    Args:
+        first: (n_voxels + 1,) where the rows of each voxel begin, and their end.
+        group: (n_rows,) the group of each row's image.
+        tied: (n_groups,) for each group another one tied to it, itself at first; changed in place.
+    """
+    for v in range(len(first) - 1):
+        one = _root(tied, group[first[v]])
+        for row in range(first[v] + 1, first[v + 1]):
+            tied[_root(tied, group[row])] = one
+
+
+def refuse_untied(tied: np.ndarray, names: tuple[str, ...]) -> None:
+    """Refuse groups that are not tied to most of the others.
+
+    Args:
+        tied: (n_groups,) of `tie_groups`.
+        names: of the groups.
+
+    Raises:
+        DataError: there are such groups; it names them.
+    """
+    roots = [_root(tied, group) for group in range(len(tied))]
     largest = max(set(roots), key=roots.count)
     alone = [name for name, r in zip(names, roots, strict=True) if r != largest]
     if alone:
@@ -177,15 +208,11 @@ def _photons(shared: _SharedRows) -> tuple[np.ndarray, np.ndarray]:
         per_image += sum_by(rows.image, net, len(per_image))
     if (per_image <= 0).any():
         name = names[int(np.argmin(per_image))]
-        raise DataError(
-            f"{name} has no scattering above its background; leave it out, or check the background"
-        )
+        raise DataError(f"{name} has no scattering above its background; leave it out, or check the background")
     return per_voxel, per_image
 
 
-def _intensities(
-    shared: _SharedRows, photons: np.ndarray, scales: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _intensities(shared: _SharedRows, photons: np.ndarray, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Intensity and scaled exposure per voxel."""
     exposure = np.zeros(shared.sums.grid.size)
     for rows in shared:
@@ -194,9 +221,7 @@ def _intensities(
     return np.maximum(intensity, 0), exposure
 
 
-def _updated(
-    shared: _SharedRows, photons: np.ndarray, image_photons: np.ndarray, scales: np.ndarray
-) -> np.ndarray:
+def _updated(shared: _SharedRows, photons: np.ndarray, image_photons: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """Scales that maximise the likelihood at the intensities that the old ones give."""
     intensity, _ = _intensities(shared, photons, scales)
     expected = np.zeros(len(scales))
@@ -205,9 +230,7 @@ def _updated(
     return image_photons / expected
 
 
-def _uncertainty(
-    shared: _SharedRows, photons: np.ndarray, scales: np.ndarray
-) -> tuple[np.ndarray, dict]:
+def _uncertainty(shared: _SharedRows, photons: np.ndarray, scales: np.ndarray) -> tuple[np.ndarray, dict]:
     """Standard uncertainty of each scale, and how well the model fits the rows."""
     intensity, exposure = _intensities(shared, photons, scales)
     information = np.zeros(len(scales))

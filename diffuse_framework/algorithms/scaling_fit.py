@@ -1,16 +1,16 @@
-"""Gauss-Newton fit of the scaling model, streaming over the sums; intensities are eliminated.
+"""Gauss-Newton fit of the scaling model, streaming over the observations; intensities are eliminated.
 
 Each cycle sets the weights from the model so far, then takes a step. The matrix of the reduced problem
 (Golub & Pereyra 2003, Inverse Problems 19, R1: separable least squares) is formed from some whole
 voxels only, few enough for it to be cheap; the gradient comes from all rows. Where there are too many
-parameters for that, conjugate gradients solve with products of the matrix of two passes over the rows each.
+parameters for that, conjugate gradients solve with products of the matrix, a pass over the rows each.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -19,15 +19,9 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.sparse.linalg import splu
 
 from diffuse_framework.algorithms.binning import sum_by
+from diffuse_framework.algorithms.observations import Observations
+from diffuse_framework.algorithms.scaling_equation import Equation, VoxelEstimates, shrunk_intensities
 from diffuse_framework.algorithms.scaling_model import Layout
-from diffuse_framework.algorithms.scaling_rows import (
-    Rows,
-    RowSource,
-    Sweeps,
-    VoxelEstimates,
-    concatenate_rows,
-    shrunk_intensities,
-)
 from diffuse_framework.algorithms.smoothers import second_differences
 from diffuse_framework.errors import DataError
 
@@ -104,9 +98,7 @@ def restraint_rows(layout: Layout, restraints: Restraints, level: np.ndarray) ->
         unit = np.ones(part.size)
         if name == "offset":
             unit = np.tile(1 / level, part.n_nodes)
-        rows = [
-            sparse.identity(part.size) / (restraints.spread if name != "offset" else restraints.offset_spread)
-        ]
+        rows = [sparse.identity(part.size) / (restraints.spread if name != "offset" else restraints.offset_spread)]
         strength = getattr(restraints, name, None)
         for differences in _differences(layout, name) if strength else ():
             rows.append(differences / strength)
@@ -129,12 +121,8 @@ def _differences(layout: Layout, name: str) -> list[sparse.csr_matrix]:
             result.append(sparse.kron(along, sparse.identity(part.width)))
     across = [second_differences(part.q.n_values)] if not part.panels else []
     if part.panels:
-        along_fast = [
-            sparse.kron(sparse.identity(y.n_values), second_differences(x.n_values)) for x, y in part.panels
-        ]
-        along_slow = [
-            sparse.kron(second_differences(y.n_values), sparse.identity(x.n_values)) for x, y in part.panels
-        ]
+        along_fast = [sparse.kron(sparse.identity(y.n_values), second_differences(x.n_values)) for x, y in part.panels]
+        along_slow = [sparse.kron(second_differences(y.n_values), sparse.identity(x.n_values)) for x, y in part.panels]
         across = [sparse.block_diag(along_fast), sparse.block_diag(along_slow)]
     for matrix in across:
         if matrix.shape[0]:
@@ -165,9 +153,8 @@ def _pins(layout: Layout, name: str) -> sparse.csr_matrix | None:
 
 
 def fit_model(
-    source: RowSource,
+    observations: Observations,
     layout: Layout,
-    q: np.ndarray,
     restraints: Restraints,
     tolerance: float = 0.02,
     max_cycles: int = 30,
@@ -176,9 +163,8 @@ def fit_model(
     """Fit a scaling model.
 
     Args:
-        source: the rows.
+        observations: with the reflections, where they count.
         layout: of the model.
-        q: |q| of every voxel of the grid, then of reflections, 1/angstrom.
         restraints: on control points.
         tolerance: largest change of a parameter at convergence, in units of its uncertainty.
         max_cycles: after which the last good model is returned, not converged.
@@ -187,21 +173,19 @@ def fit_model(
     Raises:
         DataError: no voxel is seen twice, or the model is singular from the start.
     """
-    photons, background, sample, n_rows = _first_pass(source, len(q))
-    if sample is None:
+    n_rows = int(np.count_nonzero(observations.accepted))
+    if not n_rows:
         raise DataError(
-            "no voxel is seen twice, so nothing can be scaled; use coarser voxels (grid.hkl.divisions) or "
-            "more images"
+            "no voxel is seen twice, so nothing can be scaled; use coarser voxels (grid.hkl.divisions) or more images"
         )
-    problem = _Problem(layout, q, photons, background, restraints, sample, len(sample) / n_rows)
+    sample, voxels = observations.sample(SAMPLE_ROWS)
     parameters = layout.null() if start is None else start.copy()
-    if problem.share < 0.5 and start is None:
+    if len(sample) < 0.5 * n_rows and start is None:
         # All large steps are taken on the sample, where they cost next to nothing.
-        only_sample = replace(source, extra=None, _kept=[sample])
-        parameters = _minimise(
-            replace(problem, share=1.0), only_sample, parameters, tolerance, max_cycles
-        ).parameters
-    end = _minimise(problem, source, parameters, tolerance, max_cycles)
+        alone = _Problem(layout, restraints, sample, sample, np.arange(len(voxels)))
+        parameters = _minimise(alone, parameters, tolerance, max_cycles).parameters
+    problem = _Problem(layout, restraints, observations, sample, voxels)
+    end = _minimise(problem, parameters, tolerance, max_cycles)
     parameters, common = pin(layout, end.parameters)
     statistics = {
         "cycles": end.cycles,
@@ -218,15 +202,18 @@ def fit_model(
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
-    """What stays the same while a model is fitted; photons and background by voxel."""
+    """What stays the same while a model is fitted; the sample's voxels are numbered among all observations."""
 
     layout: Layout
-    q: np.ndarray
-    photons: np.ndarray
-    background: np.ndarray
     restraints: Restraints
-    sample: Rows
-    share: float
+    observations: Observations
+    sample: Observations
+    voxels: np.ndarray
+
+    @property
+    def share(self) -> float:
+        """Of the rows, how many are in the sample."""
+        return len(self.sample) / np.count_nonzero(self.observations.accepted)
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,28 +229,25 @@ class _End:
     n_voxels: int
 
 
-def _minimise(
-    problem: _Problem, source: RowSource, parameters: np.ndarray, tolerance: float, max_cycles: int
-) -> _End:
+def _minimise(problem: _Problem, parameters: np.ndarray, tolerance: float, max_cycles: int) -> _End:
     """Take steps until none is larger than `tolerance`; each cycle has weights of its own.
 
-    With a dense preconditioner a step costs two passes over the rows: its matrix, from a sample of
+    With a dense preconditioner a step costs one pass over the rows: its matrix, from a sample of
     voxels, is close enough. With a sparse one, of many parameters, conjugate gradients solve for it.
     """
-    layout, q = problem.layout, problem.q
+    layout, observations = problem.layout, problem.observations
     null = layout.null()
-    seen = Sweeps(source, layout, q, np.ones(len(q)), np.zeros(len(q)), parameters).intensities(parameters)
-    prior, slope = _prior(problem, source, seen)
-    level = level_at_q(layout, q, seen.exposure, prior)
+    seen = Equation.without_prior(observations, layout).intensities(parameters)
+    prior, slope = intensities_to_expect(observations, seen)
+    level = level_at_q(layout, observations.q, seen.exposure, prior)
     # Set once: where it followed the fit, it would pull along directions that data don't see.
     restraint = restraint_matrix(layout, problem.restraints, level)
     preconditioner: Preconditioner | None = None
     change, objective, shorter = np.inf, np.inf, 1.0
     before, step = parameters, np.zeros(layout.size)
     for cycle in range(1, max_cycles + 1):
-        sweeps = Sweeps(source, layout, q, prior, slope, parameters)
-        seen = sweeps.intensities(parameters)
-        quality, gradient = sweeps.residuals(parameters, seen)
+        equation = Equation(observations, layout, prior, slope)
+        quality, gradient, seen = equation.residuals(parameters)
         deviation = parameters - null
         # Weights change from cycle to cycle, so that only a large increase means a bad step.
         worse = not quality + float(deviation @ (restraint @ deviation)) < 2 * objective
@@ -276,17 +260,19 @@ def _minimise(
         objective, shorter = quality + float(deviation @ (restraint @ deviation)), min(1.0, 3 * shorter)
         if preconditioner is None or change > 1:
             preconditioner = Preconditioner(
-                sweeps, problem.sample, problem.share, parameters, seen, restraint
+                equation.of_sample(problem.sample, problem.voxels),
+                seen.information[problem.voxels],
+                problem.share,
+                parameters,
+                restraint,
             )
-        step, products = _solve(
-            sweeps, parameters, seen, restraint, preconditioner, gradient - restraint @ deviation
-        )
+        step, products = _solve(equation, parameters, restraint, preconditioner, gradient - restraint @ deviation)
         step = shorter * _shortened(layout, parameters, step) * step
         change = float(np.max(np.abs(step) / preconditioner.sigma))
         before, parameters = parameters, _positive(layout, parameters + step)
         if change > 1:
             # Later on it stays: a change of weights would look like a change of the fit.
-            prior, slope = _prior(problem, source, seen)
+            prior, slope = intensities_to_expect(observations, seen)
         logger.debug("Cycle %d: %.8g, change %.3g sigma, %d products", cycle, objective, change, products)
         if change < tolerance:
             return _end(parameters, preconditioner, level, cycle, "converged", change, seen)
@@ -308,34 +294,15 @@ def _end(
     return _End(parameters, sigma, level, cycles, reason, change, int(np.count_nonzero(seen.information)))
 
 
-def _prior(problem: _Problem, source: RowSource, seen: VoxelEstimates) -> tuple[np.ndarray, np.ndarray]:
-    """Intensities from which weights and derivatives follow, and how they rise with the counts."""
-    behind = problem.background + seen.offset
-    prior, slope = shrunk_intensities(problem.q, problem.photons - behind, seen.exposure, behind)
-    if source.n_extra:
+def intensities_to_expect(observations: Observations, seen: VoxelEstimates) -> tuple[np.ndarray, np.ndarray]:
+    """Return intensities from which weights and derivatives follow, and how they rise with the counts, (n_voxels,)."""
+    behind = seen.background + seen.offset
+    prior, slope = shrunk_intensities(observations.q, seen.photons - behind, seen.exposure, behind)
+    if observations.n_reflections:
         # Reflections are bright: their own intensity will do. Weak ones say little about scales.
-        prior[-source.n_extra :] = np.maximum(seen.intensity[-source.n_extra :], 1e-30)
+        bright = slice(-observations.n_reflections, None)
+        prior[bright] = np.maximum(seen.intensity[bright], 1e-30)
     return prior, slope
-
-
-def _first_pass(source: RowSource, n_voxels: int) -> tuple[np.ndarray, np.ndarray, Rows | None, int]:
-    """Photons and background per voxel, the rows of a sample of whole voxels, and the number of all."""
-    photons, background = np.zeros(n_voxels), np.zeros(n_voxels)
-    n_rows = 0
-    for rows in source.pieces():
-        counted = rows.variance == 0
-        photons += sum_by(rows.voxel[counted], rows.counts[counted], n_voxels)
-        background += sum_by(rows.voxel[counted], rows.background[counted], n_voxels)
-        n_rows += len(rows)
-    one_in = max(1, n_rows // SAMPLE_ROWS)
-    sample = []
-    for rows in source.pieces():
-        # A multiplicative hash: neighbouring voxels must not be drawn together.
-        drawn = (rows.voxel.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(33)) % np.uint64(
-            one_in
-        ) == 0
-        sample.append(rows.select(drawn))
-    return photons, background, concatenate_rows(sample) if n_rows else None, n_rows
 
 
 def level_at_q(layout: Layout, q: np.ndarray, exposure: np.ndarray, prior: np.ndarray) -> np.ndarray:
@@ -366,22 +333,28 @@ class Preconditioner:
 
     def __init__(
         self,
-        sweeps: Sweeps,
-        sample: Rows,
+        equation: Equation,
+        information: np.ndarray,
         share: float,
         parameters: np.ndarray,
-        seen: VoxelEstimates,
         restraint: sparse.csr_matrix,
     ) -> None:
         """Form and factor the matrix.
 
+        Args:
+            equation: of the sample.
+            information: (n_voxels,) of the intensities of its voxels.
+            share: of all rows that are in the sample.
+            parameters: at which.
+            restraint: (n_parameters, n_parameters) to be added.
+
         Raises:
             DataError: it is singular.
         """
-        self.dense = sweeps.layout.size <= DENSE_PARAMETERS
+        self.dense = equation.layout.size <= DENSE_PARAMETERS
         self.solve: Callable[[np.ndarray], np.ndarray]
         if self.dense:
-            matrix = sweeps.sample_matrix(sample, parameters, seen) / share + restraint.toarray()
+            matrix = equation.matrix(parameters, information) / share + restraint.toarray()
             try:
                 factor = cho_factor(matrix)
             except LinAlgError as error:
@@ -393,19 +366,16 @@ class Preconditioner:
             self.sigma = np.sqrt(np.diag(cho_solve(factor, np.identity(len(matrix)))))
             return
         # Too many parameters for a dense matrix: intensities are eliminated from sigma only.
-        jacobian, weight, signal = sweeps.derivatives(sample, parameters)
-        whole = (jacobian.T @ sparse.diags(weight) @ jacobian) / share
-        taken = sweeps.projected(sample, seen, jacobian, weight * signal)
-        left = whole.diagonal() - np.asarray(taken.multiply(taken).sum(axis=0)).ravel() / share
-        self.sigma = 1 / np.sqrt(np.maximum(left, 0.0) + restraint.diagonal())
-        whole = whole + restraint
+        whole, taken = equation.parts_of_matrix(parameters, information)
+        left = whole.diagonal() - np.asarray(taken.multiply(taken).sum(axis=0)).ravel()
+        self.sigma = 1 / np.sqrt(np.maximum(left / share, 0.0) + restraint.diagonal())
+        whole = whole / share + restraint
         self.solve = splu((whole + sparse.diags(1e-12 * whole.diagonal())).tocsc()).solve
 
 
 def _solve(
-    sweeps: Sweeps,
+    equation: Equation,
     parameters: np.ndarray,
-    seen: VoxelEstimates,
     restraint: sparse.csr_matrix,
     preconditioner: Preconditioner,
     gradient: np.ndarray,
@@ -420,7 +390,7 @@ def _solve(
     rho = rho_start = float(residual @ z)
     products = 0
     while products < max_products and rho > accuracy**2 * rho_start:
-        product = sweeps.curvature(parameters, seen, direction) + restraint @ direction
+        product = equation.curvature(parameters, direction) + restraint @ direction
         products += 1
         along = float(direction @ product)
         if not along > 0:
@@ -448,9 +418,7 @@ def _positive(layout: Layout, parameters: np.ndarray) -> np.ndarray:
     return result
 
 
-def _undetermined(
-    layout: Layout, sigma: np.ndarray, restraints: Restraints, level: np.ndarray
-) -> dict[str, int]:
+def _undetermined(layout: Layout, sigma: np.ndarray, restraints: Restraints, level: np.ndarray) -> dict[str, int]:
     """How many parameters of each part are known from their restraints only."""
     result = {}
     for name, where in layout.slices.items():

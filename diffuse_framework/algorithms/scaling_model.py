@@ -134,7 +134,7 @@ class StateTables(NamedTuple):
     """What the loops need to find the states of a row; arrays only, for numba.
 
     Attributes:
-        first: (5,) position of each part in the vector of states, -1 where it is not refined.
+        first: of each part, its position in the vector of states, -1 where it is not refined.
         states: (5, n_images) state of each image in each part.
         q_axes: (5, 2) start and spacing in |q|.
         q_values: (5,) control points in |q|.
@@ -143,7 +143,7 @@ class StateTables(NamedTuple):
         n_nodes: nodes on all panels.
     """
 
-    first: np.ndarray
+    first: tuple[int, int, int, int, int]
     states: np.ndarray
     q_axes: np.ndarray
     q_values: np.ndarray
@@ -174,6 +174,11 @@ class Layout:
     def size(self) -> int:
         """Number of parameters."""
         return self.expansion.shape[1]
+
+    @property
+    def depends_on_q(self) -> bool:
+        """Whether a part depends on |q|."""
+        return not {"offset", "resolution"}.isdisjoint(self.parts)
 
     def null(self) -> np.ndarray:
         """Parameters of a model that changes nothing, (size,)."""
@@ -255,7 +260,7 @@ def assemble_layout(extent: Extent, parts: dict[str, Part]) -> Layout:
     """Return the layout of the given parts."""
     if not parts:
         raise ConfigError("the scaling model has nothing to refine; switch on at least one of its parts")
-    slices, blocks, first, n_parameters, n_states = {}, [], np.full(5, -1, np.int64), 0, 0
+    slices, blocks, first, n_parameters, n_states = {}, [], [-1] * len(PARTS), 0, 0
     states = np.zeros((5, extent.n_images), np.int64)
     for number, name in enumerate(PARTS):
         if name not in parts:
@@ -279,8 +284,15 @@ def assemble_layout(extent: Extent, parts: dict[str, Part]) -> Layout:
         panel_axes[number] = fast.start, fast.spacing, slow.start, slow.spacing
         panel_nodes[number] = n_nodes, fast.n_values, slow.n_values
         n_nodes += fast.n_values * slow.n_values
-    tables = StateTables(first, states, q_axes, q_values, panel_axes, panel_nodes, n_nodes)
+    scale, offset, panel, absorption, resolution = first
+    where = (scale, offset, panel, absorption, resolution)
+    tables = StateTables(where, states, q_axes, q_values, panel_axes, panel_nodes, n_nodes)
     return Layout(extent, parts, slices, sparse.block_diag(blocks, "csr"), tables)
+
+
+def same_for_all(extent: Extent) -> Layout:
+    """Return the layout of a model that has one scale, the same for all images."""
+    return assemble_layout(extent, {"scale": _shared("scale", extent, ())})
 
 
 def _per_image(extent: Extent) -> Part:
@@ -323,13 +335,13 @@ def smooth_part(
     return Part(name, axes, q, panels, weights, state.ravel())
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", inline="always")
 def line_value(states, first, w0, w1, w2):
     """Return the weighted mean of three control points."""
     return w0 * states[first] + w1 * states[first + 1] + w2 * states[first + 2]
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", inline="always")
 def patch_value(states, corner, stride, x0, x1, x2, y0, y1, y2):
     """Return the weighted mean of three by three control points."""
     return (
@@ -339,37 +351,55 @@ def patch_value(states, corner, stride, x0, x1, x2, y0, y1, y2):
     )
 
 
+@njit(cache=True, error_model="numpy", inline="always")
+def q_weights(q, tables, part):
+    """Return the first of three control points in |q| and their weights; of a part that is not refined, zeros."""
+    if tables.first[part] < 0:
+        return 0, 0.0, 0.0, 0.0
+    return weights_at(q, tables.q_axes[part, 0], tables.q_axes[part, 1], tables.q_values[part])
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def patch_weights(panel, fast, slow, image, tables):
+    """Return corner and stride of three by three control points on a panel, and their weights along both axes."""
+    axes, stride = tables.panel_axes, tables.panel_nodes[panel, 1]
+    x, x0, x1, x2 = weights_at(fast, axes[panel, 0], axes[panel, 1], stride)
+    y, y0, y1, y2 = weights_at(slow, axes[panel, 2], axes[panel, 3], tables.panel_nodes[panel, 2])
+    corner = tables.first[ABSORPTION] + tables.states[ABSORPTION, image] + tables.panel_nodes[panel, 0] + y * stride + x
+    return corner, stride, x0, x1, x2, y0, y1, y2
+
+
 def padded(states: np.ndarray, tables: StateTables) -> np.ndarray:
     """Return states followed by zeros, so that three by three may be read where there are fewer."""
     return np.concatenate([states, np.zeros(3 + 3 * int(tables.panel_nodes[:, 1].max()))])
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _rows(image, panel, fast, slow, q, states, tables, factor, offset):
-    q_axes, q_values, nodes, axes = tables.q_axes, tables.q_values, tables.panel_nodes, tables.panel_axes
+    has_b, has_c, has_s = tables.first[SCALE] >= 0, tables.first[OFFSET] >= 0, tables.first[RESOLUTION] >= 0
+    has_d, has_a = tables.first[PANEL] >= 0, tables.first[ABSORPTION] >= 0
+    last_q = np.nan
+    kc = ks = 0
+    c0 = c1 = c2 = s0 = s1 = s2 = 0.0
     for row in range(len(image)):
-        i, p = image[row], panel[row]
+        i = image[row]
         b = s = a = d = 1.0
         c = 0.0
-        if tables.first[SCALE] >= 0:
+        if (has_c or has_s) and q[row] != last_q:
+            last_q = q[row]
+            kc, c0, c1, c2 = q_weights(last_q, tables, OFFSET)
+            ks, s0, s1, s2 = q_weights(last_q, tables, RESOLUTION)
+        if has_b:
             b = states[tables.first[SCALE] + tables.states[SCALE, i]]
-        if tables.first[OFFSET] >= 0:
-            k, w0, w1, w2 = weights_at(q[row], q_axes[OFFSET, 0], q_axes[OFFSET, 1], q_values[OFFSET])
-            c = line_value(states, tables.first[OFFSET] + tables.states[OFFSET, i] + k, w0, w1, w2)
-        if tables.first[PANEL] >= 0:
-            d = states[tables.first[PANEL] + p]
-        if tables.first[ABSORPTION] >= 0:
-            x, x0, x1, x2 = weights_at(fast[row], axes[p, 0], axes[p, 1], nodes[p, 1])
-            y, y0, y1, y2 = weights_at(slow[row], axes[p, 2], axes[p, 3], nodes[p, 2])
-            corner = (
-                tables.first[ABSORPTION] + tables.states[ABSORPTION, i] + nodes[p, 0] + y * nodes[p, 1] + x
-            )
-            a = patch_value(states, corner, nodes[p, 1], x0, x1, x2, y0, y1, y2)
-        if tables.first[RESOLUTION] >= 0:
-            k, w0, w1, w2 = weights_at(
-                q[row], q_axes[RESOLUTION, 0], q_axes[RESOLUTION, 1], q_values[RESOLUTION]
-            )
-            s = line_value(states, tables.first[RESOLUTION] + tables.states[RESOLUTION, i] + k, w0, w1, w2)
+        if has_c:
+            c = line_value(states, tables.first[OFFSET] + tables.states[OFFSET, i] + kc, c0, c1, c2)
+        if has_d:
+            d = states[tables.first[PANEL] + panel[row]]
+        if has_a:
+            corner, stride, x0, x1, x2, y0, y1, y2 = patch_weights(panel[row], fast[row], slow[row], i, tables)
+            a = patch_value(states, corner, stride, x0, x1, x2, y0, y1, y2)
+        if has_s:
+            s = line_value(states, tables.first[RESOLUTION] + tables.states[RESOLUTION, i] + ks, s0, s1, s2)
         factor[row] = b * s * a * d
         offset[row] = c * a * d
 
@@ -389,7 +419,7 @@ def evaluate(
         layout, parameters: the model.
         image, panel: (n,) integers.
         fast, slow: (n,) pixels.
-        q: (n,) |q| of the rows' voxels, 1/angstrom.
+        q: (n,) |q| of the rows' voxels, 1/angstrom; fastest where rows of a voxel follow each other.
     """
     factor, offset = np.empty(len(image)), np.empty(len(image))
     states = padded(layout.expansion @ parameters, layout.tables)

@@ -4,38 +4,43 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
-from diffuse_framework.algorithms.bragg_reference import Reflections
-from diffuse_framework.algorithms.observations import (
+from diffuse_framework.algorithms.agreement import (
     Agreement,
     Outliers,
-    Rejected,
     find_outliers,
     fit_error_model,
     outlier_report,
-    voxel_q,
 )
-from diffuse_framework.algorithms.scaling import refuse_islands, shared_voxels
+from diffuse_framework.algorithms.bragg_reference import Reflections
+from diffuse_framework.algorithms.geometry import voxel_q
+from diffuse_framework.algorithms.observations import Observations, Survey, gather
+from diffuse_framework.algorithms.scaling import refuse_untied, tie_groups
 from diffuse_framework.algorithms.scaling_fit import Fit, Restraints, fit_model
 from diffuse_framework.algorithms.scaling_model import (
+    Extent,
     Layout,
     ScalingOptions,
     assemble_layout,
     evaluate,
     make_layout,
+    same_for_all,
 )
-from diffuse_framework.algorithms.scaling_rows import RowSource, Survey, extent_of, survey
-from diffuse_framework.algorithms.smoothers import CONSTANT, weight_matrix
+from diffuse_framework.algorithms.smoothers import CONSTANT, line_at
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.grid import VoxelGrid
-from diffuse_framework.model.scales import ErrorModel, ImageScales, Scales
-from diffuse_framework.model.voxels import ROW_BYTES, SumsTable, VoxelSums
+from diffuse_framework.model.scales import ErrorModel
+from diffuse_framework.model.voxels import SumsTable, VoxelSums
 
 logger = logging.getLogger(__name__)
+
+# Rows from which the errors are judged that outliers are measured in: to 0.2 %.
+ERROR_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +65,7 @@ class SmoothScales:
     rejected: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.int64))
     error_model: ErrorModel = ErrorModel()
     statistics: dict = field(default_factory=dict)
+    _last: tuple[SumsTable, np.ndarray, np.ndarray] | None = field(default=None, init=False, repr=False)
 
     @property
     def per_image(self) -> np.ndarray:
@@ -77,15 +83,20 @@ class SmoothScales:
 
     def factor(self, table: SumsTable) -> np.ndarray:
         """Return the multiplicative part for each row."""
-        return self._evaluate(table)[0]
+        return self._at_rows(table)[0]
 
     def offset(self, table: SumsTable) -> np.ndarray:
         """Return the additive part for each row."""
-        if "offset" not in self.layout.parts:
-            return np.zeros(len(table))
-        (factor, offset), q = self._evaluate(table), self._q(table)
-        axis = self.layout.parts["offset"].q
-        return offset - factor * (weight_matrix(axis, q) @ self.common)
+        return self._at_rows(table)[1]
+
+    def at(
+        self, image: np.ndarray, panel: np.ndarray, fast: np.ndarray, slow: np.ndarray, q: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return factor and offset of rows, (n,) each; arguments are those of `evaluate`."""
+        factor, offset = evaluate(self.layout, self.parameters, image, panel, fast, slow, q)
+        if "offset" in self.layout.parts:
+            offset -= factor * line_at(self.layout.parts["offset"].q, self.common, q)
+        return factor, offset
 
     def keep(self, table: SumsTable) -> np.ndarray:
         """Return False for outliers."""
@@ -107,36 +118,14 @@ class SmoothScales:
         taken_off = self.layout.crystal_at_offset(self.parameters) * self.common
         return self.layout.at_images("offset", self.parameters) - taken_off
 
-    def _q(self, table: SumsTable) -> np.ndarray:
-        return np.linalg.norm(self.grid.q_of(table.voxel), axis=1)
-
-    def _evaluate(self, table: SumsTable) -> tuple[np.ndarray, np.ndarray]:
-        smooth_in_q = {"offset", "resolution"} & set(self.layout.parts)
-        q = self._q(table) if smooth_in_q else np.zeros(len(table))
-        return evaluate(self.layout, self.parameters, table.image, table.panel, table.fast, table.slow, q)
-
-
-class KeptSums:
-    """Sums that stay in memory once read, where they fit into what they may take."""
-
-    def __init__(self, sums: VoxelSums, memory_mib: float) -> None:
-        """Read nothing yet."""
-        self._sums, self._limit = sums, memory_mib * 2**20
-        self._kept: list[SumsTable] | None = None
-        self.grid, self.image_names = sums.grid, sums.image_names
-
-    def tables(self) -> Iterator[SumsTable]:
-        """Yield all tables, from memory or as the sums do."""
-        if self._kept is not None:
-            yield from self._kept
-            return
-        kept: list[SumsTable] | None = []
-        size = 0
-        for table in self._sums.tables():
-            size += len(table) * ROW_BYTES
-            kept = None if kept is None or size > self._limit else [*kept, table]
-            yield table
-        self._kept = kept
+    def _at_rows(self, table: SumsTable) -> tuple[np.ndarray, np.ndarray]:
+        """Return factor and offset; those of the last table are kept, because who asks for one asks for the other."""
+        if self._last is None or self._last[0] is not table:
+            q = voxel_q(self.grid, table.voxel) if self.layout.depends_on_q else np.zeros(len(table))
+            at = self.at(table.image, table.panel, table.fast, table.slow, q)
+            object.__setattr__(self, "_last", (table, *at))
+        assert self._last is not None
+        return self._last[1:]
 
 
 def data_sets_by_name(image_names: tuple[str, ...]) -> np.ndarray:
@@ -181,7 +170,7 @@ class Recipe:
         tolerance, max_cycles: of `fit_model`.
         outlier_limit: standard deviations beyond which an observation is rejected; None for never.
         error_model: whether to fit one.
-        memory_mib: rows kept in memory.
+        memory_mib: of `gather`.
     """
 
     options: ScalingOptions = ScalingOptions()
@@ -217,78 +206,92 @@ def scale_smoothly(
         DataError: nothing to scale, or images or data sets without overlap with the others.
         ConfigError: a model that can't be determined from any data.
     """
-    sums = KeptSums(sums, recipe.memory_mib)
-    surveyed = survey(sums)
+    options = recipe.options
+    observations, surveyed = gather(sums, recipe.memory_mib, places=options.panel or options.absorption)
     _refuse_dark_images(sums, surveyed)
-    per_image = recipe.options.scale == "per_image"
-    groups = np.arange(len(data_set)) if per_image else data_set
-    if groups.max() > 0:
-        names = (
-            sums.image_names if per_image else tuple(f"data set {n + 1}" for n in range(data_set.max() + 1))
-        )
-        refuse_islands(sums, shared_voxels(sums), groups, names)
-    q = voxel_q(sums)
-    layout = make_layout(recipe.options, extent_of(surveyed, q, data_set, order))
-    source = RowSource(sums, surveyed, recipe.memory_mib)
-    if reflections is not None:
-        source.extra = reflections.rows
-        q = np.concatenate([q, reflections.q])
-    gross = _gross_outliers(source, sums, layout, q, recipe)
-    clean = source.without(gross) if gross else source
-    fit = fitter(clean, layout, q, recipe.restraints, recipe.tolerance, recipe.max_cycles)
+    _refuse_islands(sums, observations, data_set, per_image=options.scale == "per_image")
+    layout = make_layout(options, Extent(data_set, order, surveyed.q, surveyed.panels))
+
+    def fitted(layout: Layout, accepted: np.ndarray, fitter: Fitter, start: np.ndarray | None = None) -> Fit:
+        source = observations.accepting(accepted)
+        if reflections is not None:
+            source = source.with_reflections(*reflections)
+        return fitter(source, layout, recipe.restraints, recipe.tolerance, recipe.max_cycles, start)
+
+    judge = _Judge(sums.grid, observations, recipe)
+    accepted = judge.without_gross_outliers(layout, fitted)
+    fit = fitted(layout, accepted, fitter)
     scales = _scales(sums.grid, fit)
-    agreement = Agreement(sums, scales)
     outliers = Outliers()
     if recipe.outlier_limit is not None:
-        model = fit_error_model(agreement.by_signal()) if recipe.error_model else ErrorModel()
-        outliers = find_outliers(sums, scales, recipe.outlier_limit, model, totals=agreement.totals)
-        if not _same_rows(outliers.rows, gross):
-            clean = source.without(outliers.rows)
-            fit = fitter(
-                clean, layout, q, recipe.restraints, recipe.tolerance, recipe.max_cycles, fit.parameters
-            )
-        if len(outliers) or gross:
-            scales = replace(_scales(sums.grid, fit), rejected=outliers.keys)
-            agreement = Agreement(sums, scales)
-    scatter = agreement.by_signal(np.inf)
-    model = fit_error_model(scatter) if recipe.error_model else ErrorModel()
+        outliers = judge.outliers(scales)
+        assert outliers.accepted is not None
+        if not np.array_equal(outliers.accepted, accepted):
+            accepted = outliers.accepted
+            fit = fitted(layout, accepted, fitter, fit.parameters)
+        scales = replace(_scales(sums.grid, fit), rejected=outliers.keys)
+    by_signal, by_kind = Agreement(observations.accepting(accepted), scales).in_all_bins()
+    model = fit_error_model(by_signal) if recipe.error_model else ErrorModel()
     statistics = fit.statistics | {
-        "chi_squared_per_observation": float(scatter.squares.sum() / max(scatter.expected.sum(), 1e-300)),
+        "chi_squared_per_observation": float(by_signal.squares.sum() / max(by_signal.expected.sum(), 1e-300)),
         "outliers": outlier_report(outliers, sums.image_names, surveyed.n_rows),
         "error_model": {"inflation": model.inflation, "fraction": model.fraction},
-        "chi_squared": agreement.tables(model),
+        "chi_squared": by_kind.chi_squared(model),
     }
     return replace(scales, error_model=model, statistics=statistics)
 
 
-def _gross_outliers(
-    source: RowSource, sums: KeptSums, layout: Layout, q: np.ndarray, recipe: Recipe
-) -> Rejected:
-    """Return rows that no change of scale explains, to be left out while the full model is first fitted.
+@dataclass(frozen=True, eq=False)
+class _Judge:
+    """Finds outliers as a recipe asks."""
 
-    Offsets and factors that vary over the detector bend to a few very wrong observations, such as Bragg
-    peaks that the mask missed, until nothing else fits. Scales alone bend less, and equal ones not at all:
-    these two judge first. What is rejected in the end is judged by the full model.
-    """
-    gross: Rejected = {}
-    if recipe.outlier_limit is None or set(layout.parts) <= {"scale"}:
-        return gross
-    only_scale = {name: part for name, part in layout.parts.items() if name == "scale"}
-    for parts in ({}, only_scale) if only_scale else ({},):
-        scales: Scales = ImageScales(np.ones(layout.extent.n_images), np.zeros(layout.extent.n_images))
-        if parts:
-            clean = source.without(gross) if gross else source
-            simple = assemble_layout(layout.extent, parts)
-            fit = fit_model(clean, simple, q, recipe.restraints, recipe.tolerance, recipe.max_cycles)
-            scales = _scales(sums.grid, fit)
-        agreement = Agreement(sums, scales)
-        model = fit_error_model(agreement.by_signal())
-        gross = find_outliers(sums, scales, recipe.outlier_limit, model, totals=agreement.totals).rows
-    return gross
+    grid: VoxelGrid
+    observations: Observations
+    recipe: Recipe
+
+    @cached_property
+    def sample(self) -> Observations:
+        """Whole voxels, enough to tell the errors of all."""
+        return self.observations.sample(ERROR_ROWS)[0]
+
+    def outliers(self, scales: SmoothScales) -> Outliers:
+        """Return all outliers, by the errors that rows show before any is left out."""
+        model = ErrorModel()
+        if self.recipe.error_model:
+            model = fit_error_model(Agreement(self.sample, scales).by_signal())
+        assert self.recipe.outlier_limit is not None
+        return find_outliers(self.observations, scales, self.recipe.outlier_limit, model)
+
+    def without_gross_outliers(self, layout: Layout, fitted: Callable[..., Fit]) -> np.ndarray:
+        """Return the rows (n_rows,) but those that no change of scale explains, for the first fit of the full model.
+
+        Offsets and factors that vary over the detector bend to a few very wrong observations, such as Bragg
+        peaks that the mask missed, until nothing else fits. Scales alone bend less, and equal ones not at all:
+        these two judge first. What is rejected in the end is judged by the full model.
+        """
+        accepted = np.ones(len(self.observations), bool)
+        if self.recipe.outlier_limit is None or set(layout.parts) <= {"scale"}:
+            return accepted
+        equal = same_for_all(layout.extent)
+        scales = SmoothScales(self.grid, equal, equal.null(), np.zeros(equal.size), np.zeros(1))
+        for parts in ({}, {name: part for name, part in layout.parts.items() if name == "scale"}):
+            if parts:
+                scales = _scales(self.grid, fitted(assemble_layout(layout.extent, parts), accepted, fit_model))
+            found = self.outliers(scales).accepted
+            assert found is not None
+            accepted = found
+        return accepted
 
 
-def _same_rows(first: Rejected, second: Rejected) -> bool:
-    return first.keys() == second.keys() and all(np.array_equal(first[n], second[n]) for n in first)
+def _refuse_islands(sums: VoxelSums, observations: Observations, data_set: np.ndarray, per_image: bool) -> None:
+    """Refuse images, or data sets where images share their scales, without overlap with the others."""
+    groups = np.arange(len(data_set)) if per_image else data_set
+    names = sums.image_names if per_image else tuple(f"data set {n + 1}" for n in range(data_set.max() + 1))
+    tied = np.arange(len(names))
+    if len(names) > 1:
+        for block in observations.blocks():
+            tie_groups(block.first, groups[block.rows["image"]], tied)
+        refuse_untied(tied, names)
 
 
 def _scales(grid: VoxelGrid, fit: Fit) -> SmoothScales:

@@ -68,14 +68,12 @@ def axis_over(low: float, high: float, spacing: float | None) -> Axis:
     if spacing is None or high <= low:
         return CONSTANT
     if not spacing > 0:
-        raise ConfigError(
-            f"control points {spacing} apart: a spacing must be above 0, or None for a constant"
-        )
+        raise ConfigError(f"control points {spacing} apart: a spacing must be above 0, or None for a constant")
     intervals = max(2, round((high - low) / spacing))
     return Axis(low, (high - low) / intervals, 3 if intervals == 2 else intervals + 2)
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy", inline="always")
 def weights_at(x, start, spacing, n_values):
     """Return the first of three neighbouring control points and their weights, which sum to 1."""
     if n_values == 1:
@@ -104,12 +102,29 @@ def weights_at(x, start, spacing, n_values):
     return first, below * scale, scale, above * scale
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _many(x, start, spacing, n_values, first, weights):
     for row in range(len(x)):
-        first[row], weights[row, 0], weights[row, 1], weights[row, 2] = weights_at(
-            x[row], start, spacing, n_values
-        )
+        first[row], weights[row, 0], weights[row, 1], weights[row, 2] = weights_at(x[row], start, spacing, n_values)
+
+
+@njit(cache=True, error_model="numpy")
+def _line(x, start, spacing, n_values, values, out):
+    for row in range(len(x)):
+        if row > 0 and x[row] == x[row - 1]:
+            out[row] = out[row - 1]
+            continue
+        first, w0, w1, w2 = weights_at(x[row], start, spacing, n_values)
+        out[row] = w0 * values[first]
+        if n_values > 1:
+            out[row] += w1 * values[first + 1] + w2 * values[first + 2]
+
+
+def line_at(axis: Axis, values: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return what control points (n_values,) make at `x` (n,), (n,); fastest where equal x follow each other."""
+    result = np.empty(len(x))
+    _line(x, axis.start, axis.spacing, axis.n_values, values, result)
+    return result
 
 
 def weight_matrix(axis: Axis, x: np.ndarray) -> sparse.csr_matrix:

@@ -175,11 +175,15 @@ class StoredSums:
         """
         for part in self._parts:
             path = self._folder / part.file
-            with _damage(path), h5py.File(path, "r") as file:
-                rows = int(file[part.key].attrs["rows"])
-            if rows != part.rows:
-                raise DataError(f"{path} holds {rows} sums where {self.path} says {part.rows}")
-            yield _StoredTable(path, part)
+            with _damage(path):
+                file = h5py.File(path, "r")
+            with file:
+                with _damage(path):
+                    group = file[part.key]
+                    rows = int(group.attrs["rows"])
+                if rows != part.rows:
+                    raise DataError(f"{path} holds {rows} sums where {self.path} says {part.rows}")
+                yield _StoredTable(path, part, group)
 
     @property
     def n_bytes(self) -> int:
@@ -200,16 +204,23 @@ class _StoredTable(SumsTable):
 
     _path: Path
     _part: Part
+    _group: h5py.Group
 
-    def __init__(self, path: Path, part: Part) -> None:
+    def __init__(self, path: Path, part: Part, group: h5py.Group) -> None:
         object.__setattr__(self, "_path", path)
         object.__setattr__(self, "_part", part)
+        object.__setattr__(self, "_group", group)
 
     def __getattr__(self, name: str) -> np.ndarray:
         if name not in COLUMNS:
             raise AttributeError(name)
-        with _damage(self._path), h5py.File(self._path, "r") as file:
-            column = file[self._part.key][name][:]
+        with _damage(self._path):
+            if self._group:
+                column = _column(self._group, name)
+            else:
+                # Its file was closed when the next table was asked for.
+                with h5py.File(self._path, "r") as file:
+                    column = _column(file[self._part.key], name)
         object.__setattr__(self, name, column)
         return column
 
@@ -223,6 +234,17 @@ class _StoredTable(SumsTable):
     def __class__(self) -> type:
         # dataclasses.replace makes a plain table of it.
         return SumsTable
+
+
+def _column(group: h5py.Group, name: str) -> np.ndarray:
+    # By the low-level interface: of many small tables the other one costs more than reading does.
+    dataset = h5py.h5d.open(group.id, name.encode())
+    if not dataset.get_storage_size():
+        # Of a column of zeros nothing was written.
+        return np.zeros(dataset.shape, dataset.dtype)
+    column = np.empty(dataset.shape, dataset.dtype)
+    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, column)
+    return column
 
 
 def parts_folder(path: Path) -> Path:

@@ -46,7 +46,7 @@ def test_reflections_add_to_what_diffuse_counts_say_of_the_scales():
     known = known_sums(options, np.random.default_rng(1), n_images=30, rows_per_image=1500, exposure=0.1)
     experiment = experiment_with_spots(known.scales.per_image, np.random.default_rng(2))
     reflections = bragg_reference(experiment, known.sums.grid, 0.2, PARTIALITY_ERROR)
-    assert len(np.unique(reflections.rows.voxel)) == len(reflections.q) <= 343
+    assert len(np.unique(reflections.voxel)) == len(reflections.q) <= 343
     arguments = known.sums, known.data_set, known.order, Recipe(options, outlier_limit=None)
     alone, helped = scale_smoothly(*arguments), scale_smoothly(*arguments, reflections=reflections)
     assert helped.statistics["converged"]
@@ -61,12 +61,10 @@ def test_weakly_recorded_reflections_and_those_not_integrated_are_left_out():
     for image in experiment.images:
         image.spots.intensity[:30] = np.nan
     rows = bragg_reference(experiment, known.sums.grid, 0.5, 0.1).rows
-    smallest = min(
-        s.partiality[30:][s.partiality[30:] >= 0.5].min() for s in (i.spots for i in experiment.images)
-    )
+    smallest = min(s.partiality[30:][s.partiality[30:] >= 0.5].min() for s in (i.spots for i in experiment.images))
     assert len(rows) < 4 * 120 * 0.6
-    assert rows.exposure.min() >= 0.5 * smallest * 0.4
-    assert np.isfinite(rows.counts).all()
+    assert rows["exposure"].min() >= 0.5 * smallest * 0.4
+    assert np.isfinite(rows["counts"]).all()
 
 
 def test_no_common_reflections_is_an_error():

@@ -163,7 +163,6 @@ def test_a_large_grid_is_merged_like_a_small_one(monkeypatch):
     small = poisson_merge(sums, model)
     assert len(small.bragg_voxel)
     monkeypatch.setattr(merging, "_SMALL_GRID", 0)
-    monkeypatch.setattr(merging, "_BLOCK", 100)
     large = poisson_merge(sums, model)
     for name in vars(small).keys() - {"grid"}:
         np.testing.assert_array_equal(getattr(small, name), getattr(large, name))

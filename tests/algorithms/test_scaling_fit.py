@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from diffuse_framework.algorithms.merging import poisson_merge
-from diffuse_framework.algorithms.observations import voxel_q
+from diffuse_framework.algorithms.observations import gather
+from diffuse_framework.algorithms.scaling_equation import Equation
 from diffuse_framework.algorithms.scaling_fit import Preconditioner, Restraints, fit_model, restraint_matrix
 from diffuse_framework.algorithms.scaling_model import (
     ScalingOptions,
     layout_from_numbers,
     layout_to_numbers,
 )
-from diffuse_framework.algorithms.scaling_rows import RowSource, Sweeps, concatenate_rows, survey
 from diffuse_framework.algorithms.smooth_scales import Recipe, SmoothScales, scale_smoothly
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.model.voxels import SumsInMemory
@@ -74,9 +74,7 @@ def test_each_part_alone_is_recovered_within_twice_the_counting_error(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [5, 6])
 def test_all_parts_together_are_recovered_within_twice_the_counting_error(seed):
-    known = known_sums(
-        TOGETHER, np.random.default_rng(seed), n_images=40, rows_per_image=4000, panels=TWO_PANELS
-    )
+    known = known_sums(TOGETHER, np.random.default_rng(seed), n_images=40, rows_per_image=4000, panels=TWO_PANELS)
     scales = scaled(known, TOGETHER)
     assert scales.statistics["converged"]
     assert all(value < 2 for value in differences_in_sigma(known, scales).values())
@@ -104,15 +102,11 @@ def test_scales_are_unbiased_at_every_level_and_their_errors_are_right(level):
     options = ScalingOptions(offset=False)
     z, ratio = [], []
     for seed in range(4):
-        known = known_sums(
-            options, np.random.default_rng(seed), n_images=30, rows_per_image=3000, exposure=level
-        )
+        known = known_sums(options, np.random.default_rng(seed), n_images=30, rows_per_image=3000, exposure=level)
         scales = scaled(known, options, outlier_limit=None)
         z.append((scales.per_image - known.scales.per_image) / scales.per_image_sigma)
         merged = poisson_merge(known.sums, scales)
-        ratio.append(
-            np.average(merged.intensity, weights=1 / merged.variance) / np.mean(known.intensity[merged.voxel])
-        )
+        ratio.append(np.average(merged.intensity, weights=1 / merged.variance) / np.mean(known.intensity[merged.voxel]))
     # 120 deviates, each set of 30 bound by its mean.
     assert 0.8 < np.sqrt(np.mean(np.square(z))) < 1.2
     # b spreads over a factor of 2: a slope of the error with b would show a bias that mean 1 hides.
@@ -132,49 +126,58 @@ def test_the_pins_hold():
     assert (offsets >= -1e-12).all()
 
 
-def sweeps_of(known: KnownSums, memory_mib: float = 1024.0) -> Sweeps:
-    q = voxel_q(known.sums)
-    source = RowSource(known.sums, survey(known.sums), memory_mib)
-    return Sweeps(source, known.scales.layout, q, known.intensity, 0 * q, known.scales.parameters)
+def equation_of(known: KnownSums, memory_mib: float = 1024.0) -> Equation:
+    observations, _ = gather(known.sums, memory_mib)
+    prior = known.intensity[observations.voxel]
+    return Equation(observations, known.scales.layout, prior, 0 * prior)
 
 
 def test_the_equation_turns_as_its_matrix_says():
     known = known_sums(
         TOGETHER, np.random.default_rng(3), n_images=12, rows_per_image=800, panels=TWO_PANELS, exposure=1e8
     )
-    sweeps, parameters = sweeps_of(known), known.scales.parameters
-    seen = sweeps.intensities(parameters)
+    equation, parameters = equation_of(known), known.scales.parameters
     vector = np.random.default_rng(1).normal(size=len(parameters))
 
     def left_side(at):
-        return sweeps.residuals(at, sweeps.intensities(at))[1]
+        return equation.residuals(at)[1]
 
     numeric = -(left_side(parameters + 1e-5 * vector) - left_side(parameters - 1e-5 * vector)) / 2e-5
-    expected = sweeps.curvature(parameters, seen, vector)
+    expected = equation.curvature(parameters, vector)
     np.testing.assert_allclose(numeric, expected, atol=2e-3 * np.abs(expected).max())
 
 
 def test_products_with_the_matrix_agree_with_the_matrix_of_all_voxels():
     known = known_sums(TOGETHER, np.random.default_rng(3), n_images=12, rows_per_image=800, panels=TWO_PANELS)
-    sweeps, parameters = sweeps_of(known), known.scales.parameters
-    seen = sweeps.intensities(parameters)
-    matrix = sweeps.sample_matrix(concatenate_rows(list(sweeps.source.pieces())), parameters, seen)
+    equation, parameters = equation_of(known), known.scales.parameters
+    matrix = equation.matrix(parameters, equation.intensities(parameters).information)
     vector = np.random.default_rng(0).normal(size=len(parameters))
-    np.testing.assert_allclose(
-        sweeps.curvature(parameters, seen, vector), matrix @ vector, rtol=1e-8, atol=1e-8
-    )
+    np.testing.assert_allclose(equation.curvature(parameters, vector), matrix @ vector, rtol=1e-8, atol=1e-8)
     assert np.linalg.eigvalsh(matrix).min() > -1e-6 * np.abs(matrix).max()
 
 
-def test_reading_again_and_keeping_in_memory_give_the_same():
+def test_rows_in_a_file_and_in_memory_give_the_same(monkeypatch):
     known = known_sums(ALONE["b and c"], np.random.default_rng(3), n_images=10, rows_per_image=500)
     parameters = known.scales.parameters
-    kept, streamed = sweeps_of(known), sweeps_of(known, memory_mib=0.0)
-    for _ in range(2):
-        ours, theirs = (s.residuals(parameters, s.intensities(parameters)) for s in (kept, streamed))
-        assert ours[0] == theirs[0]
-        assert (ours[1] == theirs[1]).all()
-    assert streamed.source._kept is None
+    kept = equation_of(known)
+    # Small blocks and pieces, so that there are several of each.
+    monkeypatch.setattr("diffuse_framework.algorithms.observations._BLOCK_ROWS", 300)
+    monkeypatch.setattr("diffuse_framework.algorithms.observations._LEAST_MEMORY", 1 << 15)
+    filed = equation_of(known, memory_mib=0.0)
+    assert len(kept.observations.pieces) == 1 < len(filed.observations.pieces)
+    assert isinstance(filed.observations.pieces[0].base, np.memmap)
+    assert len(list(filed.observations.blocks())) > len(filed.observations.pieces)
+    assert (kept.observations.pieces[0] == np.concatenate(filed.observations.pieces)).all()
+    ours, theirs = (equation.residuals(parameters) for equation in (kept, filed))
+    assert np.isclose(ours[0], theirs[0], rtol=1e-12)
+    np.testing.assert_allclose(ours[1], theirs[1], rtol=1e-9, atol=1e-9 * np.abs(ours[1]).max())
+
+
+def test_a_full_disk_is_said_in_one_line(monkeypatch):
+    known = known_sums(ALONE["b, smooth"], np.random.default_rng(3), n_images=4, rows_per_image=500)
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: open("/dev/full", "w+b"))
+    with pytest.raises(DataError, match="TMPDIR"):
+        gather(known.sums, memory_mib=0.0)
 
 
 def test_many_parameters_are_fitted_without_a_dense_matrix(monkeypatch):
@@ -263,11 +266,11 @@ def test_control_points_without_data_are_reported():
 def test_a_singular_matrix_has_a_message():
     options = ALONE["b and c"]
     known = known_sums(options, np.random.default_rng(4), n_images=10, rows_per_image=300)
-    sweeps, parameters = sweeps_of(known), known.scales.parameters
-    seen = sweeps.intensities(parameters)
-    none = restraint_matrix(sweeps.layout, Restraints(), np.ones(sweeps.layout.parts["offset"].width)) * -1e9
+    equation, parameters = equation_of(known), known.scales.parameters
+    information = equation.intensities(parameters).information
+    none = restraint_matrix(equation.layout, Restraints(), np.ones(equation.layout.parts["offset"].width)) * -1e9
     with pytest.raises(DataError, match="singular"):
-        Preconditioner(sweeps, concatenate_rows(list(sweeps.source.pieces())), 1.0, parameters, seen, none)
+        Preconditioner(equation, information, 1.0, parameters, none)
 
 
 def test_the_layout_survives_its_numbers():
@@ -281,10 +284,6 @@ def test_the_layout_survives_its_numbers():
 
 
 def test_nothing_seen_twice_can_not_be_scaled():
-    known = known_sums(
-        ScalingOptions(scale="smooth"), np.random.default_rng(4), n_images=1, rows_per_image=50
-    )
+    known = known_sums(ScalingOptions(scale="smooth"), np.random.default_rng(4), n_images=1, rows_per_image=50)
     with pytest.raises(DataError, match="seen twice"):
-        fit_model(
-            RowSource(known.sums, survey(known.sums)), known.scales.layout, voxel_q(known.sums), Restraints()
-        )
+        fit_model(gather(known.sums)[0], known.scales.layout, Restraints())

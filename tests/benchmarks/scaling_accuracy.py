@@ -26,8 +26,8 @@ import numpy as np
 from tabulate import tabulate
 
 from diffuse_framework.algorithms.binning import sum_by
+from diffuse_framework.algorithms.geometry import voxel_q
 from diffuse_framework.algorithms.merging import poisson_merge
-from diffuse_framework.algorithms.observations import voxel_q
 from diffuse_framework.algorithms.scaling_model import Layout, ScalingOptions, evaluate
 from diffuse_framework.algorithms.smooth_scales import Recipe, scale_smoothly
 from diffuse_framework.model.voxels import concatenate
@@ -123,7 +123,7 @@ def derivatives(function: Callable[[np.ndarray], np.ndarray], at: np.ndarray, st
 def counting_errors(known: KnownSums) -> dict[str, np.ndarray]:
     """Return the standard errors of `quantities` that the counts allow, by part."""
     layout, parameters = known.scales.layout, known.scales.parameters
-    q = voxel_q(known.sums)
+    q = voxel_q(known.sums.grid, np.arange(known.sums.grid.size))
     rows = concatenate(list(known.sums.pieces))
     intensity, exposure = known.intensity[rows.voxel], rows.exposure.astype(float)
     at = rows.image, rows.panel, rows.fast, rows.slow, q[rows.voxel]
@@ -188,9 +188,7 @@ def recovered(name: str, seed: int, counts: float) -> list[list]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=float, default=1.0, help="mean counts of an observation")
     parser.add_argument("--seeds", type=int, default=1, help="how many simulations of each model")
     options = parser.parse_args()

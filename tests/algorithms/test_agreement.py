@@ -5,22 +5,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diffuse_framework.algorithms.merging import poisson_merge
-from diffuse_framework.algorithms.observations import (
+from diffuse_framework.algorithms.agreement import (
     Agreement,
     find_outliers,
     fit_error_model,
     outlier_report,
 )
-from diffuse_framework.algorithms.scaling_model import ScalingOptions
-from diffuse_framework.algorithms.smooth_scales import Recipe, scale_smoothly
-from diffuse_framework.model.scales import ErrorModel, ImageScales
+from diffuse_framework.algorithms.merging import poisson_merge
+from diffuse_framework.algorithms.observations import gather
+from diffuse_framework.algorithms.scaling_model import Extent, ScalingOptions, same_for_all
+from diffuse_framework.algorithms.smooth_scales import Recipe, SmoothScales, scale_smoothly
+from diffuse_framework.model.scales import ErrorModel
 from diffuse_framework.model.voxels import COLUMN_TYPES, COLUMNS, SumsInMemory, SumsTable
 from diffuse_framework.testing.fakes import orthorhombic_grid
 from diffuse_framework.testing.sums import known_sums
 
 
-def one_voxel(counts: list[float]) -> tuple[SumsInMemory, ImageScales]:
+def one_voxel(counts: list[float]) -> tuple[SumsInMemory, SmoothScales]:
     """One voxel, seen once by each image."""
     tables = []
     for image, count in enumerate(counts):
@@ -34,8 +35,10 @@ def one_voxel(counts: list[float]) -> tuple[SumsInMemory, ImageScales]:
         }
         tables.append(SumsTable(**columns))
     n = len(counts)
-    scales = ImageScales(np.ones(n), np.zeros(n))
-    return SumsInMemory(orthorhombic_grid(), tuple(f"i{k}" for k in range(n)), tuple(tables)), scales
+    layout = same_for_all(Extent(np.zeros(n, np.int64), np.arange(n, dtype=float), (0.1, 0.2), np.zeros((1, 4))))
+    grid = orthorhombic_grid()
+    scales = SmoothScales(grid, layout, layout.null(), np.zeros(layout.size), np.zeros(1))
+    return SumsInMemory(grid, tuple(f"i{k}" for k in range(n)), tuple(tables)), scales
 
 
 GOOD = [103.0, 95.0, 101.0, 110.0, 92.0, 99.0, 104.0, 97.0, 100.0]
@@ -44,41 +47,39 @@ GOOD = [103.0, 95.0, 101.0, 110.0, 92.0, 99.0, 104.0, 97.0, 100.0]
 @pytest.mark.parametrize(("bad", "sign"), [(1000.0, 1), (5.0, -1)])
 def test_one_bad_value_goes_and_nine_good_ones_stay(bad, sign):
     sums, scales = one_voxel([*GOOD, bad])
-    found = find_outliers(sums, scales, 6.0, ErrorModel())
+    found = find_outliers(gather(sums)[0], scales, 6.0, ErrorModel())
     assert found.keys.tolist() == [[9, 17, 0, 0]]
     assert np.sign(found.deviation).tolist() == [sign]
 
 
 def test_several_bad_values_go_one_after_another():
     sums, scales = one_voxel([*GOOD, 1000.0, 400.0, 3.0])
-    found = find_outliers(sums, scales, 6.0, ErrorModel())
+    found = find_outliers(gather(sums)[0], scales, 6.0, ErrorModel())
     assert sorted(found.keys[:, 0].tolist()) == [9, 10, 11]
 
 
 def test_of_two_that_disagree_neither_goes():
     sums, scales = one_voxel([100.0, 1000.0])
-    found = find_outliers(sums, scales, 6.0, ErrorModel())
+    found = find_outliers(gather(sums)[0], scales, 6.0, ErrorModel())
     assert len(found) == 0
     assert found.disputed == 1
 
 
 def test_good_data_lose_what_a_normal_distribution_says():
     known = known_sums(ScalingOptions(), np.random.default_rng(1), n_images=40, rows_per_image=4000)
-    found = find_outliers(known.sums, known.scales, 4.0, ErrorModel())
+    found = find_outliers(gather(known.sums)[0], known.scales, 4.0, ErrorModel())
     # 160000 observations; 6.3e-5 lie beyond 4 sigma on either side. Poisson tails are a little longer.
     assert len(found) < 30
 
 
 @pytest.mark.parametrize("level", [0.1, 1.0, 20.0])
 def test_chi_squared_is_one_for_counts_at_any_level(level):
-    known = known_sums(
-        ScalingOptions(), np.random.default_rng(2), n_images=30, rows_per_image=3000, exposure=level
-    )
-    agreement = Agreement(known.sums, known.scales)
+    known = known_sums(ScalingOptions(), np.random.default_rng(2), n_images=30, rows_per_image=3000, exposure=level)
+    agreement = Agreement(gather(known.sums)[0], known.scales)
     model = fit_error_model(agreement.by_signal())
     assert abs(model.inflation - 1) < 0.03
     assert model.fraction < 0.1
-    for table in agreement.tables(ErrorModel()).values():
+    for table in agreement.in_all_bins()[1].chi_squared(ErrorModel()).values():
         entries = [entry for entry in table if entry["observations"] > 2000]
         assert entries
         # Squares of at least 2000 Poisson deviates: variance (2 + 1/mean) / n, five deviations.
@@ -87,19 +88,16 @@ def test_chi_squared_is_one_for_counts_at_any_level(level):
 
 
 def test_the_error_model_finds_errors_beyond_counting():
-    known = known_sums(
-        ScalingOptions(), np.random.default_rng(2), n_images=30, rows_per_image=3000, exposure=60.0
-    )
+    known = known_sums(ScalingOptions(), np.random.default_rng(2), n_images=30, rows_per_image=3000, exposure=60.0)
     rng = np.random.default_rng(3)
     tables = tuple(
-        replace(t, counts=(t.counts * rng.normal(1, 0.15, len(t))).astype(np.float32))
-        for t in known.sums.pieces
+        replace(t, counts=(t.counts * rng.normal(1, 0.15, len(t))).astype(np.float32)) for t in known.sums.pieces
     )
     noisy = SumsInMemory(known.sums.grid, known.sums.image_names, tables)
-    agreement = Agreement(noisy, known.scales)
+    agreement = Agreement(gather(noisy)[0], known.scales)
     model = fit_error_model(agreement.by_signal())
     assert abs(model.fraction * np.sqrt(model.inflation) - 0.15) < 0.01
-    chi_squared = [entry["chi_squared"] for entry in agreement.tables(model)["intensity"]]
+    chi_squared = [entry["chi_squared"] for entry in agreement.in_all_bins()[1].chi_squared(model)["intensity"]]
     assert np.allclose(chi_squared, 1, atol=0.12)
     # Merged with that model, voxels lie as far from the truth as their variances say.
     merged = poisson_merge(noisy, replace(known.scales, error_model=model))
@@ -129,6 +127,6 @@ def test_planted_outliers_are_found_and_reported_by_image_panel_and_voxel():
 
 def test_a_report_of_no_outliers_is_empty():
     sums, scales = one_voxel(GOOD)
-    report = outlier_report(find_outliers(sums, scales, 6.0, ErrorModel()), sums.image_names, 9)
+    report = outlier_report(find_outliers(gather(sums)[0], scales, 6.0, ErrorModel()), sums.image_names, 9)
     assert report["rejected"] == 0
     assert report["by_image"] == {}
