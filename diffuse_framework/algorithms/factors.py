@@ -12,7 +12,7 @@ from diffuse_framework.algorithms.geometry import panel_normal
 from diffuse_framework.model.geometry import Beam, Panel
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _along(positions, vector, distance, cosine):
     for n in range(len(positions)):
         x, y, z = positions[n, 0], positions[n, 1], positions[n, 2]

@@ -47,25 +47,26 @@ def mm_to_px(panel: Panel, mm: np.ndarray) -> np.ndarray:
     return mm / np.array(panel.pixel_size_mm)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _pixel_positions(shape, pixel_size, origin, fast_axis, slow_axis, normal, thickness, mu, parallax, out):
     """Fill `out` (slow, fast, 3): what `px_to_mm` does, without its large intermediate arrays."""
+    # Components of what is seen in the panel's own axes: three numbers a pixel, not three vectors.
+    origin_fast = origin[0] * fast_axis[0] + origin[1] * fast_axis[1] + origin[2] * fast_axis[2]
+    origin_slow = origin[0] * slow_axis[0] + origin[1] * slow_axis[1] + origin[2] * slow_axis[2]
+    distance = origin[0] * normal[0] + origin[1] * normal[1] + origin[2] * normal[2]
     for slow in range(shape[0]):
         for fast in range(shape[1]):
             x = (fast + 0.5) * pixel_size[0]
             y = (slow + 0.5) * pixel_size[1]
+            if parallax:
+                along_fast, along_slow = origin_fast + x, origin_slow + y
+                length = np.sqrt(along_fast * along_fast + along_slow * along_slow + distance * distance)
+                path = thickness * length / distance
+                depth = (1 / mu - (path + 1 / mu) * np.exp(-mu * path)) / length
+                x -= depth * along_fast
+                y -= depth * along_slow
             for axis in range(3):
                 out[slow, fast, axis] = origin[axis] + x * fast_axis[axis] + y * slow_axis[axis]
-            if parallax:
-                u = out[slow, fast]
-                length = np.sqrt(u[0] * u[0] + u[1] * u[1] + u[2] * u[2])
-                cosine = (u[0] * normal[0] + u[1] * normal[1] + u[2] * normal[2]) / length
-                path = thickness / cosine
-                depth = (1 / mu - (path + 1 / mu) * np.exp(-mu * path)) / length
-                x -= depth * (u[0] * fast_axis[0] + u[1] * fast_axis[1] + u[2] * fast_axis[2])
-                y -= depth * (u[0] * slow_axis[0] + u[1] * slow_axis[1] + u[2] * slow_axis[2])
-                for axis in range(3):
-                    out[slow, fast, axis] = origin[axis] + x * fast_axis[axis] + y * slow_axis[axis]
 
 
 def pixel_positions(panel: Panel) -> np.ndarray:
@@ -89,14 +90,14 @@ def pixel_positions(panel: Panel) -> np.ndarray:
     return positions
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _scattering_vectors(positions, wavelength, s0, q):
     for n in range(len(positions)):
         x, y, z = positions[n, 0], positions[n, 1], positions[n, 2]
-        length = np.sqrt(x * x + y * y + z * z)
-        q[n, 0] = x / length / wavelength - s0[0]
-        q[n, 1] = y / length / wavelength - s0[1]
-        q[n, 2] = z / length / wavelength - s0[2]
+        scale = 1 / (np.sqrt(x * x + y * y + z * z) * wavelength)
+        q[n, 0] = x * scale - s0[0]
+        q[n, 1] = y * scale - s0[1]
+        q[n, 2] = z * scale - s0[2]
 
 
 def scattering_vectors(positions_mm: np.ndarray, beam: Beam) -> np.ndarray:

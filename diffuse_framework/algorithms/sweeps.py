@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from diffuse_framework.algorithms.bright import Agreement, agreement
+from diffuse_framework.algorithms.bright import Agreement, Rings, agreement
 from diffuse_framework.algorithms.masking import centring_conditions
 from diffuse_framework.algorithms.rotation import misorientation_deg, unrotated
 from diffuse_framework.model.experiment import Experiment, Image, Refused
@@ -94,11 +94,14 @@ def _check(
     bright: tuple[Agreement | None, ...] = ()
     if limits.min_bright > 0:
         conditions = centring_conditions(experiment.symmetry.space_group)
-        chosen = dict.fromkeys((0, len(images) // 2, len(images) - 1))
-        bright = tuple(
-            agreement(read(image.source_index), image, experiment.geometry_of(image), conditions)
-            for image in (images[number] for number in chosen)
-        )
+        rings: dict[int, Rings] = {}
+        found = []
+        for number in dict.fromkeys((0, len(images) // 2, len(images) - 1)):
+            image = images[number]
+            if image.geometry not in rings:
+                rings = {image.geometry: Rings.of(experiment.geometry_of(image))}
+            found.append(agreement(read(image.source_index), image, rings[image.geometry], conditions))
+        bright = tuple(found)
     complaint = ""
     if rms > limits.max_misorientation_deg:
         complaint = (

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from diffuse_framework.algorithms.geometry import voxel_q
 from diffuse_framework.algorithms.scaling_fit import pin
 from diffuse_framework.algorithms.scaling_model import Extent, Layout, ScalingOptions, evaluate, make_layout
 from diffuse_framework.algorithms.smooth_scales import SmoothScales
@@ -36,7 +39,7 @@ class KnownSums:
 
 def true_intensity(grid: VoxelGrid, rng: np.random.Generator, anisotropy: float = 0.5) -> np.ndarray:
     """Return a map (size of the grid,): a ring in |q|, and anisotropic features of mean 0 on it."""
-    q = np.linalg.norm(grid.q_of(np.arange(grid.size)), axis=1)
+    q = voxel_q(grid, np.arange(grid.size))
     ring = 0.5 + np.exp(-(((q - 0.3) / 0.12) ** 2))
     return ring * rng.gamma(1 / anisotropy**2, anisotropy**2, grid.size)
 
@@ -72,7 +75,48 @@ def true_parameters(layout: Layout, amplitude: float = 0.2) -> np.ndarray:
     return pin(layout, result)[0]
 
 
-def known_sums(
+@dataclass(frozen=True, eq=False)
+class KnownModel:
+    """A known map and scaling model, from which sums are drawn image by image.
+
+    Attributes:
+        grid: of the voxels.
+        intensity: (size of the grid,) true intensity.
+        q: (size of the grid,) |q|, 1/angstrom.
+        scales: the true model.
+        exposure: mean exposure of an observation.
+        rows_per_image: observations of each image; each sees as many different voxels.
+        rng: of all that is drawn.
+    """
+
+    grid: VoxelGrid
+    intensity: np.ndarray
+    q: np.ndarray
+    scales: SmoothScales
+    exposure: float
+    rows_per_image: int
+    rng: np.random.Generator
+
+    @property
+    def image_names(self) -> tuple[str, ...]:
+        """Names of the images."""
+        data_set = self.scales.layout.extent.data_set
+        return tuple(f"set{data_set[image]}_{image:05d}.cbf" for image in range(len(data_set)))
+
+    def tables(self) -> Iterator[SumsTable]:
+        """Draw and yield the sums of each image."""
+        inside = np.flatnonzero(_is_inside(self.grid, self.q))
+        for image in range(len(self.image_names)):
+            voxel = np.sort(self.rng.choice(inside, self.rows_per_image, replace=False))
+            panels = self.scales.layout.extent.panels
+            yield _draw(image, voxel, self.exposure, self.intensity, self.scales, self.q, panels, self.rng)
+
+
+def _is_inside(grid: VoxelGrid, q: np.ndarray) -> np.ndarray:
+    return (q > 0.05) & (q < 1 / grid.d_min)
+
+
+def known_model(
     options: ScalingOptions,
     rng: np.random.Generator,
     n_images: int = 30,
@@ -83,8 +127,8 @@ def known_sums(
     n_data_sets: int = 1,
     intensity: np.ndarray | None = None,
     amplitude: float = 0.2,
-) -> KnownSums:
-    """Draw sums from a known map and model.
+) -> KnownModel:
+    """Return a known map and model.
 
     Args:
         options: parts of the true model.
@@ -100,23 +144,23 @@ def known_sums(
     """
     grid = grid or orthorhombic_grid()
     intensity = true_intensity(grid, rng) if intensity is None else intensity
-    q = np.linalg.norm(grid.q_of(np.arange(grid.size)), axis=1)
-    inside = np.flatnonzero((q > 0.05) & (q < 1 / grid.d_min))
+    q = voxel_q(grid, np.arange(grid.size))
+    inside = _is_inside(grid, q)
     data_set = np.arange(n_images) * n_data_sets // n_images
-    order = np.concatenate(
-        [np.arange(np.count_nonzero(data_set == n), dtype=float) for n in range(n_data_sets)]
-    )
+    order = np.concatenate([np.arange(np.count_nonzero(data_set == n), dtype=float) for n in range(n_data_sets)])
     extent = Extent(data_set, order, (float(q[inside].min()), float(q[inside].max())), np.array(panels))
     layout = make_layout(options, extent)
     parameters = true_parameters(layout, amplitude)
-    common = pin(layout, parameters)[1]
-    scales = SmoothScales(grid, layout, parameters, np.zeros(layout.size), common)
-    tables = []
-    for image in range(n_images):
-        voxel = np.sort(rng.choice(inside, rows_per_image, replace=False))
-        tables.append(_draw(image, voxel, exposure, intensity, scales, q, np.array(panels), rng))
-    names = tuple(f"set{data_set[image]}_{image:05d}.cbf" for image in range(n_images))
-    return KnownSums(SumsInMemory(grid, names, tuple(tables)), intensity, scales, data_set, order)
+    scales = SmoothScales(grid, layout, parameters, np.zeros(layout.size), pin(layout, parameters)[1])
+    return KnownModel(grid, intensity, q, scales, exposure, rows_per_image, rng)
+
+
+def known_sums(options: ScalingOptions, rng: np.random.Generator, **how: Any) -> KnownSums:
+    """Draw sums from a known map and model; arguments are those of `known_model`."""
+    model = known_model(options, rng, **how)
+    extent = model.scales.layout.extent
+    sums = SumsInMemory(model.grid, model.image_names, tuple(model.tables()))
+    return KnownSums(sums, model.intensity, model.scales, extent.data_set, extent.order)
 
 
 def _draw(

@@ -188,7 +188,9 @@ def _timed(
     edge = 20.0 * max(1.0, (per_image * n_images / 20 / 8500) ** (1 / 3))
     grid = orthorhombic_grid((edge, 1.25 * edge, 1.5 * edge, 90.0, 90.0, 90.0))
     rng = np.random.default_rng(3)
-    known = known_sums(model, rng, n_images, per_image, options.counts, grid)
+    known = known_sums(
+        model, rng, n_images=n_images, rows_per_image=per_image, exposure=options.counts, grid=grid
+    )
     with tempfile.TemporaryDirectory() as folder:
         writer = SumsWriter(Path(folder) / "sums.h5", grid, known.sums.image_names)
         for table in known.sums.tables():

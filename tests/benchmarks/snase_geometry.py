@@ -33,7 +33,7 @@ from diffuse_framework.adapters.given import given_sweeps
 from diffuse_framework.adapters.inputs import images_from_files, open_source
 from diffuse_framework.adapters.sequences import orientations
 from diffuse_framework.algorithms.binning import shell_numbers, sum_by
-from diffuse_framework.algorithms.bright import NEAR, bright_pixels
+from diffuse_framework.algorithms.bright import NEAR, Rings, bright_pixels
 from diffuse_framework.algorithms.geometry import project, q_at_px
 from diffuse_framework.algorithms.rotation import sub_settings, turn
 from diffuse_framework.command_line.process import run
@@ -83,7 +83,7 @@ def find_bright(source, settings: np.ndarray, rotations: list) -> Bright:
     px, image, hkl = [], [], []
     for number, rotation in enumerate(rotations):
         geometry = source.geometry(number)
-        q, _ = bright_pixels(source.read(number), geometry)
+        q, _ = bright_pixels(source.read(number), Rings.of(geometry))
         _, here = project(geometry, q + geometry.beam.s0)
         px.append(here)
         image.append(np.full(len(q), number))
