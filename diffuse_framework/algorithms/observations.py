@@ -176,7 +176,7 @@ def gather(sums: VoxelSums, memory_mib: float = 2048.0, places: bool = True) -> 
     Raises:
         DataError: there is no observation, or no room for the temporary file.
     """
-    kept = _Kept(sums, memory_mib)
+    kept = _Kept(sums, memory_mib, tuple(name for name in ROW.names or () if places or name not in ("fast", "slow")))
     n_rows = np.zeros(sums.grid.size, np.int32)
     net = np.zeros(len(sums.image_names))
     bounds: dict[int, np.ndarray] = {}
@@ -200,8 +200,8 @@ def gather(sums: VoxelSums, memory_mib: float = 2048.0, places: bool = True) -> 
 class _Kept:
     """Sums that stay in memory once read, where they fit."""
 
-    def __init__(self, sums: VoxelSums, memory_mib: float) -> None:
-        self.sums, self._limit = sums, memory_mib * 2**20
+    def __init__(self, sums: VoxelSums, memory_mib: float, columns: tuple[str, ...]) -> None:
+        self._sums, self._limit, self._columns = sums, memory_mib * 2**20, columns
         self._tables: list[SumsTable] | None = None
 
     def tables(self) -> Iterator[SumsTable]:
@@ -211,9 +211,13 @@ class _Kept:
             return
         kept: list[SumsTable] | None = []
         size = 0
-        for table in self.sums.tables():
+        for table in self._sums.tables():
             size += len(table) * ROW.itemsize
             kept = None if kept is None or size > self._limit else [*kept, table]
+            if kept is not None:
+                # While its file is open: stored tables read a column when it is first asked for.
+                for name in self._columns:
+                    getattr(table, name)
             yield table
         self._tables = kept
 

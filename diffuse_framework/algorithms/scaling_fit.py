@@ -245,6 +245,7 @@ def _minimise(problem: _Problem, parameters: np.ndarray, tolerance: float, max_c
     preconditioner: Preconditioner | None = None
     change, objective, shorter = np.inf, np.inf, 1.0
     before, step = parameters, np.zeros(layout.size)
+    relaxed, last = 1.0, np.zeros(layout.size)
     for cycle in range(1, max_cycles + 1):
         equation = Equation(observations, layout, prior, slope)
         quality, gradient, seen = equation.residuals(parameters)
@@ -268,8 +269,10 @@ def _minimise(problem: _Problem, parameters: np.ndarray, tolerance: float, max_c
             )
         step, products = _solve(equation, parameters, restraint, preconditioner, gradient - restraint @ deviation)
         step = shorter * _shortened(layout, parameters, step) * step
-        change = float(np.max(np.abs(step) / preconditioner.sigma))
-        before, parameters = parameters, _positive(layout, parameters + step)
+        scaled = step / preconditioner.sigma
+        change = float(np.max(np.abs(scaled)))
+        relaxed, last = _relaxed(relaxed, scaled, last), scaled
+        before, parameters = parameters, _positive(layout, parameters + relaxed * step)
         if change > 1:
             # Later on it stays: a change of weights would look like a change of the fit.
             prior, slope = intensities_to_expect(observations, seen)
@@ -409,6 +412,18 @@ def _shortened(layout: Layout, parameters: np.ndarray, step: np.ndarray) -> floa
     ratio = step[which] / np.maximum(parameters[which], _SMALLEST)
     steepest = float(-ratio.min()) if len(ratio) else 0.0
     return min(1.0, 0.67 / steepest) if steepest > 0 else 1.0
+
+
+def _relaxed(relaxed: float, step: np.ndarray, last: np.ndarray) -> float:
+    """Return the share of a step to take, by how the last one turned out.
+
+    Weights follow the model, so that a step may overshoot: then the next one points back, and the two would
+    go on for ever. Where a step that was taken to a share `relaxed` left the fraction r of itself, the right share
+    was ``relaxed / (1 - r)``.
+    """
+    length = float(last @ last)
+    left = float(step @ last) / length if length > 0 else 0.0
+    return float(np.clip(relaxed / (1 - left), 0.3, 1.0)) if left < 0.9 else 1.0
 
 
 def _positive(layout: Layout, parameters: np.ndarray) -> np.ndarray:

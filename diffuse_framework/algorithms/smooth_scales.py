@@ -20,7 +20,7 @@ from diffuse_framework.algorithms.agreement import (
 from diffuse_framework.algorithms.bragg_reference import Reflections
 from diffuse_framework.algorithms.geometry import voxel_q
 from diffuse_framework.algorithms.observations import Observations, Survey, gather
-from diffuse_framework.algorithms.scaling import refuse_untied, tie_groups
+from diffuse_framework.algorithms.scaling import refuse_islands
 from diffuse_framework.algorithms.scaling_fit import Fit, Restraints, fit_model
 from diffuse_framework.algorithms.scaling_model import (
     Extent,
@@ -209,7 +209,11 @@ def scale_smoothly(
     options = recipe.options
     observations, surveyed = gather(sums, recipe.memory_mib, places=options.panel or options.absorption)
     _refuse_dark_images(sums, surveyed)
-    _refuse_islands(sums, observations, data_set, per_image=options.scale == "per_image")
+    if options.scale == "per_image":
+        refuse_islands(observations, np.arange(len(data_set)), sums.image_names)
+    else:
+        names = tuple(f"data set {number + 1}" for number in range(data_set.max() + 1))
+        refuse_islands(observations, data_set, names)
     layout = make_layout(options, Extent(data_set, order, surveyed.q, surveyed.panels))
 
     def fitted(layout: Layout, accepted: np.ndarray, fitter: Fitter, start: np.ndarray | None = None) -> Fit:
@@ -281,17 +285,6 @@ class _Judge:
             assert found is not None
             accepted = found
         return accepted
-
-
-def _refuse_islands(sums: VoxelSums, observations: Observations, data_set: np.ndarray, per_image: bool) -> None:
-    """Refuse images, or data sets where images share their scales, without overlap with the others."""
-    groups = np.arange(len(data_set)) if per_image else data_set
-    names = sums.image_names if per_image else tuple(f"data set {n + 1}" for n in range(data_set.max() + 1))
-    tied = np.arange(len(names))
-    if len(names) > 1:
-        for block in observations.blocks():
-            tie_groups(block.first, groups[block.rows["image"]], tied)
-        refuse_untied(tied, names)
 
 
 def _scales(grid: VoxelGrid, fit: Fit) -> SmoothScales:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from diffuse_framework.algorithms.geometry import voxel_q
 from diffuse_framework.algorithms.scaling_fit import pin
 from diffuse_framework.algorithms.scaling_model import Extent, Layout, ScalingOptions, evaluate, make_layout
 from diffuse_framework.algorithms.smooth_scales import SmoothScales
@@ -39,7 +38,7 @@ class KnownSums:
 
 def true_intensity(grid: VoxelGrid, rng: np.random.Generator, anisotropy: float = 0.5) -> np.ndarray:
     """Return a map (size of the grid,): a ring in |q|, and anisotropic features of mean 0 on it."""
-    q = voxel_q(grid, np.arange(grid.size))
+    q = np.linalg.norm(grid.q_of(np.arange(grid.size)), axis=1)
     ring = 0.5 + np.exp(-(((q - 0.3) / 0.12) ** 2))
     return ring * rng.gamma(1 / anisotropy**2, anisotropy**2, grid.size)
 
@@ -144,7 +143,7 @@ def known_model(
     """
     grid = grid or orthorhombic_grid()
     intensity = true_intensity(grid, rng) if intensity is None else intensity
-    q = voxel_q(grid, np.arange(grid.size))
+    q = np.linalg.norm(grid.q_of(np.arange(grid.size)), axis=1)
     inside = _is_inside(grid, q)
     data_set = np.arange(n_images) * n_data_sets // n_images
     order = np.concatenate([np.arange(np.count_nonzero(data_set == n), dtype=float) for n in range(n_data_sets)])

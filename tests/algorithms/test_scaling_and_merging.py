@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffuse_framework.algorithms import merging, scaling
+from diffuse_framework.algorithms import merging
 from diffuse_framework.algorithms.merging import inverse_variance_merge, poisson_merge
 from diffuse_framework.algorithms.scaling import fit_image_scales
 from diffuse_framework.errors import DataError
@@ -168,10 +168,10 @@ def test_a_large_grid_is_merged_like_a_small_one(monkeypatch):
         np.testing.assert_array_equal(getattr(small, name), getattr(large, name))
 
 
-def test_scales_are_the_same_whether_rows_are_kept_or_read_again(monkeypatch):
+def test_scales_are_the_same_whether_rows_lie_in_memory_or_in_a_file(monkeypatch):
     sums, _, _ = simulated_sums(4, 2.0, n_images=5)
     kept = fit_image_scales(sums, 1e-4, 50)
-    monkeypatch.setattr(scaling, "_MOST_KEPT", 10)
-    again = fit_image_scales(sums, 1e-4, 50)
-    np.testing.assert_array_equal(kept.per_image, again.per_image)
-    np.testing.assert_array_equal(kept.per_image_sigma, again.per_image_sigma)
+    monkeypatch.setattr("diffuse_framework.algorithms.observations._LEAST_MEMORY", 1 << 15)
+    filed = fit_image_scales(sums, 1e-4, 50, memory_mib=0.0)
+    np.testing.assert_allclose(filed.per_image, kept.per_image, rtol=1e-12)
+    np.testing.assert_allclose(filed.per_image_sigma, kept.per_image_sigma, rtol=1e-12)

@@ -3,13 +3,15 @@
     DIALS_DATA=... .venv/bin/python tests/benchmarks/engines.py [--images 48]
 
 Adds up PILATUS 6M stills of thaumatin (repeated, orientations made up) into parts on disk, as diffuse.process does,
-with one process, two processes, and two workers of dask; then prints what docs/scaling_out.md reckons with.
+with one process kept to one core, with one that may read ahead on a second, with two processes, and with two workers
+of dask; then prints what docs/scaling_out.md reckons with. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import os
 import pickle
 import sys
 import tempfile
@@ -68,24 +70,26 @@ def measure(folder: Path, n_images: int) -> None:
     work(range(2))
 
     found = {}
-    for engine in ("one process", "two processes", "two workers of dask"):
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    for engine in ("one core", "one process", "two processes", "two workers of dask"):
         writer = SumsWriter(folder / engine / "sums.h5", grid, source.names)
+        os.sched_setaffinity(0, cores[:1] if engine == "one core" else cores)
         if "dask" in engine:
             with open_engine("dask", 2) as mapper:
                 _, seconds = timed(lambda w=writer, m=mapper: w.collect(work, chunks, m))
         else:
-            mapper = SerialEngine() if engine == "one process" else process_engine(2)
+            mapper = process_engine(2) if engine == "two processes" else SerialEngine()
             _, seconds = timed(lambda w=writer, m=mapper: w.collect(work, chunks, m))
         sums = writer.finish()
         found[engine] = seconds, digest(sums)
-        ratio = found["one process"][0] / seconds
-        same = "the same bits" if found[engine][1] == found["one process"][1] else "OTHER SUMS"
+        ratio = found["one core"][0] / seconds
+        same = "the same bits" if found[engine][1] == found["one core"][1] else "OTHER SUMS"
         each = 1e3 * seconds / n_images
-        print(f"{engine:22s} {seconds:7.2f} s   {each:6.1f} ms an image   {ratio:5.2f} times   {same}")
+        print(f"{engine:22s} {seconds:7.2f} s   {each:6.1f} ms an image   {ratio:5.2f} times   {same}", flush=True)
 
     _, resumed = timed(lambda: SumsWriter(folder / "one process" / "sums.h5", grid, source.names).collect(
         work, chunks, SerialEngine()))  # fmt: skip
-    limit = found["one process"][0] / timed(lambda: _apart(work, chunks, folder, grid, source.names))[1]
+    limit = found["one core"][0] / timed(lambda: _apart(work, chunks, folder, grid, source.names))[1]
     print(f"{'two programs apart':22s} {'':31s} {limit:5.2f} times   what the machine itself allows")
     rows = sum(len(table) for table in sums.tables())
     _, reading = timed(lambda: [getattr(table, name) for table in sums.tables() for name in COLUMNS])
