@@ -134,7 +134,7 @@ tolerance = 0.02
 max_cycles = 30
   .type = int(value_min=1)
   .help = "Stop after so many cycles, converged or not."
-memory_mib = 2048
+memory_mib = 1024
   .type = float(value_min=0)
   .expert_level = 2
   .help = "Observations take 32 bytes each. Where all need more than so many MiB, they lie in a temporary file"

@@ -164,7 +164,7 @@ class Survey:
     net_counts: np.ndarray
 
 
-def gather(sums: VoxelSums, memory_mib: float = 2048.0, places: bool = True) -> tuple[Observations, Survey]:
+def gather(sums: VoxelSums, memory_mib: float = 1024.0, places: bool = True) -> tuple[Observations, Survey]:
     """Sort the rows of all sums by voxel.
 
     Args:
@@ -184,14 +184,14 @@ def gather(sums: VoxelSums, memory_mib: float = 2048.0, places: bool = True) -> 
         _count(table.voxel, table.image, table.counts, table.background, table.exposure, n_rows, net)
         if places:
             _widen(bounds, table)
-    seen_voxels = np.flatnonzero(n_rows)
-    if not len(seen_voxels):
+    voxel = np.flatnonzero(n_rows)
+    if not len(voxel):
         raise DataError("the sums hold no observation; nothing can be scaled")
-    q = voxel_q(sums.grid, seen_voxels)
+    q = voxel_q(sums.grid, voxel)
     panels = np.array([bounds.get(panel, np.zeros(4)) for panel in range(max(bounds, default=0) + 1)])
     surveyed = Survey(int(n_rows.sum(dtype=np.int64)), (float(q.min()), float(q.max())), panels, net)
-    several = n_rows[seen_voxels] > 1
-    voxel, q = seen_voxels[several], q[several]
+    several = n_rows[voxel] > 1
+    voxel, q = voxel[several], q[several]
     first = np.concatenate([[0], np.cumsum(n_rows[voxel], dtype=np.int64)])
     pieces = _sorted(kept, voxel, first, memory_mib, places, n_rows)
     return Observations(voxel, q, first, np.ones(first[-1], bool), pieces), surveyed

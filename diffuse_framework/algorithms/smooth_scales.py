@@ -179,7 +179,7 @@ class Recipe:
     max_cycles: int = 30
     outlier_limit: float | None = 6.0
     error_model: bool = True
-    memory_mib: float = 2048.0
+    memory_mib: float = 1024.0
 
 
 Fitter = Callable[..., Fit]

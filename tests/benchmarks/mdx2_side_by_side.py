@@ -81,6 +81,8 @@ def main() -> None:
     # With 20 mdx2 takes the rings of PILATUS 6M images for peaks and masks all but 0.01 % of the pixels.
     parser.add_argument("--threshold", type=float, default=20, help="of mdx2.find_peaks, counts")
     parser.add_argument("--images", type=int, default=60)
+    # mdx2 takes an image to be at the middle of its rotation: 1 does so too.
+    parser.add_argument("--steps", type=int, default=20, help="most parts of an image's rotation, ours")
     parser.add_argument("--width", type=float, default=0.5)
     parser.add_argument("--counts", type=float, default=2.0)
     options = parser.parse_args()
@@ -106,7 +108,8 @@ def compare_programs(options: argparse.Namespace, folder: Path) -> None:
     truth_expt, truth_refl = str(simulated / "truth.expt"), str(simulated / "truth.refl")
 
     # Once before, on an image: numba compiles for the first run after an installation only.
-    process = [str(ours / "diffuse.process"), truth_expt, truth_refl, "mp.method=serial", "grid.hkl.divisions=3,3,3"]
+    process = [str(ours / "diffuse.process"), truth_expt, truth_refl, "mp.method=serial", "grid.hkl.divisions=3,3,3",
+               f"accumulator.sums.max_steps={options.steps}"]  # fmt: skip
     run([*process, "output.directory=before"], folder, environment)
     costs = [("diffuse_framework", "diffuse.process", *run([*process, "output.directory=ours"], folder, environment))]
     loading = run([str(ours / "diffuse.process"), "--help"], folder, environment)[0]

@@ -1,6 +1,6 @@
 """The memory and time of scaling very many observations, which need not fit into memory.
 
-    .venv/bin/python tests/benchmarks/scaling_memory.py [--observations 1e8] [--memory-mib 2048] [--keep FOLDER]
+    .venv/bin/python tests/benchmarks/scaling_memory.py [--observations 1e8] [--memory-mib 1024] [--keep FOLDER]
 
 Counts are drawn from a known map, known scales, offsets and absorption, image by image straight to disk. Then
 `diffuse.scale` with scaler `smooth` and `diffuse.merge` run as a user runs them; printed are their CPU seconds,
@@ -43,7 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--observations", type=float, default=1e8)
     parser.add_argument("--images", type=int, default=720)
-    parser.add_argument("--memory-mib", type=float, default=2048.0)
+    parser.add_argument("--memory-mib", type=float, default=1024.0)
     parser.add_argument("--keep", type=Path, help="draw into this folder, or use what was drawn there before")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
