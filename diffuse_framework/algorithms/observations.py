@@ -25,8 +25,8 @@ REFLECTION = 255
 # Rows handed out at a time: what is worked out for each of them needs memory only for so many.
 _BLOCK_ROWS = 1 << 19
 
-# Least memory in which rows that don't fit are sorted, bytes: with less they would be read too often.
-_LEAST_MEMORY = 1 << 26
+# Rows that are sorted at a time, at least, where not all fit into memory.
+_LEAST_ROWS = 1 << 21
 
 
 ROW = np.dtype(
@@ -168,15 +168,15 @@ def gather(sums: VoxelSums, memory_mib: float = 1024.0, places: bool = True) -> 
     """Sort the rows of all sums by voxel.
 
     Args:
-        sums: read once where they fit into memory; else twice, and once more for each further `memory_mib`.
-        memory_mib: most that sorted rows may take, and as much again while they are sorted; what is more lies
-            in a temporary file.
+        sums: read once where they fit into memory, else twice.
+        memory_mib: most that rows may take, and as much again while they are sorted; more of them lie in a
+            temporary file.
         places: whether positions on the detector are needed.
 
     Raises:
         DataError: there is no observation, or no room for the temporary file.
     """
-    kept = _Kept(sums, memory_mib, tuple(name for name in ROW.names or () if places or name not in ("fast", "slow")))
+    kept = _Kept(sums, memory_mib, places)
     n_rows = np.zeros(sums.grid.size, np.int32)
     net = np.zeros(len(sums.image_names))
     bounds: dict[int, np.ndarray] = {}
@@ -193,16 +193,25 @@ def gather(sums: VoxelSums, memory_mib: float = 1024.0, places: bool = True) -> 
     several = n_rows[voxel] > 1
     voxel, q = voxel[several], q[several]
     first = np.concatenate([[0], np.cumsum(n_rows[voxel], dtype=np.int64)])
-    pieces = _sorted(kept, voxel, first, memory_mib, places, n_rows)
+    pieces = _sorted(kept, voxel, first, memory_mib, n_rows)
     return Observations(voxel, q, first, np.ones(first[-1], bool), pieces), surveyed
 
 
 class _Kept:
     """Sums that stay in memory once read, where they fit."""
 
-    def __init__(self, sums: VoxelSums, memory_mib: float, columns: tuple[str, ...]) -> None:
-        self._sums, self._limit, self._columns = sums, memory_mib * 2**20, columns
+    def __init__(self, sums: VoxelSums, memory_mib: float, places: bool) -> None:
+        self._sums, self._limit, self._places = sums, memory_mib * 2**20, places
         self._tables: list[SumsTable] | None = None
+
+    def columns(self, table: SumsTable) -> tuple[np.ndarray, ...]:
+        """Return the columns that rows are made of, those of places empty where they are not wanted."""
+        nowhere = np.zeros(0, np.float32)
+        return (
+            table.voxel, table.image, table.operator, table.panel, table.counts, table.background,
+            table.background_variance, table.exposure,
+            table.fast if self._places else nowhere, table.slow if self._places else nowhere,
+        )  # fmt: skip
 
     def tables(self) -> Iterator[SumsTable]:
         """Yield all tables, from memory or as the sums do."""
@@ -216,8 +225,7 @@ class _Kept:
             kept = None if kept is None or size > self._limit else [*kept, table]
             if kept is not None:
                 # While its file is open: stored tables read a column when it is first asked for.
-                for name in self._columns:
-                    getattr(table, name)
+                self.columns(table)
             yield table
         self._tables = kept
 
@@ -234,48 +242,97 @@ def _widen(bounds: dict[int, np.ndarray], table: SumsTable) -> None:
 
 
 def _sorted(
-    kept: _Kept, voxel: np.ndarray, first: np.ndarray, memory_mib: float, places: bool, number: np.ndarray
+    kept: _Kept, voxel: np.ndarray, first: np.ndarray, memory_mib: float, number: np.ndarray
 ) -> tuple[np.ndarray, ...]:
     """Return the rows of the given voxels in order; `number`, of the grid's size, is used up."""
     number.fill(-1)
     number[voxel] = np.arange(len(voxel))
-    limit = memory_mib * 2**20
-    in_memory = first[-1] * ROW.itemsize <= limit
-    most = first[-1] if in_memory else int(max(limit, _LEAST_MEMORY)) // ROW.itemsize
-    file = None if in_memory else tempfile.TemporaryFile(prefix="diffuse-")
-    pieces, lowest = [], 0
-    while lowest < len(voxel):
-        highest = int(np.searchsorted(first, first[lowest] + most, side="right")) - 1
-        highest = max(highest, lowest + 1)
-        rows = np.empty(int(first[highest] - first[lowest]), ROW)
-        following = first[lowest:highest] - first[lowest]
-        for table in kept.tables():
-            fast, slow = (table.fast, table.slow) if places else (_NOWHERE, _NOWHERE)
-            _place(
-                table.voxel, table.image, table.operator, table.panel, table.counts, table.background,
-                table.background_variance, table.exposure, fast, slow, number, lowest, highest, following, rows,
-            )  # fmt: skip
-        pieces.append(rows if file is None else _moved(rows, file))
-        lowest = highest
-    return tuple(pieces)
+    most_rows = int(memory_mib * 2**20) // ROW.itemsize
+    if first[-1] > most_rows:
+        # Half of what may be used is for rows before they are sorted, half for them after.
+        return _sorted_in_file(kept, first, max(most_rows // 2, _LEAST_ROWS), number)
+    rows = np.empty(int(first[-1]), ROW)
+    following = first[:-1].copy()
+    for table in kept.tables():
+        places, unsorted = _rows_of(kept.columns(table), number)
+        _put(places, unsorted, 0, following, rows)
+    return (rows,)
 
 
-_NOWHERE = np.zeros(0, np.float32)
+def _sorted_in_file(kept: _Kept, first: np.ndarray, most_rows: int, number: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the rows in pieces that lie in a file.
 
-
-def _moved(rows: np.ndarray, file: IO[bytes]) -> np.ndarray:
-    """Write rows to the end of a file and return them as they lie there."""
+    They are first dealt out to pieces that fit into memory, then each piece is sorted: whatever the number of rows,
+    the sums are read once here, and every row is written twice.
+    """
+    ends = [0]
+    while ends[-1] < len(first) - 1:
+        ends.append(max(int(np.searchsorted(first, first[ends[-1]] + most_rows, side="right")) - 1, ends[-1] + 1))
+    borders = np.array(ends)
+    filled = first[borders[:-1]].copy()
     try:
-        start = file.seek(0, 2)
-        rows.tofile(file)
-        file.flush()
-        # "c": writable, as arrays in memory are; nobody writes to them.
-        return np.memmap(file, ROW, "c", start, rows.shape).view(np.ndarray)
+        with tempfile.TemporaryFile(prefix="diffuse-") as file_of_places, tempfile.TemporaryFile() as dealt:
+            for places, rows in _batches(kept, most_rows // 2, number):
+                piece = np.searchsorted(borders, places, side="right") - 1
+                order = np.argsort(piece, kind="stable")
+                places, rows = places[order], rows[order]
+                starts = np.searchsorted(piece[order], np.arange(len(borders)))
+                for which, (start, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+                    _write(file_of_places, places[start:end], filled[which])
+                    _write(dealt, rows[start:end], filled[which])
+                filled += np.diff(starts)
+            result = tempfile.TemporaryFile(prefix="diffuse-")
+            for low, high in zip(borders[:-1], borders[1:], strict=True):
+                n_rows = int(first[high] - first[low])
+                places = _read(file_of_places, np.dtype(np.int32), first[low], n_rows)
+                rows = np.empty(n_rows, ROW)
+                _put(places, _read(dealt, ROW, first[low], n_rows), low, first[low:high] - first[low], rows)
+                _write(result, rows, first[low])
+            result.flush()
+            # "c": writable, as arrays in memory are; nobody writes to them.
+            return tuple(
+                np.memmap(result, ROW, "c", int(first[low]) * ROW.itemsize, int(first[high] - first[low])).view(
+                    np.ndarray
+                )
+                for low, high in zip(borders[:-1], borders[1:], strict=True)
+            )
     except OSError as error:
         raise DataError(
             f"observations don't fit into scaler.smooth.memory_mib, and can't be written to {tempfile.gettempdir()} "
             f"({error.strerror}); set TMPDIR to a folder with room, or raise memory_mib"
         ) from error
+
+
+def _batches(kept: _Kept, most_rows: int, number: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield places and rows of several tables at a time: few large pieces are written faster than many small ones."""
+    batch: list[tuple[np.ndarray, np.ndarray]] = []
+    n_rows = 0
+    for table in kept.tables():
+        batch.append(_rows_of(kept.columns(table), number))
+        n_rows += len(batch[-1][0])
+        if n_rows >= most_rows:
+            yield tuple(np.concatenate(parts) for parts in zip(*batch, strict=True))  # type: ignore[misc]
+            batch, n_rows = [], 0
+    if batch:
+        yield tuple(np.concatenate(parts) for parts in zip(*batch, strict=True))  # type: ignore[misc]
+
+
+def _write(file: IO[bytes], values: np.ndarray, start: int) -> None:
+    """Write `values` as numbers `start` and following of their kind."""
+    file.seek(int(start) * values.itemsize)
+    values.tofile(file)
+
+
+def _read(file: IO[bytes], kind: np.dtype, start: int, length: int) -> np.ndarray:
+    file.seek(int(start) * kind.itemsize)
+    return np.fromfile(file, kind, length)
+
+
+def _rows_of(columns: tuple[np.ndarray, ...], number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of a table that belong to numbered voxels, (n,) of `ROW`, and the voxels' numbers, (n,) int32."""
+    places, rows = np.empty(len(columns[0]), np.int32), np.empty(len(columns[0]), ROW)
+    n_rows = _take(columns, number, places, rows)
+    return places[:n_rows], rows[:n_rows]
 
 
 @njit(cache=True)
@@ -288,23 +345,32 @@ def _count(voxel, image, counts, background, exposure, n_rows, net):
 
 
 @njit(cache=True)
-def _place(
-    voxel, image, operator, panel, counts, background, background_variance, exposure, fast, slow,
-    number, lowest, highest, following, rows,
-):  # fmt: skip
-    """Copy the rows of voxels number `lowest` to `highest` to where the next row of their voxel belongs."""
+def _take(columns, number, places, rows):
+    """Copy the rows that have exposure and whose voxel has a number; return how many there are."""
+    voxel, image, operator, panel, counts, background, background_variance, exposure, fast, slow = columns
+    n = 0
     for row in range(len(voxel)):
         place = number[voxel[row]]
-        if place < lowest or place >= highest or not exposure[row] > 0:
+        if place < 0 or not exposure[row] > 0:
             continue
-        at = following[place - lowest]
-        following[place - lowest] += 1
-        rows[at].image = image[row]
-        rows[at].operator = operator[row]
-        rows[at].panel = panel[row]
-        rows[at].counts = counts[row]
-        rows[at].background = background[row]
-        rows[at].background_variance = background_variance[row]
-        rows[at].exposure = exposure[row]
-        rows[at].fast = fast[row] if len(fast) else 0.0
-        rows[at].slow = slow[row] if len(slow) else 0.0
+        places[n] = place
+        rows[n].image = image[row]
+        rows[n].operator = operator[row]
+        rows[n].panel = panel[row]
+        rows[n].counts = counts[row]
+        rows[n].background = background[row]
+        rows[n].background_variance = background_variance[row]
+        rows[n].exposure = exposure[row]
+        rows[n].fast = fast[row] if len(fast) else 0.0
+        rows[n].slow = slow[row] if len(slow) else 0.0
+        n += 1
+    return n
+
+
+@njit(cache=True)
+def _put(places, unsorted, lowest, following, rows):
+    """Copy each row to where the next one of its voxel belongs; voxels are numbered from `lowest` on."""
+    for row in range(len(places)):
+        at = following[places[row] - lowest]
+        following[places[row] - lowest] += 1
+        rows[at] = unsorted[row]

@@ -171,7 +171,7 @@ def test_a_large_grid_is_merged_like_a_small_one(monkeypatch):
 def test_scales_are_the_same_whether_rows_lie_in_memory_or_in_a_file(monkeypatch):
     sums, _, _ = simulated_sums(4, 2.0, n_images=5)
     kept = fit_image_scales(sums, 1e-4, 50)
-    monkeypatch.setattr("diffuse_framework.algorithms.observations._LEAST_MEMORY", 1 << 15)
+    monkeypatch.setattr("diffuse_framework.algorithms.observations._LEAST_ROWS", 1000)
     filed = fit_image_scales(sums, 1e-4, 50, memory_mib=0.0)
     np.testing.assert_allclose(filed.per_image, kept.per_image, rtol=1e-12)
     np.testing.assert_allclose(filed.per_image_sigma, kept.per_image_sigma, rtol=1e-12)

@@ -169,7 +169,7 @@ def test_rows_in_a_file_and_in_memory_give_the_same(monkeypatch):
     kept = equation_of(known)
     # Small blocks and pieces, so that there are several of each.
     monkeypatch.setattr("diffuse_framework.algorithms.observations._BLOCK_ROWS", 300)
-    monkeypatch.setattr("diffuse_framework.algorithms.observations._LEAST_MEMORY", 1 << 15)
+    monkeypatch.setattr("diffuse_framework.algorithms.observations._LEAST_ROWS", 1000)
     filed = equation_of(known, memory_mib=0.0)
     assert len(kept.observations.pieces) == 1 < len(filed.observations.pieces)
     assert isinstance(filed.observations.pieces[0].base, np.memmap)
