@@ -106,6 +106,11 @@ PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 \
     .venv/bin/python -m pip install -qq --constraint .venv/constraints.txt --editable '.[test]' || stop \
     "pip could not install diffuse_framework into .venv; its message is above. It needs a connection to PyPI."
 
+# Without what it requires: pip would bring another h5py beside that of DIALS, with another HDF5 library.
+PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    .venv/bin/python -m pip install -qq --no-deps hdf5plugin || say \
+    "pip could not install hdf5plugin: images in HDF5 compressed with bitshuffle can't be read"
+
 .venv/bin/python -c 'import libtbx.load_env, dials.util.options, dxtbx.model, h5py, numba' || stop \
     "DIALS, h5py or numba does not import in .venv; the reason is the last line above." \
     "Remove .venv and try again; if $python has a broken DIALS, use environment.yml instead."

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from dxtbx import flumpy
+from dxtbx.format.FormatNXmx import FormatNXmx
+from dxtbx.format.image import ImageBool
 from dxtbx.imageset import ImageSetFactory
 from dxtbx.model import Experiment, ExperimentList
 
 from diffuse_framework.adapters.geometry import geometry_of
+from diffuse_framework.adapters.hdf5 import Series, is_hdf5, series_of, what_is_missing
 from diffuse_framework.errors import DataError, GeometryError
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.source import Frame
 
 logger = logging.getLogger(__name__)
+
+# Files of fewer images are not worth finding out whether there is a shorter way to them than through dxtbx.
+_LONG_SERIES = 10
 
 
 class DxtbxSource:
@@ -33,7 +41,7 @@ class DxtbxSource:
         """Split `experiments` into single stills.
 
         Raises:
-            DataError: there is no image.
+            DataError: there is no image, or a part of an HDF5 file is missing.
             GeometryError: images of different detectors.
         """
         self.experiments, self._exposures_s = _single_stills(experiments)
@@ -43,6 +51,9 @@ class DxtbxSource:
             raise DataError("no images: give image files, a template like img_####.cbf, or an .expt file")
         self._refuse_repeats()
         self._refuse_two_detectors()
+        self._series = _series_of_files(self.experiments)
+        # Files of which dxtbx and `Series.read` gave the same image.
+        self._agreed: set[str] = set()
         self._model_numbers = _model_numbers(self.experiments)
         self._geometries: dict[tuple[int, int], Geometry] = {}
         for index in range(len(self)):
@@ -53,7 +64,15 @@ class DxtbxSource:
         return len(self.names)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_geometries": {}, "reflections": ()}
+        experiments, masks = _without_masks(self.experiments)
+        return self.__dict__ | {"_geometries": {}, "reflections": (), "experiments": experiments, "_masks": masks}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        masks = state.pop("_masks")
+        self.__dict__.update(state)
+        for mask, numbers in masks:
+            for number in numbers:
+                self.experiments[number].imageset.external_lookup.mask.data = mask
 
     def read(self, index: int) -> Frame:
         """Read one image.
@@ -62,16 +81,27 @@ class DxtbxSource:
             DataError: the file is missing, truncated or corrupt.
         """
         imageset = self.experiments[index].imageset
+        path, number = imageset.get_path(0), imageset.indices()[0]
+        series = self._series.get(path)
         try:
-            panels = imageset.get_raw_data(0)
+            if series is not None and path in self._agreed:
+                return Frame(self.names[index], (series.read(number),))
+            panels = tuple(flumpy.to_numpy(panel) for panel in imageset.get_raw_data(0))
+            # The image set would keep the image, and there is one image set per image.
+            imageset.clear_cache()
+            if series is not None and series.plain:
+                if len(panels) == 1 and np.array_equal(series.read(number), panels[0]):
+                    self._agreed.add(path)
+                else:
+                    logger.debug("%s is read by dxtbx alone", path)
+                    self._series[path] = replace(series, plain=False)
         # Format classes raise whatever their decoder does: OSError, RuntimeError, AssertionError ...
         except Exception as error:
             raise DataError(
-                f"{imageset.get_path(0)}: can't read the image; it is cut short or damaged ({_first_line(error)})"
+                what_is_missing(path, number + 1)
+                or f"{path}: can't read the image; it is cut short or damaged ({_first_line(error)})"
             ) from error
-        # The image set would keep the image, and there is one image set per image.
-        imageset.clear_cache()
-        return Frame(self.names[index], tuple(flumpy.to_numpy(panel) for panel in panels))
+        return Frame(self.names[index], panels)
 
     def geometry(self, index: int) -> Geometry:
         """Beam and detector of one image; images that share models share the object."""
@@ -88,12 +118,16 @@ class DxtbxSource:
     def stamp(self, index: int) -> str:
         """Path, size and time of the file of one image, and its number in it."""
         imageset = self.experiments[index].imageset
-        path = imageset.get_path(0)
+        path, number = imageset.get_path(0), imageset.indices()[0]
+        series = self._series.get(path)
+        files = [path]
+        if series is not None and series.parts and series.part(number).path != path:
+            files.append(series.part(number).path)
         try:
-            status = Path(path).stat()
+            found = [Path(file).stat() for file in files]
         except OSError:
             return f"{path} is not there"
-        return f"{path}#{imageset.indices()[0]} {status.st_size} {status.st_mtime_ns}"
+        return f"{path}#{number}" + "".join(f" {status.st_size} {status.st_mtime_ns}" for status in found)
 
     def trusted_pixels(self, index: int) -> tuple[np.ndarray, ...] | None:
         """The mask of `dials.apply_mask` or of the image format, and untrusted rectangles of the panels.
@@ -139,6 +173,51 @@ class DxtbxSource:
         if len(shapes) > 1:
             found = "; ".join(f"{name}: {_describe(shape)}" for shape, name in list(shapes.items())[:3])
             raise GeometryError(f"images of {len(shapes)} detectors in one run ({found}); process them apart")
+
+
+def _series_of_files(experiments: ExperimentList) -> dict[str, Series]:
+    """Return what each HDF5 file consists of, `plain` where a shorter way than through dxtbx is worth trying.
+
+    Raises:
+        DataError: files or decompressors that aren't there.
+    """
+    last: dict[str, int] = {}
+    formats: dict[str, Any] = {}
+    for experiment in experiments:
+        path = experiment.imageset.get_path(0)
+        last[path] = max(last.get(path, 0), experiment.imageset.indices()[0])
+        formats[path] = experiment.imageset.get_format_class()
+    found = {path: series_of(path, number + 1) for path, number in last.items() if is_hdf5(path)}
+    return {
+        path: replace(
+            series,
+            plain=series.plain and last[path] + 1 >= _LONG_SERIES,
+            # What older readers of dxtbx do with the highest counts is another thing.
+            bits=series.bits if issubclass(formats[path], FormatNXmx) else 0,
+            clips=not issubclass(formats[path], FormatNXmx),
+        )
+        for path, series in found.items()
+        if series is not None
+    }
+
+
+def _without_masks(experiments: ExperimentList) -> tuple[ExperimentList, list[tuple[Any, list[int]]]]:
+    """Return the same experiments without masks of pixels, and each mask with the numbers of those it belongs to.
+
+    All images of a file share one mask in memory; pickled, each would take its own copy along.
+    """
+    masks: dict[tuple, tuple[Any, list[int]]] = {}
+    bare = ExperimentList()
+    for number, experiment in enumerate(experiments):
+        mask = experiment.imageset.external_lookup.mask.data
+        if not mask.empty():
+            key = tuple(mask.tile(tile).data().id() for tile in range(mask.n_tiles()))
+            masks.setdefault(key, (mask, []))[1].append(number)
+            experiment = copy.copy(experiment)
+            experiment.imageset = experiment.imageset[0:1]
+            experiment.imageset.external_lookup.mask.data = ImageBool()
+        bare.append(experiment)
+    return bare, list(masks.values())
 
 
 def _model_numbers(experiments: ExperimentList) -> list[tuple[int, int]]:

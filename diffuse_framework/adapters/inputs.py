@@ -6,6 +6,7 @@ import glob
 import io
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -32,10 +33,11 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def quiet_dxtbx() -> Iterator[None]:
-    """Hold back what dxtbx prints of its attempts to join stills whose numbers have gaps into one scan."""
+    """Hold back what dxtbx prints of stills: attempts to join them into one scan, divisions by their width."""
     printed = io.StringIO()
     try:
-        with redirect_stdout(printed):
+        with warnings.catch_warnings(), redirect_stdout(printed):
+            warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning)
             yield
     finally:
         kept = [line for line in printed.getvalue().splitlines(True) if "dxtbx Internal Error" not in line]

@@ -12,6 +12,7 @@ from dials.util import Sorry
 from iotbx.phil import parse
 
 from diffuse_framework.adapters.dials_phil import refuse_includes
+from diffuse_framework.adapters.hdf5 import what_is_missing
 from diffuse_framework.adapters.inputs import can_be_read, quiet_dxtbx
 from diffuse_framework.errors import ConfigError
 
@@ -50,7 +51,8 @@ def parse_arguments(
             raise
         others = f" (and {len(damaged) - 1} others)" if len(damaged) > 1 else ""
         raise ConfigError(
-            f"{damaged[0]}{others} can't be read; it is cut short or damaged ({_in_one_line(str(error))})"
+            what_is_missing(damaged[0])
+            or f"{damaged[0]}{others} can't be read; it is cut short or damaged ({_in_one_line(str(error))})"
         ) from error
 
 
@@ -76,6 +78,8 @@ def _unreadable(message: str, args: list[str]) -> str:
     if not files:
         return ""
     others = f" (and {len(files) - 1} others)" if len(files) > 1 else ""
+    if re.search(r"_data_\d+\.h5$", files[0]):
+        return f"{files[0]}{others} holds pixels alone: give the master file that belongs to it"
     return (
         f"{files[0]}{others} is neither an image that dxtbx can read nor a file of experiments, reflections or "
         "parameters"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,6 +14,8 @@ Placed = Callable[[Any], Future]
 """Takes an item to an executor whose workers have the work, and returns the future of its result."""
 
 _work: Callable[[Any], Any]
+
+_LOOK_S = 1.0
 
 
 def keep(work: Callable[[Any], Any]) -> None:
@@ -35,6 +37,8 @@ class Engine:
             that cancels what has not begun when it is left.
         n_workers: how many items are worked on at a time.
         lost: exceptions of the executor that mean that a worker is gone.
+        look: called every now and then while results are waited for, to look after the workers; what it raises
+            passes through.
     """
 
     def __init__(
@@ -42,10 +46,12 @@ class Engine:
         place: Callable[[Callable[[Any], Any]], AbstractContextManager[Placed]],
         n_workers: int,
         lost: tuple[type[BaseException], ...] = (),
+        look: Callable[[], None] | None = None,
     ) -> None:
         self._place = place
         self.n_workers = n_workers
         self._lost = lost
+        self._look = look
 
     def map(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         """Yield ``work(item)`` in the order of the items, only a few ahead of what is taken.
@@ -64,9 +70,9 @@ class Engine:
                 for item in items:
                     waiting.append(submit(item))
                     if len(waiting) > 2 * self.n_workers:
-                        yield waiting.popleft().result()
+                        yield self._result(waiting.popleft())
                 while waiting:
-                    yield waiting.popleft().result()
+                    yield self._result(waiting.popleft())
             except self._lost as error:
                 raise DataError(
                     "a worker process died, most likely killed for lack of memory; finished work is kept: run the "
@@ -74,6 +80,13 @@ class Engine:
                 ) from error
             except MemoryError as error:
                 raise _out_of_memory() from error
+
+    def _result(self, future: Future) -> Any:
+        if self._look is not None:
+            self._look()
+            while not wait([future], _LOOK_S).done:
+                self._look()
+        return future.result()
 
 
 class SerialEngine:

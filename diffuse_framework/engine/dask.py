@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import logging
+import subprocess
+import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
@@ -15,7 +19,11 @@ from typing import Any
 from diffuse_framework.engine.base import Engine, Placed
 from diffuse_framework.errors import ConfigError, DataError
 
+logger = logging.getLogger(__name__)
+
 _own = threading.local()
+
+_LOOK_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class DaskSettings:
         n_workers: workers to start or to wait for.
         memory: of a worker to start, for example "4GB".
         queue, account, walltime, directives: of a SLURM job; "" or empty for those of the site.
-        seconds: to wait for a scheduler to answer, and for the first worker (20 times that).
+        seconds: to wait for a scheduler to answer, and for a worker where there is none (20 times that).
     """
 
     scheduler: str = ""
@@ -59,7 +67,7 @@ def dask_engine(settings: DaskSettings) -> Iterator[Engine]:
     """Give an engine on dask's workers; what was started for it ends with it.
 
     Raises:
-        ConfigError: dask is not there, or the scheduler can't be reached.
+        ConfigError: dask is not there, the scheduler can't be reached, or SLURM takes no jobs.
         DataError: no worker came.
     """
     try:
@@ -70,7 +78,8 @@ def dask_engine(settings: DaskSettings) -> Iterator[Engine]:
             f"mp.method=dask needs dask's package distributed ({error}): pip install 'diffuse_framework[dask]'"
         ) from error
     with ExitStack() as stack:
-        client = stack.enter_context(_client(Client, settings, stack))
+        cluster = None if settings.scheduler else stack.enter_context(_cluster(settings))
+        client = stack.enter_context(_client(Client, settings, cluster))
         try:
             client.wait_for_workers(1, timeout=20 * settings.seconds)
         except TimeoutError as error:
@@ -90,12 +99,49 @@ def dask_engine(settings: DaskSettings) -> Iterator[Engine]:
                 # Without waiting it cancels what has not begun.
                 executor.shutdown(wait=False)
 
-        yield Engine(place, settings.n_workers, (KilledWorker, FutureCancelledError, CancelledError))
+        lost = (KilledWorker, FutureCancelledError, CancelledError)
+        yield Engine(place, settings.n_workers, lost, _Watch(client, cluster, settings))
 
 
-def _client(make: Callable[..., Any], settings: DaskSettings, stack: ExitStack) -> Any:
-    if not settings.scheduler:
-        return make(stack.enter_context(_cluster(settings)))
+class _Watch:
+    """Looks after the workers while they work: says how many there are, and asks for jobs that were lost again."""
+
+    def __init__(self, client: Any, cluster: Any, settings: DaskSettings) -> None:
+        self._client, self._cluster, self._settings = client, cluster, settings
+        self._n = len(client.nthreads())
+        self._looked = self._seen = time.monotonic()
+
+    def __call__(self) -> None:
+        """Look, unless that was a moment ago.
+
+        Raises:
+            DataError: there has been no worker for long.
+        """
+        now = time.monotonic()
+        if now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        n = len(self._client.nthreads())
+        if n < self._n:
+            logger.warning("%d of %d dask workers are left; what the others were doing is done again", n, self._n)
+        elif n > self._n:
+            logger.info("%d dask workers", n)
+        self._n = n
+        if n > 0:
+            self._seen = now
+        elif now - self._seen > 20 * self._settings.seconds:
+            raise DataError(
+                f"all dask workers were lost, and none came within {20 * self._settings.seconds:g} s; finished work "
+                "is kept: run the same command again"
+            )
+        if self._cluster is not None and self._settings.cluster == "slurm":
+            # A job that was cancelled or ran into its time limit is not asked for again by dask itself.
+            self._cluster.scale(self._settings.n_workers)
+
+
+def _client(make: Callable[..., Any], settings: DaskSettings, cluster: Any) -> Any:
+    if cluster is not None:
+        return make(cluster)
     where = {"address": settings.scheduler}
     if settings.scheduler.endswith(".json"):
         where = {"scheduler_file": settings.scheduler}
@@ -130,5 +176,30 @@ def _cluster(settings: DaskSettings) -> Any:
         walltime=settings.walltime,
         job_extra_directives=list(settings.directives),
     )
+    try:
+        _try_job(cluster.job_script())
+    except BaseException:
+        cluster.close()
+        raise
     cluster.scale(settings.n_workers)
     return cluster
+
+
+def _try_job(script: str) -> None:
+    """Ask SLURM whether it would take a job; dask would wait for one that was refused.
+
+    Raises:
+        ConfigError: it would not, or is not there.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
+        file.write(script)
+        file.flush()
+        try:
+            done = subprocess.run(["sbatch", "--test-only", file.name], capture_output=True, text=True, timeout=120)
+        except FileNotFoundError as error:
+            raise ConfigError("mp.dask.cluster=slurm: there is no sbatch, which hands jobs to SLURM") from error
+        except subprocess.TimeoutExpired as error:
+            raise ConfigError("mp.dask.cluster=slurm: SLURM does not answer within 120 s") from error
+    if done.returncode:
+        why = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise ConfigError(f"SLURM refuses the jobs of mp.dask.cluster=slurm: {why}")

@@ -4,7 +4,8 @@
 
 PILATUS 6M: the stills of `thaumatin_grid_scan` (set DIALS_DATA, or have the package dials_data) with made-up
 orientations: indexing is not what is measured. EIGER 16M: counts drawn at random on a detector of that size,
-in memory, 32 bits a pixel. CPU seconds, the median over the images; beside them what the machine takes for the
+in memory, 32 bits a pixel; and the same from HDF5 files as its file writer leaves them, bitshuffle and LZ4, 32 and
+16 bits a pixel. CPU seconds, the median over the images; beside them what the machine takes for the
 same bytes: decoding alone, and copying an array. Neighbours that share its caches make a machine slower: the
 best image is told too.
 """
@@ -17,22 +18,26 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 # Threads of a BLAS that wait for work would be counted; the loops over pixels have one anyway.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import h5py
 import numpy as np
 from dxtbx.model.experiment_list import ExperimentListFactory
 from thaumatin import N_INDEXED, experiment_on, unpack
 
+from diffuse_framework.adapters.hdf5 import bitshuffle_lz4
 from diffuse_framework.adapters.inputs import open_source
 from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.model.geometry import Beam, Geometry, Panel
 from diffuse_framework.model.mask import combine
 from diffuse_framework.model.source import Frame
 from diffuse_framework.pipeline.chunk import ChunkWork
+from diffuse_framework.simulate.nxmx import SeriesWriter
 from diffuse_framework.testing.runs import make_steps
 
 BYTES_A_PIXEL = {"q": 12, "response": 4, "values": 4, "mask": 1}
@@ -100,6 +105,27 @@ def eiger(n_images: int) -> Drawn:
     return Drawn(Geometry(beam, (panel,)), frames)
 
 
+def as_hdf5(drawn: Drawn, folder: Path, dtype: type, n_images: int = 12) -> Any:
+    """Return a source of the same images, repeated, in HDF5 files."""
+    master = folder / f"{np.dtype(dtype)}_master.h5"
+    writer = SeriesWriter(drawn.geometry(0), drawn.exposure_s(0), nullcontext, bitshuffle_lz4(), dtype=dtype)
+    writer(master, (drawn.read(number % len(drawn)).counts[0].view(np.int32) for number in range(n_images)))
+    source = open_source(ExperimentListFactory.from_filenames([str(master)]))
+    n_pixels = drawn.geometry(0).n_pixels
+    with h5py.File(master.with_name(master.name.replace("master", "data_000001"))) as file:
+        data = file["entry/data/data"]
+        pixels = np.empty(data.shape[1:], dtype)
+        alone = cpu(lambda number: data.read_direct(pixels, np.s_[number]), range(1, n_images))
+        packed = data.id.get_storage_size() / n_images
+    dxtbx = cpu(lambda number: source.experiments[number].imageset.get_raw_data(0), range(1, n_images))
+    for what, seconds in (("decoding alone", alone), ("reading by dxtbx", dxtbx)):
+        print(f"eiger_16m_{np.dtype(dtype)}_hdf5, {packed / 1e6:.1f} MB an image: {what} {1e3 * seconds:.1f} ms, "
+              f"{n_pixels / seconds / 1e6:.0f} Mpixel/s")  # fmt: skip
+    # Which compares our way with dxtbx's, once.
+    source.read(0)
+    return source
+
+
 def rates(label: str, source: Any, copying: float) -> None:
     """Print CPU milliseconds an image and million pixels a second of the whole and of its parts."""
     experiment = experiment_on(source)
@@ -128,7 +154,7 @@ def rates(label: str, source: Any, copying: float) -> None:
     masking = cpu(mask, numbers)
     moving = n_pixels * sum(BYTES_A_PIXEL.values()) / copying
     for name, seconds, limit in (
-        ("read_and_decode", reading, "what dxtbx takes"),
+        ("read_and_decode", reading, "what our reader takes"),
         ("read_mask_correct_locate_add", whole, f"decoding alone {n_pixels / reading / 1e6:.0f}; goal 60"
          if reading > 1e-4 else "in memory; goal 60"),
         ("all_but_reading", whole - reading, f"memory alone {n_pixels / moving / 1e6:.0f}; goal 100"),
@@ -150,7 +176,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         paths = unpack(Path(name), options.images, N_INDEXED)
         rates("pilatus_6m", open_source(ExperimentListFactory.from_filenames(paths)), copying)
-    rates("eiger_16m", eiger(6), copying)
+    drawn = eiger(6)
+    rates("eiger_16m", drawn, copying)
+    for dtype in (np.uint32, np.uint16):
+        with tempfile.TemporaryDirectory() as name:
+            rates(f"eiger_16m_{np.dtype(dtype)}_hdf5", as_hdf5(drawn, Path(name), dtype), copying)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -111,6 +112,7 @@ def test_one_worker_needs_no_process():
 
 SBATCH = """#!/bin/sh
 # Stands in for SLURM: takes a copy of the script, which is removed at once, runs it and gives it a number.
+if [ "$1" = --test-only ]; then exit 0; fi
 cp "$1" "$1.job"
 nohup sh "$1.job" >/dev/null 2>&1 &
 echo "Submitted batch job $!"
@@ -118,6 +120,20 @@ echo "Submitted batch job $!"
 SCANCEL = """#!/bin/sh
 kill "$1" 2>/dev/null || true
 """
+
+
+@pytest.fixture(params=["a stand-in", "slurmctld"])
+def slurm(request, tmp_path) -> Path:
+    """A folder with what stands in for SLURM's commands, or without, where a real SLURM answers."""
+    pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
+    if request.param == "a stand-in":
+        for name, text in {"sbatch": SBATCH, "scancel": SCANCEL}.items():
+            (tmp_path / name).write_text(text)
+            (tmp_path / name).chmod(0o755)
+    elif shutil.which("scontrol") is None or subprocess.run(["scontrol", "ping"], capture_output=True).returncode:
+        pytest.skip("no slurmctld answers; tests/one_machine_slurm.sh starts one")
+    return tmp_path
+
 
 # In a process of its own: dask has threads, and a process with threads must not fork as others here do.
 SCRIPT = """
@@ -207,19 +223,111 @@ if __name__ == "__main__":
 def test_items_of_a_dask_worker_that_is_lost_go_to_another(tmp_path):
     pytest.importorskip("distributed", reason="dask is not installed")
     (tmp_path / "lost.py").write_text(LOST)
-    done = subprocess.run(
-        [sys.executable, "lost.py"], capture_output=True, text=True, timeout=240, cwd=tmp_path
-    )
+    done = subprocess.run([sys.executable, "lost.py"], capture_output=True, text=True, timeout=240, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "a worker process died" in done.stdout
 
 
-def test_jobs_of_slurm(tmp_path):
+def test_jobs_of_slurm(slurm):
+    directives = ("--comment=test",)
+    keeps_the_rules("dask", {"cluster": "slurm", "directives": directives}, slurm)
+
+
+CANCELLED = """
+import logging, os, signal, sys
+from pathlib import Path
+from diffuse_framework.engine.choose import open_engine
+from diffuse_framework.engine.dask import DaskSettings
+
+class Doomed:
+    def __call__(self, x):
+        if x in (2, 3) and not Path(f"died {x}").exists():
+            Path(f"died {x}").touch()
+            # With its parent, which would start it again, the job is over.
+            os.kill(os.getppid(), signal.SIGKILL)
+            os._exit(9)
+        return x * x
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    with open_engine("dask", 2, DaskSettings(n_workers=2, memory="2GB", cluster="slurm")) as engine:
+        assert list(engine.map(Doomed(), range(8))) == [x * x for x in range(8)]
+    print("all well")
+"""
+
+
+@pytest.mark.parametrize("refusal", ["invalid partition specified: nowhere", ""])
+def test_jobs_that_slurm_refuses_are_said(tmp_path, refusal):
+    """At once, and in SLURM's words."""
     pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is not installed")
-    for name, text in {"sbatch": SBATCH, "scancel": SCANCEL}.items():
-        (tmp_path / name).write_text(text)
-        (tmp_path / name).chmod(0o755)
-    keeps_the_rules("dask", {"cluster": "slurm", "queue": "beamline", "directives": ("--test=1",)}, tmp_path)
+    if refusal:
+        (tmp_path / "sbatch").write_text(f"#!/bin/sh\necho 'sbatch: error: {refusal}' >&2\nexit 1\n")
+        (tmp_path / "sbatch").chmod(0o755)
+    code = """
+from diffuse_framework.engine.dask import DaskSettings, dask_engine
+from diffuse_framework.errors import ConfigError
+try:
+    with dask_engine(DaskSettings(n_workers=2, memory="2GB", cluster="slurm")):
+        pass
+except ConfigError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PATH": str(tmp_path)},
+    )
+    assert (refusal or "there is no sbatch") in done.stdout and done.stdout.count("\n") == 1, done.stdout + done.stderr
+
+
+def test_jobs_that_are_lost_are_asked_for_again(slurm):
+    """Cancelled, or over their time limit: both at once, so that nobody is left to go on."""
+    (slurm / "cancelled.py").write_text(CANCELLED)
+    environment = os.environ | {"PATH": f"{slurm}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [sys.executable, "cancelled.py"], capture_output=True, text=True, timeout=200, cwd=slurm, env=environment
+    )
+    assert done.returncode == 0 and "all well" in done.stdout, done.stderr
+    assert (slurm / "died 2").exists() and (slurm / "died 3").exists()
+    assert re.search(r"[01] of [12] dask workers are left", done.stderr), done.stderr
+
+
+LEFT = """
+import os, subprocess, sys
+from diffuse_framework.engine.choose import open_engine
+from diffuse_framework.engine.dask import DaskSettings
+from diffuse_framework.errors import DataError
+
+class Leaving:
+    def __call__(self, x):
+        os._exit(9)
+
+if __name__ == "__main__":
+    code = "from distributed.cli.dask_scheduler import main; main()"
+    scheduler = subprocess.Popen(
+        [sys.executable, "-c", code, "--port", "0", "--no-dashboard", "--scheduler-file", "where.json"]
+    )
+    code = "from distributed.cli.dask_worker import main; main()"
+    worker = subprocess.Popen([sys.executable, "-c", code, "--no-nanny", "--no-dashboard", "--nthreads", "1",
+                               "--scheduler-file", "where.json"])
+    try:
+        with open_engine("dask", 1, DaskSettings(scheduler="where.json", n_workers=1, seconds=1)) as engine:
+            list(engine.map(Leaving(), range(8)))
+    except DataError as error:
+        print(error)
+    finally:
+        scheduler.kill()
+        worker.kill()
+"""
+
+
+def test_workers_that_do_not_come_back_are_said(tmp_path):
+    pytest.importorskip("distributed", reason="dask is not installed")
+    (tmp_path / "left.py").write_text(LEFT)
+    done = subprocess.run([sys.executable, "left.py"], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert "all dask workers were lost, and none came within 20 s" in done.stdout, done.stderr
 
 
 def test_ranks_of_an_mpi_job(tmp_path):
