@@ -100,8 +100,8 @@ def dask_engine(settings: DaskSettings) -> Iterator[Engine]:
                 yield partial(executor.submit, _do, placed)
             except (FutureCancelledError, CancelledError) as error:
                 raise DataError(
-                    "the connection to dask's scheduler is lost, or it gave up the work; finished work is kept: run the "
-                    "same command again"
+                    "the connection to dask's scheduler is lost, or it gave up the work; finished work is kept: run "
+                    "the same command again"
                 ) from error
             finally:
                 # Without waiting it cancels what has not begun.
