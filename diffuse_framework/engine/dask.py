@@ -77,6 +77,9 @@ def dask_engine(settings: DaskSettings) -> Iterator[Engine]:
         raise ConfigError(
             f"mp.method=dask needs dask's package distributed ({error}): pip install 'diffuse_framework[dask]'"
         ) from error
+    # Of lost connections dask says a page of tracebacks; what there is to say is said below.
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         cluster = None if settings.scheduler else stack.enter_context(_cluster(settings))
         client = stack.enter_context(_client(Client, settings, cluster))
@@ -95,12 +98,16 @@ def dask_engine(settings: DaskSettings) -> Iterator[Engine]:
             executor = client.get_executor(pure=False, retries=2)
             try:
                 yield partial(executor.submit, _do, placed)
+            except (FutureCancelledError, CancelledError) as error:
+                raise DataError(
+                    "the connection to dask's scheduler is lost, or it gave up the work; finished work is kept: run "
+                    "the same command again"
+                ) from error
             finally:
                 # Without waiting it cancels what has not begun.
                 executor.shutdown(wait=False)
 
-        lost = (KilledWorker, FutureCancelledError, CancelledError)
-        yield Engine(place, settings.n_workers, lost, _Watch(client, cluster, settings))
+        yield Engine(place, settings.n_workers, (KilledWorker,), _Watch(client, cluster, settings))
 
 
 class _Watch:
@@ -121,7 +128,12 @@ class _Watch:
         if now - self._looked < _LOOK_S:
             return
         self._looked = now
-        n = len(self._client.nthreads())
+        try:
+            n = len(self._client.nthreads())
+        except (OSError, TimeoutError) as error:
+            # When it stays away the client gives up the results that are waited for.
+            logger.warning("dask's scheduler does not answer (%s)", error)
+            return
         if n < self._n:
             logger.warning("%d of %d dask workers are left; what the others were doing is done again", n, self._n)
         elif n > self._n:

@@ -135,45 +135,12 @@ def slurm(request, tmp_path) -> Path:
     return tmp_path
 
 
-# In a process of its own: dask has threads, and a process with threads must not fork as others here do.
-SCRIPT = """
-import sys
-import test_engines as rules
-from diffuse_framework.engine.choose import open_engine
-from diffuse_framework.engine.dask import DaskSettings
-
-if __name__ == "__main__":
-    method, settings = sys.argv[1], DaskSettings(n_workers=2, memory="2GB", **eval(sys.argv[2]))
-    with open_engine(method, 2, settings) as engine:
-        assert engine.n_workers == 2
-        for name, rule in vars(rules).items():
-            if name.startswith("test_") and list(rule.__code__.co_varnames)[: rule.__code__.co_argcount] == ["engine"]:
-                print(name, flush=True)
-                rule(engine)
-        for items in ([], [5]):
-            rules.test_a_single_item_is_worked_on_here(engine, items)
-    print("all well")
-"""
-
-
-def keeps_the_rules(method: str, settings: dict, folder: Path, launcher: tuple[str, ...] = ()) -> None:
-    """Hold an engine to the rules above."""
-    script = folder / "script.py"
-    script.write_text(SCRIPT)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "PATH": f"{folder}:{os.environ['PATH']}"}
-    command = [*launcher, str(script), method, repr(settings)] if launcher else [
-        sys.executable, str(script), method, repr(settings)
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, cwd=folder)
-    assert done.returncode == 0 and "all well" in done.stdout, done.stdout + done.stderr
-
-
-def test_dask_on_this_machine(tmp_path):
+def test_dask_on_this_machine(keeps_the_rules, tmp_path):
     pytest.importorskip("distributed", reason="dask is not installed")
     keeps_the_rules("dask", {}, tmp_path)
 
 
-def test_a_dask_scheduler_that_runs_already(tmp_path):
+def test_a_dask_scheduler_that_runs_already(keeps_the_rules, tmp_path):
     pytest.importorskip("distributed", reason="dask is not installed")
     code = """
 from distributed import LocalCluster
@@ -228,7 +195,7 @@ def test_items_of_a_dask_worker_that_is_lost_go_to_another(tmp_path):
     assert "a worker process died" in done.stdout
 
 
-def test_jobs_of_slurm(slurm):
+def test_jobs_of_slurm(keeps_the_rules, slurm):
     directives = ("--comment=test",)
     keeps_the_rules("dask", {"cluster": "slurm", "directives": directives}, slurm)
 
@@ -294,15 +261,23 @@ def test_jobs_that_are_lost_are_asked_for_again(slurm):
     assert re.search(r"[01] of [12] dask workers are left", done.stderr), done.stderr
 
 
-LEFT = """
-import os, subprocess, sys
+LEFT = '''
+import os, subprocess, sys, time
 from diffuse_framework.engine.choose import open_engine
 from diffuse_framework.engine.dask import DaskSettings
 from diffuse_framework.errors import DataError
 
 class Leaving:
+    """Ends its worker, or the scheduler."""
+
+    def __init__(self, scheduler):
+        self.scheduler = scheduler
+
     def __call__(self, x):
-        os._exit(9)
+        if self.scheduler is None:
+            os._exit(9)
+        os.kill(self.scheduler, 9)
+        time.sleep(60)
 
 if __name__ == "__main__":
     code = "from distributed.cli.dask_scheduler import main; main()"
@@ -314,23 +289,30 @@ if __name__ == "__main__":
                                "--scheduler-file", "where.json"])
     try:
         with open_engine("dask", 1, DaskSettings(scheduler="where.json", n_workers=1, seconds=1)) as engine:
-            list(engine.map(Leaving(), range(8)))
+            list(engine.map(Leaving(scheduler.pid if sys.argv[1] == "scheduler" else None), range(8)))
     except DataError as error:
         print(error)
     finally:
         scheduler.kill()
         worker.kill()
-"""
+'''
 
 
-def test_workers_that_do_not_come_back_are_said(tmp_path):
+@pytest.mark.parametrize(
+    ("who", "message"),
+    [
+        ("workers", "all dask workers were lost, and none came within 20 s"),
+        ("scheduler", "the connection to dask's scheduler is lost"),
+    ],
+)
+def test_workers_or_a_scheduler_that_do_not_come_back_are_said(tmp_path, who, message):
     pytest.importorskip("distributed", reason="dask is not installed")
     (tmp_path / "left.py").write_text(LEFT)
-    done = subprocess.run([sys.executable, "left.py"], capture_output=True, text=True, timeout=120, cwd=tmp_path)
-    assert "all dask workers were lost, and none came within 20 s" in done.stdout, done.stderr
+    done = subprocess.run([sys.executable, "left.py", who], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert message in done.stdout, done.stderr
 
 
-def test_ranks_of_an_mpi_job(tmp_path):
+def test_ranks_of_an_mpi_job(keeps_the_rules, tmp_path):
     pytest.importorskip("mpi4py", reason="mpi4py is not installed")
     mpiexec = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if mpiexec is None:
