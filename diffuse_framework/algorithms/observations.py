@@ -298,8 +298,8 @@ def _sorted_in_file(kept: _Kept, first: np.ndarray, most_rows: int, number: np.n
             )
     except OSError as error:
         raise DataError(
-            f"observations don't fit into scaler.smooth.memory_mib, and can't be written to {tempfile.gettempdir()} "
-            f"({error.strerror}); set TMPDIR to a folder with room, or raise memory_mib"
+            f"the observations are too many to be scaled in memory, and can't be written to {tempfile.gettempdir()} "
+            f"({error.strerror}); set TMPDIR to a folder with room"
         ) from error
 
 
