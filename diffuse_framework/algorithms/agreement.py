@@ -1,9 +1,9 @@
-"""How single observations agree with the rest of their voxel: outliers, errors, chi squared."""
+"""How observations scatter about their voxels: the model of their errors, and chi squared."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -11,8 +11,8 @@ from numba import njit
 
 from diffuse_framework.algorithms.binning import shell_numbers
 from diffuse_framework.algorithms.observations import Block, Observations
-from diffuse_framework.algorithms.scaling_equation import shrunk_intensities
 from diffuse_framework.algorithms.scaling_model import Layout
+from diffuse_framework.algorithms.shrinkage import shrunk_intensities
 from diffuse_framework.model.scales import ErrorModel
 
 # Bins of equal numbers, roughly, in which chi squared is reported and the error model fitted.
@@ -62,7 +62,7 @@ class VoxelTotals(NamedTuple):
         return np.divide(net, self.exposure, out=np.zeros_like(net), where=self.exposure > 0)
 
 
-def _with_model(observations: Observations, scales: RowModel) -> Iterator[tuple[Block, np.ndarray, np.ndarray]]:
+def with_model(observations: Observations, scales: RowModel) -> Iterator[tuple[Block, np.ndarray, np.ndarray]]:
     """Yield the blocks, with factor and offset of each row."""
     for block in observations.blocks():
         rows = block.rows
@@ -71,176 +71,35 @@ def _with_model(observations: Observations, scales: RowModel) -> Iterator[tuple[
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _scaled(rows, row, factor, offset):
+def scaled_row(rows, row, factor, offset):
     """Return counts, expected photons of background and offset, and scaled exposure of a row."""
     exposure = float(rows[row].exposure)
     return float(rows[row].counts), rows[row].background + exposure * offset[row], exposure * factor[row]
 
 
+@njit(cache=True, error_model="numpy", inline="always")
+def sums_of_voxel(first, rows, accepted, factor, offset, v):
+    """Return sums over the accepted rows of a voxel, in the order of `VoxelTotals`."""
+    n = b = e = e2 = bv = 0.0
+    seen = 0
+    for row in range(first[v], first[v + 1]):
+        if accepted[row]:
+            counts, background, exposure = scaled_row(rows, row, factor, offset)
+            n += counts
+            b += background
+            e += exposure
+            e2 += exposure * exposure
+            bv += rows[row].background_variance
+            seen += 1
+    return n, b, e, e2, seen, bv
+
+
 @njit(cache=True, error_model="numpy")
 def _add_up(first, rows, accepted, factor, offset, totals):
     for v in range(len(first) - 1):
-        n = b = e = e2 = bv = 0.0
-        seen = 0
-        for row in range(first[v], first[v + 1]):
-            if accepted[row]:
-                counts, background, exposure = _scaled(rows, row, factor, offset)
-                n += counts
-                b += background
-                e += exposure
-                e2 += exposure * exposure
-                bv += rows[row].background_variance
-                seen += 1
+        n, b, e, e2, seen, bv = sums_of_voxel(first, rows, accepted, factor, offset, v)
         totals.counts[v], totals.background[v], totals.exposure[v] = n, b, e
         totals.exposure_squares[v], totals.multiplicity[v], totals.background_variance[v] = e2, seen, bv
-
-
-@njit(cache=True, error_model="numpy", inline="always")
-def _deviance(counts, expected):
-    """Twice the log-likelihood ratio of a Poisson count to its expectation."""
-    expected = max(expected, 1e-12)
-    if counts <= 0:
-        return 2 * expected
-    return max(2 * (counts * np.log(counts / expected) - counts + expected), 0.0)
-
-
-@njit(cache=True, error_model="numpy")
-def _deviation(counts, background, exposure, n, b, e, inflation, fraction, limit):
-    """Return by how many standard deviations a row lies from the rest of its voxel; 0 where it is below the limit.
-
-    The signed square root of the likelihood ratio of one common intensity against two, the row's own
-    and that of the rest: symmetric, right at a few counts, and aware of how little the rest may tell.
-    """
-    rest, rest_exposure = n - counts, e - exposure
-    if rest_exposure <= 1e-9 * e:
-        return 0.0
-    pooled = max((n - b) / e, 0.0)
-    signal = pooled * exposure
-    expected = signal + background
-    expected_rest = pooled * rest_exposure + b - background
-    # What the error model adds to the variance of the difference, relative to counting.
-    more = inflation * (1 + fraction * fraction * signal * signal / max(expected, 1e-12))
-    # A deviance is at most twice the squared difference over its expectation: most rows need no logarithm.
-    most = (counts - expected) ** 2 / max(expected, 1e-12) + (rest - expected_rest) ** 2 / max(expected_rest, 1e-12)
-    if 2 * most <= limit * limit * more:
-        return 0.0
-    squared = _deviance(counts, expected) + _deviance(rest, expected_rest)
-    if squared <= limit * limit * more:
-        return 0.0
-    own = (rest - (b - background)) / rest_exposure
-    above = (counts - background) / exposure > own
-    return np.sqrt(squared / more) * (1 if above else -1)
-
-
-@njit(cache=True, error_model="numpy")
-def _reject(first, rows, accepted, factor, offset, inflation, fraction, limit, max_rounds, deviations):
-    """Take outliers off `accepted` and write how far off they are; return the number of disputed voxels."""
-    disputed = 0
-    for v in range(len(first) - 1):
-        n = b = e = 0.0
-        seen = 0
-        for row in range(first[v], first[v + 1]):
-            if accepted[row]:
-                counts, background, exposure = _scaled(rows, row, factor, offset)
-                n += counts
-                b += background
-                e += exposure
-                seen += 1
-        for _ in range(max_rounds):
-            worst, at = 0.0, -1
-            for row in range(first[v], first[v + 1]):
-                if accepted[row]:
-                    counts, background, exposure = _scaled(rows, row, factor, offset)
-                    z = _deviation(counts, background, exposure, n, b, e, inflation, fraction, limit)
-                    if abs(z) > abs(worst):
-                        worst, at = z, row
-            if at < 0:
-                break
-            if seen < 3:
-                disputed += seen == first[v + 1] - first[v]
-                break
-            accepted[at] = False
-            deviations[at] = worst
-            counts, background, exposure = _scaled(rows, at, factor, offset)
-            n -= counts
-            b -= background
-            e -= exposure
-            seen -= 1
-    return disputed
-
-
-@dataclass(frozen=True, eq=False)
-class Outliers:
-    """Rejected observations.
-
-    Attributes:
-        accepted: (n_rows,) of the observations, False for outliers; None where nothing was judged.
-        keys: (n, 4) image, voxel, operator and panel of each.
-        deviation: (n,) standard deviations from the rest of the voxel.
-        disputed: voxels of two observations that disagree as much, of which none was rejected.
-    """
-
-    accepted: np.ndarray | None = None
-    keys: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.int64))
-    deviation: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    disputed: int = 0
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-
-def find_outliers(
-    observations: Observations, scales: RowModel, limit: float, model: ErrorModel, max_rounds: int = 10
-) -> Outliers:
-    """Find observations that disagree with the rest of their voxel, too high or too low.
-
-    One bad value pulls the mean, so that good ones seem to disagree with it too. Therefore only the observation
-    of a voxel that disagrees most with all others goes, and the others are judged again without it.
-    Voxels of two observations lose none: nothing says which is wrong.
-
-    Args:
-        observations: all of them are judged, accepted before or not; without reflections.
-        scales: of the observations.
-        limit: in standard deviations.
-        model: of the errors.
-        max_rounds: most observations that a voxel may lose.
-    """
-    accepted = np.ones(len(observations), bool)
-    keys, values, disputed = [np.zeros((0, 4), np.int64)], [np.zeros(0)], 0
-    for block, factor, offset in _with_model(observations, scales):
-        deviations = np.zeros(len(factor))
-        disputed += _reject(
-            block.first, block.rows, accepted[block.place], factor, offset, model.inflation, model.fraction,
-            limit, max_rounds, deviations,
-        )  # fmt: skip
-        out = np.flatnonzero(deviations)
-        if len(out):
-            rows = block.rows[out]
-            voxel = block.by_row(observations.voxel[block.voxels])[out]
-            columns = (rows["image"], voxel, rows["operator"], rows["panel"])
-            keys.append(np.stack([column.astype(np.int64) for column in columns], axis=1))
-            values.append(deviations[out])
-    return Outliers(accepted, np.concatenate(keys), np.concatenate(values), disputed)
-
-
-def outlier_report(outliers: Outliers, image_names: tuple[str, ...], n_observations: int, most: int = 20) -> dict:
-    """Return how many observations were rejected, by image, panel and voxel, most first."""
-
-    def by(column: int) -> list[tuple[int, int]]:
-        values, n = np.unique(outliers.keys[:, column], return_counts=True)
-        order = np.argsort(-n, kind="stable")[:most]
-        return [(int(values[k]), int(n[k])) for k in order]
-
-    return {
-        "rejected": len(outliers),
-        "fraction": len(outliers) / max(n_observations, 1),
-        "too_high": int(np.count_nonzero(outliers.deviation > 0)),
-        "too_low": int(np.count_nonzero(outliers.deviation < 0)),
-        "disputed_voxels": outliers.disputed,
-        "by_image": {image_names[image]: n for image, n in by(0)},
-        "by_panel": {str(panel): n for panel, n in by(3)},
-        "by_voxel": {str(voxel): n for voxel, n in by(1)},
-    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,7 +147,7 @@ def _scatter(
         for row in range(first[v], first[v + 1]):
             if not accepted[row]:
                 continue
-            counts, background, exposure = _scaled(rows, row, factor, offset)
+            counts, background, exposure = scaled_row(rows, row, factor, offset)
             share = exposure / e
             if share > 0.999999:
                 continue
@@ -328,10 +187,8 @@ class Agreement:
         """Read the observations once for the means and variances of voxels."""
         self._observations, self._scales = observations, scales
         totals = VoxelTotals(*np.zeros((6, len(observations.voxel))))
-        for block, factor, offset in _with_model(observations, scales):
-            _add_up(
-                block.first, block.rows, block.accepted, factor, offset, totals.part(block.voxels)
-            )  # fmt: skip
+        for block, factor, offset in with_model(observations, scales):
+            _add_up(block.first, block.rows, block.accepted, factor, offset, totals.part(block.voxels))
         self._totals = totals
         net = totals.counts - totals.background
         self._typical, _ = shrunk_intensities(observations.q, net, totals.exposure, totals.background)
@@ -366,7 +223,7 @@ class Agreement:
         lowest, highest = (0.5 * levels.min(), 2 * levels.max()) if len(levels) else (1.0, 2.0)
         step = np.log(highest / lowest) / N_BINS
         signal, tables = np.zeros((N_BINS, 5)), np.zeros((len(bins), N_BINS, 5))
-        for block, factor, offset in _with_model(self._observations, self._scales):
+        for block, factor, offset in with_model(self._observations, self._scales):
             voxels = block.voxels
             _scatter(
                 block.first, block.rows, block.accepted, factor, offset, totals.part(voxels),

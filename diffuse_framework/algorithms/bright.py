@@ -84,7 +84,7 @@ class Rings:
         scale = _N_RINGS / max(float(length.max()) for length in lengths)
         number = tuple(np.minimum(length * scale, _N_RINGS - 1).astype(np.uint8) for length in lengths)
         ring = np.concatenate([panel.ravel() for panel in number])
-        # A step that shares no factor with the width of a detector.
+        # An odd step: of a detector of even width an even one would see some columns only.
         pixels = np.arange(0, len(ring), max(len(ring) // _ENOUGH | 1, 1))
         order = pixels[np.argsort(ring[pixels], kind="stable")]
         return cls(geometry, number, order, np.cumsum(np.bincount(ring[pixels], minlength=_N_RINGS)))

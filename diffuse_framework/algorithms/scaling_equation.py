@@ -21,7 +21,6 @@ import numpy as np
 from numba import njit
 from scipy import sparse
 
-from diffuse_framework.algorithms.binning import shell_numbers, sum_by
 from diffuse_framework.algorithms.observations import REFLECTION, Observations
 from diffuse_framework.algorithms.scaling_model import (
     ABSORPTION,
@@ -40,8 +39,6 @@ from diffuse_framework.algorithms.scaling_model import (
 
 # Non-zero derivatives of a row: one of b and d, three of c and s, nine of a.
 N_DERIVATIVES = 17
-
-N_SHELLS = 50
 
 _INTENSITIES, _RESIDUALS, _CURVATURE = range(3)
 
@@ -417,45 +414,3 @@ def _fill_derivatives(rows, q, prior, tables, states, index, value, weight, sign
                     at = 8 + 3 * n + m
                     index[row, at] = corner + n * stride + m
                     value[row, at] = (expected + extra) * w_y[n] * w_x[m] / a
-
-
-def shrunk_intensities(
-    q: np.ndarray, net_counts: np.ndarray, exposure: np.ndarray, background: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return an intensity above 0 for each voxel (n,), and by how much it rises with the voxel's counts (n,).
-
-    Between the mean of the resolution shell and the voxel's own value, as its precision and the
-    true spread within the shell warrant (the posterior mean of a Gamma prior whose mean and
-    variance are the shell's, by the method of moments). Where a shell is uniform within
-    its errors all of it gets one value, so that weights do not follow the noise.
-
-    Args:
-        q: |q|, 1/angstrom.
-        net_counts, exposure: photons above background, and scaled exposure.
-        background: expected photons of background and offset.
-    """
-    result, slope = np.zeros((2, len(q)))
-    seen = exposure > 0
-    if not seen.any():
-        return result, slope
-    shells, _ = shell_numbers(q[seen], N_SHELLS)
-    net, exposed, behind = net_counts[seen], exposure[seen], background[seen]
-
-    def per_shell(values: np.ndarray) -> np.ndarray:
-        return sum_by(shells, values, N_SHELLS)
-
-    overall = max(net.sum() / exposed.sum(), 1e-6 * np.abs(net).sum() / exposed.sum(), 1e-30)
-    all_exposed = per_shell(exposed)
-    mean = np.divide(per_shell(net), all_exposed, out=np.full(N_SHELLS, overall), where=all_exposed > 0)
-    mean = np.maximum(mean, 1e-2 * overall)
-    # Weighted by exposure, the variance of net/exposure about the mean is spread + noise.
-    deviation = net / exposed - mean[shells]
-    squares = per_shell(exposed * deviation**2)
-    noise = per_shell(mean[shells] + np.maximum(behind, 0) / exposed)
-    spread = np.divide(squares - noise, all_exposed, out=np.zeros(N_SHELLS), where=all_exposed > 0)
-    shape = mean**2 / np.maximum(spread, 1e-4 * mean**2)
-    shape, mean = shape[shells], mean[shells]
-    rising = net > -0.9 * shape
-    slope[seen] = rising / (shape / mean + exposed)
-    result[seen] = np.where(rising, shape + net, 0.1 * shape) / (shape / mean + exposed)
-    return result, slope

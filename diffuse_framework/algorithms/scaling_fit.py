@@ -20,8 +20,9 @@ from scipy.sparse.linalg import splu
 
 from diffuse_framework.algorithms.binning import sum_by
 from diffuse_framework.algorithms.observations import Observations
-from diffuse_framework.algorithms.scaling_equation import Equation, VoxelEstimates, shrunk_intensities
+from diffuse_framework.algorithms.scaling_equation import Equation, VoxelEstimates
 from diffuse_framework.algorithms.scaling_model import Layout
+from diffuse_framework.algorithms.shrinkage import shrunk_intensities
 from diffuse_framework.algorithms.smoothers import second_differences
 from diffuse_framework.errors import DataError
 

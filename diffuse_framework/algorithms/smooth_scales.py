@@ -10,16 +10,11 @@ from functools import cached_property
 
 import numpy as np
 
-from diffuse_framework.algorithms.agreement import (
-    Agreement,
-    Outliers,
-    find_outliers,
-    fit_error_model,
-    outlier_report,
-)
+from diffuse_framework.algorithms.agreement import Agreement, fit_error_model
 from diffuse_framework.algorithms.bragg_reference import Reflections
 from diffuse_framework.algorithms.geometry import voxel_q
 from diffuse_framework.algorithms.observations import Observations, Survey, gather
+from diffuse_framework.algorithms.outliers import Outliers, find_outliers, outlier_report
 from diffuse_framework.algorithms.scaling import refuse_islands
 from diffuse_framework.algorithms.scaling_fit import Fit, Restraints, fit_model
 from diffuse_framework.algorithms.scaling_model import (

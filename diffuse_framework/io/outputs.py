@@ -219,7 +219,7 @@ def _half_columns(merged: MergedMap, halves: Halves) -> Iterator[tuple[str, np.n
 def write_map_npz(path: Path, merged: MergedMap, halves: Halves | None = None) -> None:
     """Write ``voxel_data_relative.npz``, with columns of half maps where there are any."""
     columns = chain(_map_columns(merged), _half_columns(merged, halves) if halves else ())
-    # What np.savez_compressed writes, a column at a time, and hardly larger in a third of the time.
+    # What np.savez_compressed writes, a column at a time, hardly larger and in less than half the time.
     with writing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
         for name, values in columns:
             with file.open(f"{name}.npy", "w", force_zip64=True) as column:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from dxtbx.model.experiment_list import ExperimentListFactory
+from numba import njit
 from thaumatin import experiment_on, unpack
 
 from diffuse_framework.adapters.inputs import open_source
@@ -91,6 +92,9 @@ def measure(folder: Path, n_images: int) -> None:
         work, chunks, SerialEngine()))  # fmt: skip
     limit = found["one core"][0] / timed(lambda: _apart(work, chunks, folder, grid, source.names))[1]
     print(f"{'two programs apart':22s} {'':31s} {limit:5.2f} times   what the machine itself allows")
+    _spin(10)
+    one, two = (timed(lambda n=n: _at_once(lambda: _spin(200_000_000), n))[1] for n in (1, 2))
+    print(f"{'a loop in registers':22s} {'':31s} {2 * one / two:5.2f} times   two at once")
     rows = sum(len(table) for table in sums.tables())
     _, reading = timed(lambda: [getattr(table, name) for table in sums.tables() for name in COLUMNS])
     small, large = (len(pickle.dumps(part)) for part in (_first(work, 2), work))
@@ -121,17 +125,30 @@ def _first(work: ChunkWork, n: int) -> ChunkWork:
 
 def _apart(work: ChunkWork, chunks: list[range], folder: Path, grid: Any, names: tuple[str, ...]) -> None:
     """Add up each half of the chunks in a process that knows nothing of the other."""
-    context = multiprocessing.get_context("fork")
-
-    def half(number: int) -> None:
+    def half() -> None:
+        number = int(multiprocessing.current_process().name)
         writer = SumsWriter(folder / f"half {number}" / "sums.h5", grid, names)
         writer.collect(work, chunks[number::2], SerialEngine())
 
-    both = [context.Process(target=half, args=(number,)) for number in range(2)]
-    for process in both:
+    _at_once(half, 2)
+
+
+def _at_once(work: Callable[[], Any], n: int) -> None:
+    """Do the same in `n` processes, named by their number."""
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=work, name=str(number)) for number in range(n)]
+    for process in processes:
         process.start()
-    for process in both:
+    for process in processes:
         process.join()
+
+
+@njit
+def _spin(n):
+    total = 1.0
+    for k in range(n):
+        total = total * 1.0000001 + np.sqrt(total + k) * 1e-9
+    return total
 
 
 def _folding(folder: Path, n_files: int) -> float:
