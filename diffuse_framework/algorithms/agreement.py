@@ -279,7 +279,8 @@ def fit_error_model(scatter: Scatter) -> ErrorModel:
     Weighted least squares for inflation and inflation x fraction^2; the second is 0 unless it differs
     from that by more than twice its error, because at few photons next to nothing tells the two apart.
     """
-    use = (scatter.n > 20) & (scatter.expected > 0)
+    # Bins of very few observations, brighter than all others, tell of outliers rather than of errors.
+    use = (scatter.n > max(20, 1e-3 * scatter.n.sum())) & (scatter.expected > 0)
     if not use.any():
         return ErrorModel()
     weight = 1 / np.sqrt(scatter.information[use])

@@ -46,3 +46,16 @@ def test_the_error_model_finds_errors_beyond_counting():
     many = merged.multiplicity > 3
     z = (merged.intensity - known.intensity[merged.voxel])[many] / np.sqrt(merged.variance[many])
     assert abs(np.mean(z**2) - 1) < 0.1
+
+
+def test_a_few_wild_voxels_say_nothing_of_the_errors_of_all_others():
+    known = known_sums(ScalingOptions(), np.random.default_rng(2), n_images=30, rows_per_image=3000, exposure=5.0)
+    wild = known.sums.pieces[0].voxel[::1000]
+    rng = np.random.default_rng(3)
+    tables = tuple(
+        replace(t, counts=np.where(np.isin(t.voxel, wild), rng.integers(0, 100_000, len(t)), t.counts).astype("f4"))
+        for t in known.sums.pieces
+    )
+    spoilt = SumsInMemory(known.sums.grid, known.sums.image_names, tables)
+    model = fit_error_model(Agreement(gather(spoilt)[0], known.scales).by_signal())
+    assert abs(model.inflation - 1) < 0.05
