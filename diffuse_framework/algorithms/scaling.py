@@ -24,7 +24,7 @@ def shared_voxels(sums: VoxelSums) -> np.ndarray:
     return shared
 
 
-def fit_image_scales(sums: VoxelSums, tolerance: float, max_cycles: int, memory_mib: float = 1024.0) -> ImageScales:
+def fit_image_scales(sums: VoxelSums, tolerance: float, max_cycles: int, memory_mib: float = 320.0) -> ImageScales:
     """Fit one multiplicative scale per image; the mean of all is 1.
 
     Maximises the Poisson likelihood of n ~ exposure x b_image x I_voxel + background,
