@@ -24,51 +24,57 @@ _BACKGROUNDS = {
 
 _NO_BACKGROUND = np.zeros((1, 1), np.float32)
 
-# An unfolded voxel index and a class of pixels in one integer: 20 bits for each of i, j, k, two for the class.
-_INDEX_BITS, _CLASS_BITS = 20, 2
-_LARGEST_INDEX = (1 << (_INDEX_BITS - 1)) - 1
-_LOW_BITS = (1 << _INDEX_BITS) - 1
-_SKIPPED, _END_OF_LINE = -1, -2
+# A key is the number of an unfolded voxel, in the box of all that may be met, and in two bits a class of pixels:
+# in an integer of four bytes where it fits, which takes half the time.
+_CLASS_BITS = 2
+_LARGEST_SHORT_KEY = np.iinfo(np.int32).max
+_SKIPPED = -1
 
 # Voxels of the lines just read, and their rows: the next line mostly crosses the same ones. A power of two,
 # well above the number of voxels on a line and small enough for a processor's second cache.
 _REMEMBERED = 1 << 14
-_GOLDEN = 0x1E3779B97F4A7C15
+_GOLDEN = 0x9E3779B9
 _SORT_BITS = 11
 
 
 @njit(cache=True, nogil=True)
-def _keys_of_line(mask, qx, qy, qz, to_index, line):
-    """Write voxel and class of the pixels of one line to `line`; so plain that a compiler does eight at a time."""
-    lowest, largest = float(-_LARGEST_INDEX), float(_LARGEST_INDEX)
+def _keys_of_line(mask, qx, qy, qz, to_index, reach, line):
+    """Write the keys of the pixels of one line to `line`; so plain that a compiler does sixteen at a time.
+
+    In single precision, as q is: what it rounds is less than a thousandth of a voxel up to indices of 2000.
+    """
     a, b, c = to_index[0, 0], to_index[0, 1], to_index[0, 2]
     d, e, f = to_index[1, 0], to_index[1, 1], to_index[1, 2]
     g, h, m = to_index[2, 0], to_index[2, 1], to_index[2, 2]
+    # Indices from -reach to reach, counted from 0, and rounded to the nearest: what is cut off is positive.
+    zero = np.float32(0)
+    first_i, first_j, first_k = np.float32(reach[0] + 0.5), np.float32(reach[1] + 0.5), np.float32(reach[2] + 0.5)
+    last_i, last_j, last_k = np.float32(2 * reach[0]), np.float32(2 * reach[1]), np.float32(2 * reach[2])
+    integer = line.dtype.type
+    n_j, n_k = integer(2 * reach[1] + 1), integer(2 * reach[2] + 1)
     for fast in range(mask.shape[0]):
         x, y, z = qx[fast], qy[fast], qz[fast]
-        i = np.floor(a * x + b * y + c * z + 0.5)
-        j = np.floor(d * x + e * y + f * z + 0.5)
-        k = np.floor(g * x + h * y + m * z + 0.5)
-        # Beyond what fits there is no voxel either.
-        i = min(max(i, lowest), largest)
-        j = min(max(j, lowest), largest)
-        k = min(max(k, lowest), largest)
-        voxel = ((np.int64(i) + _LARGEST_INDEX) << _INDEX_BITS) | (np.int64(j) + _LARGEST_INDEX)
-        voxel = (voxel << _INDEX_BITS) | (np.int64(k) + _LARGEST_INDEX)
-        kind = np.int64(mask[fast])
-        line[fast] = (voxel << _CLASS_BITS) | kind if kind != 0 else _SKIPPED
+        # There is no voxel at the reach, so what is beyond may go there.
+        i = integer(min(max(a * x + b * y + c * z + first_i, zero), last_i))
+        j = integer(min(max(d * x + e * y + f * z + first_j, zero), last_j))
+        k = integer(min(max(g * x + h * y + m * z + first_k, zero), last_k))
+        kind = integer(mask[fast])
+        voxel = integer(integer(i * n_j + j) * n_k + k)
+        line[fast] = integer((voxel << _CLASS_BITS) | kind) if kind != 0 else integer(_SKIPPED)
 
 
 @njit(cache=True, nogil=True)
-def _row_of(voxel_key, operators, cuts, laue, metric, q2_min, q2_max, index_min, dimensions, slot, keys, n_rows):
+def _row_of(
+    unfolded, reach, operators, cuts, laue, metric, q2_min, q2_max, index_min, dimensions, slot, keys, n_rows
+):  # fmt: skip
     """Return the row of a voxel, -1 where it is not on the grid, and the number of rows filled.
 
     ``slot[voxel]`` is the newest row of a voxel, plus one; rows of one voxel but different operators
     are chained by ``keys[:, 2]``.
     """
-    i = (voxel_key >> (2 * _INDEX_BITS)) - _LARGEST_INDEX
-    j = ((voxel_key >> _INDEX_BITS) & _LOW_BITS) - _LARGEST_INDEX
-    k = (voxel_key & _LOW_BITS) - _LARGEST_INDEX
+    n_j, n_k = 2 * reach[1] + 1, 2 * reach[2] + 1
+    line = unfolded // n_k
+    i, j, k = line // n_j - reach[0], line % n_j - reach[1], unfolded % n_k - reach[2]
     q2 = (
         metric[0, 0] * i * i + metric[1, 1] * j * j + metric[2, 2] * k * k
         + 2 * (metric[0, 1] * i * j + metric[0, 2] * i * k + metric[1, 2] * j * k)
@@ -97,81 +103,101 @@ def _row_of(voxel_key, operators, cuts, laue, metric, q2_min, q2_max, index_min,
 
 
 @njit(cache=True, nogil=True)
+def _sums_along(mask, values, others, sums, other_sums):
+    """Write to `sums` (n + 1,) what the `values` before each pixel add up to, masked pixels left out; twice."""
+    sums[0] = other_sums[0] = 0
+    total, other_total = sums[0], other_sums[0]
+    for fast in range(len(values)):
+        if mask[fast] != 0:
+            total += values[fast]
+            other_total += others[fast]
+        sums[fast + 1] = total
+        other_sums[fast + 1] = other_total
+
+
+@njit(cache=True, nogil=True)
+def _runs_of_line(line, starts):
+    """Write where runs of one key start, and the end of the last; return how many runs there are."""
+    starts[0] = 0
+    n = 1
+    # Written whether a run starts there or not: a branch would be guessed wrongly once a run.
+    for fast in range(1, len(line)):
+        starts[n] = fast
+        n += line[fast] != line[fast - 1]
+    starts[n] = len(line)
+    return n
+
+
+@njit(cache=True, nogil=True)
 def _add_lines(
     first, values, mask, q, response, share, seconds, gain, pedestal,
     has_background, background, background_variance,
-    to_index, operators, cuts, laue, metric, q2_min, q2_max, index_min, dimensions,
-    slot, remembered, line, keys, sums, background_sums, n_rows,
+    to_index, reach, operators, cuts, laue, metric, q2_min, q2_max, index_min, dimensions,
+    slot, remembered, line, starts, along, response_along, background_along, variance_along,
+    keys, sums, background_sums, n_rows,
 ):  # fmt: skip
     """Add lines of pixels from number `first` on; return the line to go on with and the rows filled.
 
-    It stops early where `keys` and `sums` may not have room for a line. Neighbouring pixels mostly share
-    a voxel: sums of such a run are formed first and added once, and a voxel is folded and looked up only
-    where it is not among those met lately. Of every sum the part `share` is added; `seconds` and `gain`
-    hold it already.
+    It stops early where `keys` and `sums` may not have room for a line. Each line is added once for every
+    part of the rotation, while it is at hand. Neighbouring pixels mostly share a voxel: what such a run adds
+    is the difference of two sums along the line, and a voxel is folded and looked up only where it is
+    not among those met lately. Of every sum the part `share` is added; `seconds` and `gain` hold it already.
     """
     n_slow, n_fast = values.shape
-    line[n_fast] = _END_OF_LINE
     for slow in range(first, n_slow):
-        if n_rows + n_fast > len(keys):
+        if n_rows + n_fast * len(to_index) > len(keys):
             return slow, n_rows
-        _keys_of_line(mask[slow], q[0, slow], q[1, slow], q[2, slow], to_index, line)
-        fast = 0
-        while fast < n_fast:
-            key = line[fast]
-            start = fast
-            if key == _SKIPPED:
-                while line[fast] == _SKIPPED:
-                    fast += 1
-                continue
-            # In the type of the values: a sum of integers is exact.
-            total = values[slow, fast] * 0
-            weight = 0.0
-            while line[fast] == key:
-                total += values[slow, fast]
-                weight += response[slow, fast]
-                fast += 1
-            voxel_key = key >> _CLASS_BITS
-            place = ((voxel_key * _GOLDEN) >> 45) & (_REMEMBERED - 1)
-            if remembered[place, 0] == voxel_key:
-                row = remembered[place, 1]
-            else:
-                before = n_rows
-                row, n_rows = _row_of(
-                    voxel_key, operators, cuts, laue, metric, q2_min, q2_max, index_min, dimensions,
-                    slot, keys, n_rows,
-                )  # fmt: skip
-                if n_rows > before:
-                    sums[row, :] = 0.0
-                    if has_background:
-                        background_sums[row, :] = 0.0
-                remembered[place, 0] = voxel_key
-                remembered[place, 1] = row
-            if row < 0:
-                continue
-            n = fast - start
-            photons = (total - n * pedestal) / gain
-            part = share * n
-            diffuse = key & ((1 << _CLASS_BITS) - 1) == 2
-            if diffuse:
-                sums[row, COUNTS] += photons
-                sums[row, EXPOSURE] += weight * seconds
-                sums[row, PIXELS] += part
-                # Of centres of pixels: the mean of start + 0.5 ... fast - 0.5.
-                sums[row, FAST] += part * (0.5 * (start + fast))
-                sums[row, SLOW] += part * (slow + 0.5)
-            else:
-                sums[row, BRAGG_COUNTS] += photons
-                sums[row, BRAGG_EXPOSURE] += weight * seconds
-                sums[row, BRAGG_PIXELS] += part
-            if has_background:
-                expected = variance = 0.0
-                for pixel in range(start, fast):
-                    expected += background[slow, pixel]
-                    variance += background_variance[slow, pixel]
-                column = BACKGROUND if diffuse else BRAGG_BACKGROUND
-                background_sums[row, column] += share * expected
-                background_sums[row, column + 1] += share * variance
+        _sums_along(mask[slow], values[slow], response[slow], along, response_along)
+        if has_background:
+            _sums_along(
+                mask[slow], background[slow], background_variance[slow], background_along, variance_along
+            )
+        for part_number in range(len(to_index)):
+            _keys_of_line(mask[slow], q[0, slow], q[1, slow], q[2, slow], to_index[part_number], reach, line)
+            n_runs = _runs_of_line(line, starts)
+            for run in range(n_runs):
+                start, end = starts[run], starts[run + 1]
+                key = line[start]
+                if key == _SKIPPED:
+                    continue
+                unfolded = key >> _CLASS_BITS
+                place = ((unfolded * _GOLDEN) >> 16) & (_REMEMBERED - 1)
+                if remembered[place, 0] == unfolded:
+                    row = remembered[place, 1]
+                else:
+                    before = n_rows
+                    row, n_rows = _row_of(
+                        np.int64(unfolded), reach, operators, cuts, laue, metric, q2_min, q2_max,
+                        index_min, dimensions, slot, keys, n_rows,
+                    )  # fmt: skip
+                    if n_rows > before:
+                        sums[row, :] = 0.0
+                        if has_background:
+                            background_sums[row, :] = 0.0
+                    remembered[place, 0] = unfolded
+                    remembered[place, 1] = row
+                if row < 0:
+                    continue
+                n = end - start
+                photons = (along[end] - along[start] - n * pedestal) / gain
+                exposure = (response_along[end] - response_along[start]) * seconds
+                part = share * n
+                diffuse = key & ((1 << _CLASS_BITS) - 1) == 2
+                if diffuse:
+                    sums[row, COUNTS] += photons
+                    sums[row, EXPOSURE] += exposure
+                    sums[row, PIXELS] += part
+                    # Of centres of pixels: the mean of start + 0.5 ... end - 0.5.
+                    sums[row, FAST] += part * (0.5 * (start + end))
+                    sums[row, SLOW] += part * (slow + 0.5)
+                else:
+                    sums[row, BRAGG_COUNTS] += photons
+                    sums[row, BRAGG_EXPOSURE] += exposure
+                    sums[row, BRAGG_PIXELS] += part
+                if has_background:
+                    column = BACKGROUND if diffuse else BRAGG_BACKGROUND
+                    background_sums[row, column] += share * (background_along[end] - background_along[start])
+                    background_sums[row, column + 1] += share * (variance_along[end] - variance_along[start])
     return n_slow, n_rows
 
 
@@ -268,7 +294,12 @@ class VoxelAdder:
         self._keys = np.empty((1 << 16, 3), np.int64)
         self._sums = _empty_rows(1 << 16, N_SUMS)
         self._background_sums = np.empty((0, N_BACKGROUND_SUMS))
-        self._remembered = np.empty((_REMEMBERED, 2), np.int64)
+        # Along each axis the first index at which every voxel is beyond the resolution limit.
+        longest = np.linalg.norm(np.linalg.inv(basis), axis=1) / grid.d_min
+        self._reach = np.floor(longest + 1e-6).astype(np.int64) + 1
+        largest_key = int(np.prod(2 * self._reach + 1)) << _CLASS_BITS
+        self._integer = np.int32 if largest_key <= _LARGEST_SHORT_KEY else np.int64
+        self._remembered = np.empty((_REMEMBERED, 2), self._integer)
 
     def add(
         self,
@@ -308,31 +339,35 @@ class VoxelAdder:
         share = 1.0 / len(settings)
         has_background = background is not None
         planes = np.ascontiguousarray(np.moveaxis(q, -1, 0))
-        line = np.empty(values.shape[1] + 1, np.int64)
+        to_index = np.float32(np.array(grid.divisions, float)[:, None] * np.linalg.inv(settings))
+        n_fast = values.shape[1]
+        line, starts = np.empty(n_fast, self._integer), np.empty(n_fast + 1, np.int32)
+        # A sum of integers is exact.
+        along = np.zeros(n_fast + 1, np.int64 if values.dtype.kind in "iu" else float)
+        response_along, background_along, variance_along = np.empty((3, n_fast + 1))
         self._remembered.fill(_SKIPPED)
-        n_rows = 0
-        for setting in settings:
-            to_index = np.array(grid.divisions, float)[:, None] * np.linalg.inv(setting)
-            done = 0
-            while True:
-                if has_background and len(self._background_sums) < len(self._sums):
-                    self._background_sums = _longer(self._background_sums, len(self._sums))
-                done, n_rows = _add_lines(
-                    done, values, mask, planes, response,
-                    share, float(seconds) * share, float(gain) / share, float(pedestal),
-                    has_background,
-                    background if has_background else _NO_BACKGROUND,
-                    background_variance if has_background else _NO_BACKGROUND,
-                    to_index, self._operators, self._cuts, self._laue,
-                    self._metric, *q2_limits(grid.d_min, grid.d_max),
-                    np.array(grid.index_min, np.int64), np.array(grid.dimensions, np.int64),
-                    self._slot, self._remembered, line, self._keys, self._sums, self._background_sums, n_rows,
-                )  # fmt: skip
-                if done == len(values):
-                    break
-                n_more = max(2 * len(self._keys), len(self._keys) + values.shape[1])
-                self._keys = np.concatenate([self._keys, np.empty((n_more - len(self._keys), 3), np.int64)])
-                self._sums = _longer(self._sums, n_more)
+        done = n_rows = 0
+        while True:
+            if has_background and len(self._background_sums) < len(self._sums):
+                self._background_sums = _longer(self._background_sums, len(self._sums))
+            done, n_rows = _add_lines(
+                done, values, mask, planes, response,
+                share, float(seconds) * share, float(gain) / share, float(pedestal),
+                has_background,
+                background if has_background else _NO_BACKGROUND,
+                background_variance if has_background else _NO_BACKGROUND,
+                to_index, self._reach, self._operators, self._cuts, self._laue,
+                self._metric, *q2_limits(grid.d_min, grid.d_max),
+                np.array(grid.index_min, np.int64), np.array(grid.dimensions, np.int64),
+                self._slot, self._remembered, line, starts,
+                along, response_along, background_along, variance_along,
+                self._keys, self._sums, self._background_sums, n_rows,
+            )  # fmt: skip
+            if done == len(values):
+                break
+            n_more = max(2 * len(self._keys), len(self._keys) + n_fast * len(to_index))
+            self._keys = np.concatenate([self._keys, np.empty((n_more - len(self._keys), 3), np.int64)])
+            self._sums = _longer(self._sums, n_more)
         _forget(self._slot, self._keys, n_rows)
         return self._table(image, panel, n_rows, has_background)
 

@@ -8,6 +8,8 @@ from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from diffuse_framework.errors import DataError
 
 Placed = Callable[[Any], Future]
@@ -18,10 +20,20 @@ _work: Callable[[Any], Any]
 _LOOK_S = 1.0
 
 
+def one_blas_thread() -> threadpool_limits:
+    """Have BLAS use one thread, until the context that this returns is left.
+
+    The small matrices of an image wake all its threads, which then wait for more, busily, for a good part of what an
+    image takes: on the very cores that other workers need.
+    """
+    return threadpool_limits(1, user_api="blas")
+
+
 def keep(work: Callable[[Any], Any]) -> None:
     """Keep the work in a worker, so that it is sent once and not with every item."""
     global _work
     _work = work
+    one_blas_thread()
 
 
 def do(item: Any) -> Any:
@@ -101,8 +113,9 @@ class SerialEngine:
             DataError: there is not enough memory; what else the work raises passes through.
         """
         try:
-            for item in items:
-                yield work(item)
+            with one_blas_thread():
+                for item in items:
+                    yield work(item)
         except MemoryError as error:
             raise _out_of_memory() from error
 

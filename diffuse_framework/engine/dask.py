@@ -55,7 +55,10 @@ def _placed(token: str, work: Callable[[Any], Any]) -> tuple[str, Callable[[Any]
 
 
 def _do(placed: tuple[str, Callable[[Any], Any]], item: Any) -> Any:
-    """Apply work that dask keeps on a worker; each of its threads has a copy with scratch memory of its own."""
+    """Apply work that dask keeps on a worker; each of its threads has a copy with scratch memory of its own.
+
+    That BLAS uses one thread there is dask's own doing (``distributed.nanny.pre-spawn-environ``).
+    """
     token, work = placed
     if getattr(_own, "token", None) != token:
         _own.token, _own.work = token, copy.copy(work)

@@ -77,6 +77,8 @@ def measure(folder: Path, n_images: int) -> None:
         os.sched_setaffinity(0, cores[:1] if engine == "one core" else cores)
         if "dask" in engine:
             with open_engine("dask", 2) as mapper:
+                # Before, once: each worker loads numba and DIALS.
+                SumsWriter(folder / "loading" / "sums.h5", grid, source.names).collect(work, chunks[:2], mapper)
                 _, seconds = timed(lambda w=writer, m=mapper: w.collect(work, chunks, m))
         else:
             mapper = process_engine(2) if engine == "two processes" else SerialEngine()
