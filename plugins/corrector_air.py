@@ -10,7 +10,7 @@ import numpy as np
 from diffuse_framework import hookimpl
 from diffuse_framework.adapters.attenuation import gas_mu_per_mm
 from diffuse_framework.algorithms.factors import transmission
-from diffuse_framework.algorithms.geometry import pixel_positions
+from diffuse_framework.algorithms.geometry import of_pixels
 from diffuse_framework.model.experiment import Image
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.pixels import Background
@@ -62,7 +62,7 @@ class AirCorrector:
         mu_per_mm = self._mu_per_mm(geometry.beam.wavelength)
         if mu_per_mm == 0:
             return None
-        return tuple(transmission(pixel_positions(panel), mu_per_mm) for panel in geometry.panels)
+        return tuple(of_pixels(panel, lambda mm: transmission(mm, mu_per_mm)) for panel in geometry.panels)
 
     def background(self, image: Image, geometry: Geometry) -> Background | None:
         """Return None."""

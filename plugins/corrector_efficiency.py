@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from diffuse_framework import hookimpl
 from diffuse_framework.adapters.attenuation import sensor_mu_per_mm
 from diffuse_framework.algorithms.factors import efficiency
-from diffuse_framework.algorithms.geometry import pixel_positions
+from diffuse_framework.algorithms.geometry import of_pixels
 from diffuse_framework.model.experiment import Image
 from diffuse_framework.model.geometry import Geometry, Panel
 from diffuse_framework.model.pixels import Background
@@ -69,7 +70,7 @@ class EfficiencyCorrector:
                 )
                 return None
         return tuple(
-            efficiency(pixel_positions(panel), sensor)
+            of_pixels(panel, partial(efficiency, panel=sensor))
             for panel, sensor in zip(geometry.panels, panels, strict=True)
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from diffuse_framework import hookimpl
 from diffuse_framework.algorithms.factors import lorentz_inverse_q, lorentz_still
-from diffuse_framework.algorithms.geometry import pixel_positions
+from diffuse_framework.algorithms.geometry import of_pixels
 from diffuse_framework.model.experiment import Image
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.pixels import Background
@@ -40,7 +40,7 @@ class LorentzCorrector:
     def factor(self, geometry: Geometry) -> tuple[np.ndarray, ...]:
         """Return the Lorentz factor of each pixel, (slow, fast) per panel, finite at the direct beam."""
         lorentz = lorentz_still if self.form == "sin_two_theta" else lorentz_inverse_q
-        return tuple(lorentz(pixel_positions(panel), geometry.beam) for panel in geometry.panels)
+        return tuple(of_pixels(panel, lambda mm: lorentz(mm, geometry.beam)) for panel in geometry.panels)
 
     def background(self, image: Image, geometry: Geometry) -> Background | None:
         """Return None."""

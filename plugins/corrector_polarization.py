@@ -9,7 +9,7 @@ import numpy as np
 
 from diffuse_framework import hookimpl
 from diffuse_framework.algorithms.factors import polarization
-from diffuse_framework.algorithms.geometry import pixel_positions
+from diffuse_framework.algorithms.geometry import of_pixels
 from diffuse_framework.model.experiment import Image
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.pixels import Background
@@ -29,7 +29,7 @@ class PolarizationCorrector:
 
     def factor(self, geometry: Geometry) -> tuple[np.ndarray, ...]:
         """Return the polarisation factor of each pixel, (slow, fast) per panel, 1 at the direct beam."""
-        return tuple(polarization(pixel_positions(panel), geometry.beam) for panel in geometry.panels)
+        return tuple(of_pixels(panel, lambda mm: polarization(mm, geometry.beam)) for panel in geometry.panels)
 
     def background(self, image: Image, geometry: Geometry) -> Background | None:
         """Return None."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
 from diffuse_framework import hookimpl
 from diffuse_framework.algorithms.factors import solid_angle
-from diffuse_framework.algorithms.geometry import pixel_positions
+from diffuse_framework.algorithms.geometry import of_pixels
 from diffuse_framework.model.experiment import Image
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.pixels import Background
@@ -29,7 +30,7 @@ class SolidAngleCorrector:
 
     def factor(self, geometry: Geometry) -> tuple[np.ndarray, ...]:
         """Return the solid angle of each pixel in sr, (slow, fast) per panel."""
-        return tuple(solid_angle(pixel_positions(panel), panel) for panel in geometry.panels)
+        return tuple(of_pixels(panel, partial(solid_angle, panel=panel)) for panel in geometry.panels)
 
     def background(self, image: Image, geometry: Geometry) -> Background | None:
         """Return None."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffuse_framework.algorithms.geometry import pixel_positions, q_at_px, scattering_vectors
+from diffuse_framework.algorithms.geometry import of_pixels, q_at_px, scattering_vectors
 from diffuse_framework.algorithms.masking import lattice_possible
 from diffuse_framework.algorithms.rotation import index_sweep, n_substeps, sub_settings, turn
 from diffuse_framework.model.experiment import Image
@@ -78,7 +78,7 @@ class Rings:
     def of(cls, geometry: Geometry) -> Rings:
         """Return the rings of a geometry."""
         lengths = [
-            np.linalg.norm(scattering_vectors(pixel_positions(panel), geometry.beam).astype(np.float32), axis=-1)
+            of_pixels(panel, lambda mm: np.linalg.norm(scattering_vectors(mm, geometry.beam), axis=-1))
             for panel in geometry.panels
         ]
         scale = _N_RINGS / max(float(length.max()) for length in lengths)

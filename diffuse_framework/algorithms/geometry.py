@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 from numba import njit
 
@@ -47,17 +49,21 @@ def mm_to_px(panel: Panel, mm: np.ndarray) -> np.ndarray:
     return mm / np.array(panel.pixel_size_mm)
 
 
+# Pixels whose positions fit a processor's second cache.
+_BLOCK = 1 << 14
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
-def _pixel_positions(shape, pixel_size, origin, fast_axis, slow_axis, normal, thickness, mu, parallax, out):
+def _pixel_positions(first_slow, pixel_size, origin, fast_axis, slow_axis, normal, thickness, mu, parallax, out):
     """Fill `out` (slow, fast, 3): what `px_to_mm` does, without its large intermediate arrays."""
     # Components of what is seen in the panel's own axes: three numbers a pixel, not three vectors.
     origin_fast = origin[0] * fast_axis[0] + origin[1] * fast_axis[1] + origin[2] * fast_axis[2]
     origin_slow = origin[0] * slow_axis[0] + origin[1] * slow_axis[1] + origin[2] * slow_axis[2]
     distance = origin[0] * normal[0] + origin[1] * normal[1] + origin[2] * normal[2]
-    for slow in range(shape[0]):
-        for fast in range(shape[1]):
+    for slow in range(out.shape[0]):
+        for fast in range(out.shape[1]):
             x = (fast + 0.5) * pixel_size[0]
-            y = (slow + 0.5) * pixel_size[1]
+            y = (first_slow + slow + 0.5) * pixel_size[1]
             if parallax:
                 along_fast, along_slow = origin_fast + x, origin_slow + y
                 length = np.sqrt(along_fast * along_fast + along_slow * along_slow + distance * distance)
@@ -69,14 +75,15 @@ def _pixel_positions(shape, pixel_size, origin, fast_axis, slow_axis, normal, th
                 out[slow, fast, axis] = origin[axis] + x * fast_axis[axis] + y * slow_axis[axis]
 
 
-def pixel_positions(panel: Panel) -> np.ndarray:
-    """Return the laboratory positions of all pixel centres, (slow, fast, 3) in mm."""
+def pixel_positions(panel: Panel, lines: slice = slice(None)) -> np.ndarray:
+    """Return the laboratory positions of all pixel centres, or of those on some lines, (slow, fast, 3) in mm."""
     if panel.pixel_mm is not None:
-        mm = panel.pixel_mm
+        mm = panel.pixel_mm[lines]
         return panel.origin_mm + mm[..., :1] * panel.fast_axis + mm[..., 1:] * panel.slow_axis
-    positions = np.empty((*panel.shape, 3))
+    first, end, _ = lines.indices(panel.shape[0])
+    positions = np.empty((end - first, panel.shape[1], 3))
     _pixel_positions(
-        panel.shape,
+        first,
         panel.pixel_size_mm,
         panel.origin_mm,
         panel.fast_axis,
@@ -88,6 +95,26 @@ def pixel_positions(panel: Panel) -> np.ndarray:
         positions,
     )
     return positions
+
+
+def _blocks(panel: Panel) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield lines of a panel and the positions of their pixels: those of all do not fit a cache."""
+    n_slow, n_fast = panel.shape
+    step = max(_BLOCK // n_fast, 1)
+    for first in range(0, n_slow, step):
+        lines = slice(first, min(first + step, n_slow))
+        yield lines, pixel_positions(panel, lines)
+
+
+def of_pixels(panel: Panel, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return (slow, fast) of what `function` makes (...) of laboratory positions (..., 3) in mm, for all pixels.
+
+    It is called with some lines at a time, which takes less time and memory than with all.
+    """
+    values = np.empty(panel.shape)
+    for lines, positions in _blocks(panel):
+        values[lines] = function(positions)
+    return values
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -106,6 +133,17 @@ def scattering_vectors(positions_mm: np.ndarray, beam: Beam) -> np.ndarray:
     q = np.empty_like(positions)
     _scattering_vectors(positions.reshape(-1, 3), beam.wavelength, np.asarray(beam.s0, float), q.reshape(-1, 3))
     return q
+
+
+def pixel_q(panel: Panel, beam: Beam) -> np.ndarray:
+    """Return q of all pixel centres, (slow, fast, 3) float32 in 1/angstrom, with components that lie apart in memory.
+
+    Loops then do many pixels at a time.
+    """
+    planes = np.empty((3, *panel.shape), np.float32)
+    for lines, positions in _blocks(panel):
+        planes[:, lines] = np.moveaxis(scattering_vectors(positions, beam), -1, 0)
+    return np.moveaxis(planes, 0, -1)
 
 
 @njit(cache=True, nogil=True)

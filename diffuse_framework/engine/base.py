@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import Future, wait
@@ -19,6 +20,10 @@ _work: Callable[[Any], Any]
 
 _LOOK_S = 1.0
 
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT_BYTES, _LARGEST_KEPT_BYTES = 1 << 28, 1 << 25
+
 
 def one_blas_thread() -> threadpool_limits:
     """Have BLAS use one thread, until the context that this returns is left.
@@ -29,11 +34,23 @@ def one_blas_thread() -> threadpool_limits:
     return threadpool_limits(1, user_api="blas")
 
 
+def keep_freed_memory() -> None:
+    """Have this process keep what it frees, up to 256 MiB, for the next image; without effect where not glibc allocates.
+
+    To give it back and get it again, cleared, page by page, costs an image up to a third more.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
+
+
 def keep(work: Callable[[Any], Any]) -> None:
     """Keep the work in a worker, so that it is sent once and not with every item."""
     global _work
     _work = work
     one_blas_thread()
+    keep_freed_memory()
 
 
 def do(item: Any) -> Any:
@@ -112,6 +129,7 @@ class SerialEngine:
         Raises:
             DataError: there is not enough memory; what else the work raises passes through.
         """
+        keep_freed_memory()
         try:
             with one_blas_thread():
                 for item in items:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from diffuse_framework.engine.base import Engine, Placed
+from diffuse_framework.engine.base import Engine, Placed, keep_freed_memory
 from diffuse_framework.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,8 @@ def _do(placed: tuple[str, Callable[[Any], Any]], item: Any) -> Any:
     token, work = placed
     if getattr(_own, "token", None) != token:
         _own.token, _own.work = token, copy.copy(work)
+        # dask has its workers give back all that they free, for the sake of programs of another kind.
+        keep_freed_memory()
     return _own.work(item)
 
 

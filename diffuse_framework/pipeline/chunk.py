@@ -11,7 +11,7 @@ import numpy as np
 
 from diffuse_framework import __version__
 from diffuse_framework.algorithms.fingerprint import fingerprint
-from diffuse_framework.algorithms.geometry import pixel_positions, scattering_vectors
+from diffuse_framework.algorithms.geometry import pixel_q
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.conventions import DIFFUSE, UNTRUSTED
 from diffuse_framework.model.experiment import Experiment, Image
@@ -142,21 +142,14 @@ class ChunkWork:
 
 def pixel_table(geometry: Geometry, correctors: tuple[Corrector, ...]) -> PixelTable:
     """Return scattering vectors and the product of the correctors' factors for every pixel."""
-    q = tuple(
-        _components_apart(scattering_vectors(pixel_positions(panel), geometry.beam))
-        for panel in geometry.panels
-    )
     response = [np.ones(panel.shape) for panel in geometry.panels]
     for corrector in correctors:
         factors = corrector.factor(geometry)
         if factors is not None:
-            response = [product * factor for product, factor in zip(response, factors, strict=True)]
+            for product, factor in zip(response, factors, strict=True):
+                product *= factor
+    q = tuple(pixel_q(panel, geometry.beam) for panel in geometry.panels)
     return PixelTable(q, tuple(panel.astype(np.float32) for panel in response))
-
-
-def _components_apart(vectors: np.ndarray) -> np.ndarray:
-    """Return (slow, fast, 3) float32 whose components lie apart in memory: loops then do many pixels at a time."""
-    return np.moveaxis(np.ascontiguousarray(np.moveaxis(vectors, -1, 0), np.float32), 0, -1)
 
 
 def add_backgrounds(backgrounds: list[Background | None]) -> Background | None:

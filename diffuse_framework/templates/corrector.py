@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
 from diffuse_framework import hookimpl
-from diffuse_framework.algorithms.geometry import panel_normal, pixel_positions
+from diffuse_framework.algorithms.geometry import of_pixels, panel_normal
 from diffuse_framework.model.experiment import Image
-from diffuse_framework.model.geometry import Geometry
+from diffuse_framework.model.geometry import Geometry, Panel
 from diffuse_framework.model.pixels import Background
 
 PHIL = """
@@ -40,17 +41,16 @@ class TemplateCorrector:
 
     def factor(self, geometry: Geometry) -> tuple[np.ndarray, ...] | None:
         """Return the share of photons that pass, (slow, fast) per panel: it multiplies the expected count."""
-        factors = []
-        for panel in geometry.panels:
-            positions = pixel_positions(panel)
-            cosine = np.abs(positions @ panel_normal(panel)) / np.linalg.norm(positions, axis=-1)
-            # A grazing ray leaves the sheet somewhere; no factor may be zero.
-            factors.append(np.exp(-self.mu_per_mm * self.thickness_mm / np.maximum(cosine, 0.01)))
-        return tuple(factors)
+        return tuple(of_pixels(panel, partial(self._transmission, panel=panel)) for panel in geometry.panels)
 
     def background(self, image: Image, geometry: Geometry) -> Background | None:
         """Return photons that do not come from the crystal, None where there are none."""
         return None
+
+    def _transmission(self, positions_mm: np.ndarray, panel: Panel) -> np.ndarray:
+        cosine = np.abs(positions_mm @ panel_normal(panel)) / np.linalg.norm(positions_mm, axis=-1)
+        # A grazing ray leaves the sheet somewhere; no factor may be zero.
+        return np.exp(-self.mu_per_mm * self.thickness_mm / np.maximum(cosine, 0.01))
 
 
 @hookimpl
