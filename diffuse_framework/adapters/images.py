@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from dxtbx import flumpy
-from dxtbx.format.FormatNXmx import FormatNXmx
 from dxtbx.format.image import ImageBool
 from dxtbx.imageset import ImageSetFactory
 from dxtbx.model import Experiment, ExperimentList
@@ -188,6 +187,11 @@ def _series_of_files(experiments: ExperimentList) -> dict[str, Series]:
         last[path] = max(last.get(path, 0), experiment.imageset.indices()[0])
         formats[path] = experiment.imageset.get_format_class()
     found = {path: series_of(path, number + 1) for path, number in last.items() if is_hdf5(path)}
+    if not found:
+        return {}
+    # Here, for it loads dxtbx.nexus and all its units: a third of a second.
+    from dxtbx.format.FormatNXmx import FormatNXmx
+
     return {
         path: replace(
             series,

@@ -60,6 +60,7 @@ def _pixel_positions(first_slow, pixel_size, origin, fast_axis, slow_axis, norma
     origin_fast = origin[0] * fast_axis[0] + origin[1] * fast_axis[1] + origin[2] * fast_axis[2]
     origin_slow = origin[0] * slow_axis[0] + origin[1] * slow_axis[1] + origin[2] * slow_axis[2]
     distance = origin[0] * normal[0] + origin[1] * normal[1] + origin[2] * normal[2]
+    straight = thickness / distance
     for slow in range(out.shape[0]):
         for fast in range(out.shape[1]):
             x = (fast + 0.5) * pixel_size[0]
@@ -67,7 +68,7 @@ def _pixel_positions(first_slow, pixel_size, origin, fast_axis, slow_axis, norma
             if parallax:
                 along_fast, along_slow = origin_fast + x, origin_slow + y
                 length = np.sqrt(along_fast * along_fast + along_slow * along_slow + distance * distance)
-                path = thickness * length / distance
+                path = straight * length
                 depth = (1 / mu - (path + 1 / mu) * np.exp(-mu * path)) / length
                 x -= depth * along_fast
                 y -= depth * along_slow

@@ -49,7 +49,6 @@ from diffuse_framework.command_line.image_files import ImageFiles
 from diffuse_framework.command_line.live import follow, mentions_live, settings_of, split_images
 from diffuse_framework.command_line.logs import log_start, run_description, start_logs
 from diffuse_framework.command_line.progress import ShowProgress
-from diffuse_framework.command_line.report import write_report
 from diffuse_framework.config.presets import with_presets
 from diffuse_framework.config.scope import build_scope
 from diffuse_framework.config.selection import select_steps
@@ -68,7 +67,6 @@ from diffuse_framework.pipeline.consistency import OneIndexing
 from diffuse_framework.pipeline.process import Outcome, Surroundings, process
 from diffuse_framework.pipeline.settled import settle
 from diffuse_framework.pipeline.stored import StoredScaler
-from diffuse_framework.report.figures import absolute_scale_figure
 from diffuse_framework.report.summary import (
     Stopwatch,
     log_experiment,
@@ -164,6 +162,9 @@ def _follow(args: list[str], registry: Registry) -> Finished:
         def one_round(files: list[str], settled: Outcome | None = None, last: bool = False) -> Finished:
             params, _, _ = _parsed(others + files, registry)
             finished = _process(params, changed, folder, registry, settled, prune=last)
+            # Here, for it loads matplotlib.
+            from diffuse_framework.command_line.report import write_report
+
             write_report(folder, folder / "report.html")
             return finished
 
@@ -222,6 +223,8 @@ def _process(
     with watch("writing"):
         write_results(folder, outcome.scales, outcome.sums.image_names, outcome.map)
         if outcome.map.report is not None:
+            from diffuse_framework.report.figures import absolute_scale_figure
+
             write_figure(folder / "absolute_scale.png", absolute_scale_figure(outcome.map.report))
     if prune:
         journal.prune()

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "diffuse_framework sums 2"
 _CHUNK_ROWS = 1 << 16
+# Columns that hardly get smaller: to try takes longer than all else of them.
+_LIKE_CHANCE = ("exposure", "fast", "slow", "background", "background_variance")
 # Files that are folded into one: a file system is slow with hundreds of thousands of files.
 FAN_IN = 64
 
@@ -299,16 +301,15 @@ class _Fold:
 def _write_part(folder: Path, key: str, table: SumsTable) -> Part:
     require_space(folder, len(table) * ROW_BYTES)
     path = make_folder(folder) / f"{key}.h5"
-    # Chunks whose values are all zero are never written: without background or Bragg channel their
-    # columns cost nothing.
-    chunks = (min(len(table), _CHUNK_ROWS),)
-    storage = {"chunks": chunks, "compression": "lzf", "shuffle": True} if len(table) else {}
+    compressed = {"chunks": (min(len(table), _CHUNK_ROWS),), "compression": "lzf", "shuffle": True}
     with writing(path) as temporary, _hdf5_errors(path), h5py.File(temporary, "w") as file:
         group = file.create_group(key)
         group.attrs["rows"] = len(table)
         for name in COLUMNS:
+            storage = compressed if len(table) and name not in _LIKE_CHANCE else {}
             dataset = group.create_dataset(name, (len(table),), COLUMN_TYPES[name], fillvalue=0, **storage)
             values = getattr(table, name)
+            # Of a column of zeros nothing is written: one without background or Bragg channel costs nothing.
             if values.any():
                 dataset[:] = values
     return Part(key, path.name, len(table))
