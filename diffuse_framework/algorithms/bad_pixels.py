@@ -131,39 +131,60 @@ def block_levels(photons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(cache=True, nogil=True)
-def _add(
-    photons, mean, variance, level, total, expected, spread, sameness, brightness, n_valid, lowest, largest
-):
-    n_largest = largest.shape[2]
-    n_slow, n_fast = photons.shape
-    for slow in range(n_slow):
+def _add(photons, mean, word, bit, total, missed, lowest, largest):
+    """Add an image. Loops are so plain, and free of branches, that a compiler does many pixels at a time."""
+    n_fast = photons.shape[1]
+    line = np.empty(n_fast, np.int16)
+    none = np.uint32(0)
+    for slow in range(photons.shape[0]):
+        line[:] = photons[slow]
         for c in range(mean.shape[1]):
-            # What a block's pixels share.
-            here, width = mean[slow // BLOCK, c], variance[slow // BLOCK, c]
-            if np.isnan(here):
-                continue
-            # No value of a Poisson variable is likelier than 1/sqrt(2 e mean); where a detector
-            # blurs, counts vary less.
-            least = min(here, width)
-            same = 0.5 * np.log(5.4366 * least) if least > 0.184 else 0.0
-            for fast in range(c * BLOCK, min((c + 1) * BLOCK, n_fast)):
-                value = photons[slow, fast]
-                if value == -32768:
-                    continue
-                total[slow, fast] += value
-                expected[slow, fast] += here
-                brightness[slow, fast] += level
-                spread[slow, fast] += width
-                sameness[slow, fast] += same
-                n_valid[slow, fast] += 1
-                if value < lowest[slow, fast]:
-                    lowest[slow, fast] = value
-                if value > largest[slow, fast, 0]:
-                    place = 0
-                    while place + 1 < n_largest and largest[slow, fast, place + 1] < value:
-                        largest[slow, fast, place] = largest[slow, fast, place + 1]
-                        place += 1
-                    largest[slow, fast, place] = value
+            if np.isnan(mean[slow // BLOCK, c]):
+                line[c * BLOCK : (c + 1) * BLOCK] = INVALID
+        totals, lows, misses = total[slow], lowest[slow], missed[word, slow]
+        for fast in range(n_fast):
+            value = line[fast]
+            valid = value != INVALID
+            totals[fast] += value if valid else np.int16(0)
+            misses[fast] |= none if valid else bit
+            lows[fast] = value if valid and value < lows[fast] else lows[fast]
+        for place in range(len(largest)):
+            # The largest stays, the other goes on to the next place. What is invalid is smaller than all.
+            here = largest[place, slow]
+            for fast in range(n_fast):
+                value, kept = line[fast], here[fast]
+                here[fast] = value if value > kept else kept
+                line[fast] = kept if value > kept else value
+
+
+@njit(cache=True)
+def _count_valid(n_images, missed, n_valid):
+    n_valid[:] = n_images
+    for word in range(len(missed)):
+        for slow in range(n_valid.shape[0]):
+            for fast in range(n_valid.shape[1]):
+                bits = missed[word, slow, fast]
+                while bits:
+                    bits &= bits - np.uint32(1)
+                    n_valid[slow, fast] -= 1
+
+
+@njit(cache=True)
+def _surroundings(slow, fast, blocks, totals, missed):
+    """Sums of a block's mean, variance, sameness and level over the images on which a pixel was valid."""
+    b, c = slow // BLOCK, fast // BLOCK
+    mean, variance, sameness, level = totals[b, c, 0], totals[b, c, 1], totals[b, c, 2], totals[b, c, 3]
+    for word in range(len(missed)):
+        bits, image = missed[word, slow, fast], 32 * word
+        while bits:
+            if bits & np.uint32(1):
+                mean -= blocks[image, b, c, 0]
+                variance -= blocks[image, b, c, 1]
+                sameness -= blocks[image, b, c, 2]
+                level -= blocks[image, b, c, 3]
+            bits >>= np.uint32(1)
+            image += 1
+    return mean, variance, sameness, level
 
 
 @njit(cache=True)
@@ -184,7 +205,7 @@ def _lower(deviation, variance):
 
 @njit(cache=True)
 def _judge(
-    total, expected, spread, sameness, brightness, n_valid, lowest, largest,
+    total, missed, lowest, largest, n_valid, blocks, totals,
     least_valid, exponent, hot_factor, dead_factor, verdict,
 ):  # fmt: skip
     n_slow, n_fast = total.shape
@@ -195,14 +216,14 @@ def _judge(
             verdict[slow, fast] = UNDECIDED
             if n < least_valid:
                 continue
-            mean = float(expected[slow, fast])
-            variance = max(spread[slow, fast], mean, 0.3)
+            mean, variance, sameness, level = _surroundings(slow, fast, blocks, totals, missed)
+            variance = max(variance, mean, 0.3)
             # Four standard deviations of a mean over 16 pixels: its own error never marks a pixel.
             margin = 4 * np.sqrt(variance / _LEAST_IN_BLOCK)
             count = float(total[slow, fast])
             trimmed = count
-            for place in range(largest.shape[2]):
-                trimmed -= largest[slow, fast, place]
+            for place in range(len(largest)):
+                trimmed -= largest[place, slow, fast]
             kind = GOOD
             above = trimmed - mean - margin
             below = mean - count - margin
@@ -213,8 +234,7 @@ def _judge(
                     kind = HOT
             elif below > 0 and count <= dead_factor * mean and _lower(below, variance) >= exponent:
                 kind = NEGATIVE if count < 0 else DEAD
-            same = sameness[slow, fast] * (n - 1) / n
-            stuck = kind == GOOD and same >= exponent and lowest[slow, fast] == largest[slow, fast, -1]
+            stuck = kind == GOOD and sameness * (n - 1) / n >= exponent and lowest[slow, fast] == largest[0, slow, fast]
             if kind == GOOD and not stuck:
                 # Could a pixel that counts nothing be told from a good one?
                 decided = mean - margin > 0 and _lower(mean - margin, variance) >= exponent
@@ -226,8 +246,9 @@ def _judge(
                 for j in range(max(fast - 2, 0), min(fast + 3, n_fast)):
                     if (i != slow or j != fast) and n_valid[i, j] >= least_valid:
                         # A neighbour may have been valid on brighter or dimmer images.
-                        around[m] = total[i, j] * (brightness[slow, fast] / brightness[i, j]) - mean
-                        n_stuck += lowest[i, j] == largest[i, j, -1]
+                        its_level = _surroundings(i, j, blocks, totals, missed)[3]
+                        around[m] = total[i, j] * (level / its_level) - mean
+                        n_stuck += lowest[i, j] == largest[0, i, j]
                         m += 1
             if m < _LEAST_NEIGHBOURS:
                 continue
@@ -268,24 +289,27 @@ class PixelHistory:
         # A pixel must be hot without its largest counts, so that a Bragg peak now and then
         # does not make it so.
         n_largest = min(max(1, -(-n_images // 4)), 8)
+        self._n_images = 0
         self._total = np.zeros(shape, np.int32)
-        self._expected = np.zeros(shape, np.float32)
-        self._spread = np.zeros(shape, np.float32)
-        self._sameness = np.zeros(shape, np.float32)
-        self._brightness = np.zeros(shape, np.float32)
-        self._n_valid = np.zeros(shape, np.int32)
+        # A bit for each image on which a pixel was not valid, or too little of its block.
+        self._missed = np.zeros((-(-n_images // 32), *shape), np.uint32)
         self._lowest = np.full(shape, _LARGEST, np.int16)
-        self._largest = np.full((*shape, n_largest), -_LARGEST, np.int16)
+        self._largest = np.full((n_largest, *shape), -_LARGEST, np.int16)
+        # Of each block on each image, 0 where there was too little of it: mean, variance, sameness and level.
+        self._blocks = np.zeros((n_images, *(-(-n // BLOCK) for n in shape), 4), np.float32)
 
     def add(self, photons: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> None:
         """Add one image: what `photons_of` and `block_levels` return."""
-        seen = mean[np.isfinite(mean)]
-        level = max(float(np.median(seen)), _LEAST_LEVEL) if len(seen) else _LEAST_LEVEL
-        _add(
-            photons, mean, variance, np.float32(level),
-            self._total, self._expected, self._spread, self._sameness, self._brightness, self._n_valid,
-            self._lowest, self._largest,
-        )  # fmt: skip
+        seen = np.isfinite(mean)
+        level = max(float(np.median(mean[seen])), _LEAST_LEVEL) if seen.any() else _LEAST_LEVEL
+        # No value of a Poisson variable is likelier than 1/sqrt(2 e mean); where a detector
+        # blurs, counts vary less.
+        sameness = np.maximum(0.5 * np.log(5.4366 * np.maximum(np.minimum(mean, variance), 0.184)), 0)
+        here = np.stack([mean, variance, sameness, np.full_like(mean, level)], -1)
+        self._blocks[self._n_images] = np.where(seen[..., None], here, 0)
+        word, bit = divmod(self._n_images, 32)
+        _add(photons, mean, word, np.uint32(1 << bit), self._total, self._missed, self._lowest, self._largest)
+        self._n_images += 1
 
     def judge(self, criteria: Criteria) -> np.ndarray:
         """Return the verdict (slow, fast) uint8: good, hot, dead, negative or undecided.
@@ -295,8 +319,8 @@ class PixelHistory:
         """
         verdict = np.empty(self._total.shape, np.uint8)
         _judge(
-            self._total, self._expected, self._spread, self._sameness, self._brightness, self._n_valid,
-            self._lowest, self._largest,
+            self._total, self._missed, self._lowest, self._largest, self._n_valid(),
+            self._blocks, self._blocks.sum(axis=0, dtype=float),
             self._least_valid, -np.log(criteria.false_alarm), criteria.hot_factor, criteria.dead_factor,
             verdict,
         )  # fmt: skip
@@ -305,4 +329,10 @@ class PixelHistory:
     @property
     def seen(self) -> np.ndarray:
         """True (slow, fast) where a pixel was valid on half of the images or more."""
-        return self._n_valid >= self._least_valid
+        return self._n_valid() >= self._least_valid
+
+    def _n_valid(self) -> np.ndarray:
+        """Return the number of images (slow, fast) on which each pixel was valid, and enough of its block."""
+        n_valid = np.empty(self._total.shape, np.int32)
+        _count_valid(self._n_images, self._missed, n_valid)
+        return n_valid

@@ -24,12 +24,11 @@ from diffuse_framework.algorithms.bad_pixels import (
 SHAPE = (200, 240)
 
 
-def judge(images: list[np.ndarray], usable: np.ndarray | None = None, gain: float = 1.0) -> np.ndarray:
+def judge(images: list[np.ndarray], usable: np.ndarray | bool = True, gain: float = 1.0) -> np.ndarray:
+    """Return the verdict; `usable` is (slow, fast), or (images, slow, fast)."""
     history = PixelHistory(images[0].shape, len(images))
-    for image in images:
-        classes = (
-            np.full(image.shape, 2, np.uint8) if usable is None else np.where(usable, 2, 0).astype(np.uint8)
-        )
+    for image, use in zip(images, np.broadcast_to(usable, (len(images), *images[0].shape)), strict=True):
+        classes = np.where(use, 2, 0).astype(np.uint8)
         photons = photons_of(image, classes, gain, 0.0)
         history.add(photons, *block_levels(photons))
     return history.judge(Criteria())
@@ -45,7 +44,7 @@ def noise(level: float | np.ndarray, n_images: int, rng: np.random.Generator) ->
     return [rng.poisson(levels * 10 ** rng.uniform(-0.5, 0.5)) for _ in range(n_images)]
 
 
-@pytest.mark.parametrize("n_images", [5, 20])
+@pytest.mark.parametrize("n_images", [5, 20, 40])
 @pytest.mark.parametrize("level", [0.05, 1.0, 10.0, 200.0])
 def test_counting_noise_marks_no_pixel(level, n_images):
     # The bound on a false alarm is 1e-9 a pixel: any at all in these 48 000 is a mistake.
@@ -135,6 +134,26 @@ def test_pixels_that_are_never_valid_are_not_judged():
     assert bad(verdict) == {(40, 50)}
     assert (verdict[~usable] == UNDECIDED).all()
     assert (verdict[usable] == GOOD).mean() > 0.9
+
+
+@pytest.mark.parametrize("n_images", [20, 40])
+def test_pixels_valid_on_some_images_are_judged_by_those(n_images):
+    rng = np.random.default_rng(9)
+    images = noise(8.0, n_images, rng)
+    bright = np.array([image.mean() for image in images]) > 8
+    usable = rng.uniform(size=(n_images, *SHAPE)) < 0.8
+    # One pixel never seen on bright images, one never on dim ones, on either side of half of all.
+    usable[:, 30, 30], usable[:, 30, 50] = ~bright, bright
+    # Blocks of which too little is valid on some images.
+    usable[::4, 80:88, 80:96] = False
+    for image in images:
+        image[50, 60], image[85, 85] = 0, 0
+        image[70, 80] = rng.poisson(100)
+    verdict = judge(images, usable)
+    assert bad(verdict) == {(50, 60), (85, 85), (70, 80)}
+    n_valid = usable.sum(axis=0)
+    assert (verdict[n_valid < n_images / 2] == UNDECIDED).all()
+    assert (verdict[n_valid >= n_images / 2] != UNDECIDED).mean() > 0.99
 
 
 def test_photons_are_whole_and_invalid_where_not_diffuse():
