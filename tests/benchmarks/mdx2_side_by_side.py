@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -89,6 +90,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = (options.folder or Path(name)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
+        # A run in a folder of results would go on from them.
+        for results in ("before", "ours", "mdx2"):
+            shutil.rmtree(folder / results, ignore_errors=True)
         compare_programs(options, folder)
 
 
