@@ -50,7 +50,7 @@ def mm_to_px(panel: Panel, mm: np.ndarray) -> np.ndarray:
 
 
 # Pixels whose positions fit a processor's second cache.
-_BLOCK = 1 << 14
+_BLOCK = 1 << 15
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 from diffuse_framework.model.experiment import Image, Rotation
 from diffuse_framework.model.geometry import Beam
@@ -78,21 +79,39 @@ def crossings(q: np.ndarray, beam: Beam, rotation: Rotation) -> tuple[np.ndarray
         at the image's end that is nearest to it, and the points (n, 3) there.
     """
     half = np.radians(abs(rotation.width_deg)) / 2
-    axis = np.asarray(rotation.axis, float)
-    along = (q @ axis)[:, None] * axis
-    across, third = q - along, np.cross(axis, q)
-    radius = np.linalg.norm(beam.s0)
-    angles, turned = np.zeros(len(q)), q
-    for _ in range(_CYCLES):
-        s1 = turned + beam.s0
-        length = np.linalg.norm(s1, axis=1)
-        rate = (np.cross(axis, turned) * s1).sum(axis=1) / length
-        # A point that moves along the sphere never crosses it: leave it where it is.
-        moves = np.abs(rate) > 1e-9
-        step = np.where(moves, (length - radius) / np.where(moves, rate, 1), 0)
-        angles = np.clip(angles - step, -half, half)
-        turned = along + np.cos(angles)[:, None] * across + np.sin(angles)[:, None] * third
+    angles, turned = np.empty(len(q)), np.empty((len(q), 3))
+    _crossings(
+        np.ascontiguousarray(q, float), np.array(rotation.axis, float), np.array(beam.s0, float), half, angles, turned
+    )
     return angles, turned
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _crossings(q, axis, s0, half, angles, turned):
+    radius = np.sqrt(s0[0] ** 2 + s0[1] ** 2 + s0[2] ** 2)
+    for n in range(len(q)):
+        x, y, z = q[n, 0], q[n, 1], q[n, 2]
+        along = x * axis[0] + y * axis[1] + z * axis[2]
+        # Along the axis, across it, and across both.
+        ax, ay, az = along * axis[0], along * axis[1], along * axis[2]
+        bx, by, bz = x - ax, y - ay, z - az
+        cx, cy, cz = axis[1] * z - axis[2] * y, axis[2] * x - axis[0] * z, axis[0] * y - axis[1] * x
+        angle = 0.0
+        for _ in range(_CYCLES):
+            s1x, s1y, s1z = x + s0[0], y + s0[1], z + s0[2]
+            length = np.sqrt(s1x * s1x + s1y * s1y + s1z * s1z)
+            rate = (
+                (axis[1] * z - axis[2] * y) * s1x
+                + (axis[2] * x - axis[0] * z) * s1y
+                + (axis[0] * y - axis[1] * x) * s1z
+            ) / length
+            # A point that moves along the sphere never crosses it: leave it where it is.
+            if abs(rate) > 1e-9:
+                angle = min(max(angle - (length - radius) / rate, -half), half)
+            cosine, sine = np.cos(angle), np.sin(angle)
+            x, y, z = ax + cosine * bx + sine * cx, ay + cosine * by + sine * cy, az + cosine * bz + sine * cz
+        angles[n] = angle
+        turned[n, 0], turned[n, 1], turned[n, 2] = x, y, z
 
 
 def misorientation_deg(first: np.ndarray, second: np.ndarray) -> float:
