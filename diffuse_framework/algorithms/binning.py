@@ -339,7 +339,7 @@ class VoxelAdder:
         share = 1.0 / len(settings)
         has_background = background is not None
         planes = np.ascontiguousarray(np.moveaxis(q, -1, 0))
-        to_index = np.float32(np.array(grid.divisions, float)[:, None] * np.linalg.inv(settings))
+        to_index = (np.array(grid.divisions, float)[:, None] * np.linalg.inv(settings)).astype(np.float32)
         n_fast = values.shape[1]
         line, starts = np.empty(n_fast, self._integer), np.empty(n_fast + 1, np.int32)
         # A sum of integers is exact.

@@ -35,7 +35,7 @@ def one_blas_thread() -> threadpool_limits:
 
 
 def keep_freed_memory() -> None:
-    """Have this process keep what it frees, up to 256 MiB, for the next image; without effect where not glibc allocates.
+    """Have this process keep what it frees, up to 256 MiB, for the next image; does nothing without glibc.
 
     To give it back and get it again, cleared, page by page, costs an image up to a third more.
     """

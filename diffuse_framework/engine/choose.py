@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from diffuse_framework.engine.base import Engine, SerialEngine
+from diffuse_framework.engine.base import Engine, SerialEngine, one_blas_thread
 from diffuse_framework.engine.dask import DaskSettings, dask_engine
 from diffuse_framework.engine.mpi import mpi_engine
 from diffuse_framework.engine.processes import process_engine
@@ -15,7 +15,7 @@ from diffuse_framework.engine.processes import process_engine
 def open_engine(
     method: str, n_workers: int = 1, dask: DaskSettings | None = None
 ) -> Iterator[Engine | SerialEngine]:
-    """Give the engine `method`; its workers end with the context.
+    """Give the engine `method`; its workers end with the context, and BLAS has one thread until then, here too.
 
     Args:
         method: serial, processes, dask or mpi.
@@ -25,10 +25,11 @@ def open_engine(
     Raises:
         ConfigError: something that the engine needs is not there.
     """
-    if method == "dask":
-        with dask_engine(dask or DaskSettings(n_workers=n_workers)) as engine:
-            yield engine
-    elif method == "mpi":
-        yield mpi_engine()
-    else:
-        yield process_engine(1 if method == "serial" else n_workers)
+    with one_blas_thread():
+        if method == "dask":
+            with dask_engine(dask or DaskSettings(n_workers=n_workers)) as engine:
+                yield engine
+        elif method == "mpi":
+            yield mpi_engine()
+        else:
+            yield process_engine(1 if method == "serial" else n_workers)

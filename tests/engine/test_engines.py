@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -8,9 +9,12 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from diffuse_framework.engine.base import SerialEngine
+from diffuse_framework.engine.choose import open_engine
 from diffuse_framework.engine.processes import available_cpus, process_engine
 from diffuse_framework.errors import DataError
 
@@ -93,6 +97,50 @@ def test_work_is_sent_to_a_worker_once(engine):
         most[process, thread] = max(most.get((process, thread), 0), seen)
     assert sum(most.values()) == 12, "the counter of each worker's copy goes on from item to item"
     assert len(most) <= 2
+
+
+def blas_threads(_item=None) -> list[int]:
+    np.linalg.inv(np.eye(3))
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+def test_blas_has_one_thread_in_a_worker_and_its_own_number_again_afterwards(engine):
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        assert all(set(found) == {1} for found in engine.map(blas_threads, range(4)))
+        assert blas_threads() == before
+
+
+@pytest.mark.parametrize("method", ["serial", "processes"])
+def test_blas_has_one_thread_beside_the_engine(method):
+    with threadpool_limits(2, user_api="blas"), open_engine(method, 2):
+        assert set(blas_threads()) == {1}
+
+
+# As dask starts its workers: all that is freed goes back to the system.
+TOUCHES = """
+import resource
+import numpy as np
+from diffuse_framework.engine.base import SerialEngine
+
+def faults(n):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for size in (6_000_000, 24_000_000, 12_000_000):
+        np.ones(size, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(min(faults(n) for n in range(5)), min(SerialEngine().map(faults, range(5))))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
+def test_a_worker_keeps_freed_memory_for_the_next_image():
+    environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536"}
+    done = subprocess.run(
+        [sys.executable, "-c", TOUCHES], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    without, kept = map(int, done.stdout.split())
+    assert kept < 0.1 * without, done.stdout
 
 
 @pytest.mark.parametrize("items", [[], [5]])
