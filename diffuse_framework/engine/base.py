@@ -22,7 +22,8 @@ _LOOK_S = 1.0
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_KEPT_BYTES, _LARGEST_KEPT_BYTES = 1 << 28, 1 << 25
+_KEPT_BYTES, _LARGEST_KEPT_BYTES = 1 << 26, 1 << 25
+_libc = ctypes.CDLL(None) if hasattr(ctypes.CDLL(None), "malloc_trim") else None
 
 
 def one_blas_thread() -> threadpool_limits:
@@ -35,14 +36,19 @@ def one_blas_thread() -> threadpool_limits:
 
 
 def keep_freed_memory() -> None:
-    """Have this process keep what it frees, up to 256 MiB, for the next image; does nothing without glibc.
+    """Have this process keep what it frees, up to 64 MiB, for the next image; does nothing without glibc.
 
     To give it back and get it again, cleared, page by page, costs an image up to a third more.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
+    if _libc is not None:
+        _libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        _libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
+
+
+def give_back_memory() -> None:
+    """Give back what was kept: all images are done."""
+    if _libc is not None:
+        _libc.malloc_trim(0)
 
 
 def keep(work: Callable[[Any], Any]) -> None:
@@ -136,6 +142,8 @@ class SerialEngine:
                     yield work(item)
         except MemoryError as error:
             raise _out_of_memory() from error
+        finally:
+            give_back_memory()
 
 
 def _out_of_memory() -> DataError:

@@ -35,8 +35,8 @@ def measure(n_images: int, folder: Path) -> None:
     maskers = tuple(masker.prepare(source, experiment, SerialEngine()) for masker in steps.maskers)
     work = ChunkWork(source, experiment, grid, maskers, steps.correctors, steps.accumulator)
     writer = SumsWriter(folder / "sums.h5", grid, source.names)
-    for start in range(0, n_images, CHUNK):
-        writer.append(work(range(start, min(start + CHUNK, n_images))))
+    chunks = [range(start, min(start + CHUNK, n_images)) for start in range(0, n_images, CHUNK)]
+    writer.collect(work, chunks, SerialEngine())
     worker = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     sums = writer.finish()
     merged = steps.merger.merge(sums, steps.scaler.fit(sums, experiment))
