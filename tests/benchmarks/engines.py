@@ -1,6 +1,6 @@
 """How engines share the work: wall time on one and two workers, the same sums to the bit; what else an image costs.
 
-    DIALS_DATA=... .venv/bin/python tests/benchmarks/engines.py [--images 48]
+    DIALS_DATA=... .venv/bin/python tests/benchmarks/engines.py [--images 240]
 
 Adds up PILATUS 6M stills of thaumatin (repeated, orientations made up) into parts on disk, as diffuse.process does,
 with one process kept to one core, with one that may read ahead on a second, with two processes, and with two workers
@@ -53,7 +53,7 @@ def digest(sums: StoredSums) -> str:
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=48)
+    parser.add_argument("--images", type=int, default=240)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         measure(Path(name), options.images)
