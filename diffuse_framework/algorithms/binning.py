@@ -35,6 +35,8 @@ _SKIPPED = -1
 _REMEMBERED = 1 << 14
 _GOLDEN = 0x9E3779B9
 _SORT_BITS = 11
+# A power of two, well above the voxels that an image sees.
+_MOST_SLOTS = 1 << 24
 
 
 @njit(cache=True, nogil=True)
@@ -69,8 +71,8 @@ def _row_of(
 ):  # fmt: skip
     """Return the row of a voxel, -1 where it is not on the grid, and the number of rows filled.
 
-    ``slot[voxel]`` is the newest row of a voxel, plus one; rows of one voxel but different operators
-    are chained by ``keys[:, 2]``.
+    A slot holds the newest row, plus one, of the voxels that share it: of one voxel, unless the grid has more
+    voxels than there are slots. Rows of a slot are chained by ``keys[:, 2]``.
     """
     n_j, n_k = 2 * reach[1] + 1, 2 * reach[2] + 1
     line = unfolded // n_k
@@ -88,9 +90,10 @@ def _row_of(
     if not (0 <= i < dimensions[0] and 0 <= j < dimensions[1] and 0 <= k < dimensions[2]):
         return -1, n_rows
     voxel = (i * dimensions[1] + j) * dimensions[2] + k
-    newest = int(slot[voxel]) - 1
+    place = voxel & (len(slot) - 1)
+    newest = int(slot[place]) - 1
     row = newest
-    while row >= 0 and keys[row, 1] != m:
+    while row >= 0 and (keys[row, 1] != m or keys[row, 0] != voxel):
         row = keys[row, 2]
     if row < 0:
         row = n_rows
@@ -98,7 +101,7 @@ def _row_of(
         keys[row, 0] = voxel
         keys[row, 1] = m
         keys[row, 2] = newest
-        slot[voxel] = row + 1
+        slot[place] = row + 1
     return row, n_rows
 
 
@@ -205,7 +208,7 @@ def _add_lines(
 def _forget(slot, keys, n_rows):
     """Empty the slots that the rows occupy."""
     for row in range(n_rows):
-        slot[keys[row, 0]] = 0
+        slot[keys[row, 0] & (len(slot) - 1)] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -276,8 +279,8 @@ def _longer(rows: np.ndarray, n_rows: int) -> np.ndarray:
 class VoxelAdder:
     """Adds the pixels of one panel after another to the voxels of one grid.
 
-    Its scratch memory (4 bytes per voxel of the box, and the rows of one panel) is kept from
-    image to image.
+    Its scratch memory (4 bytes per voxel of the box, 64 MiB at most, and the rows of one panel) is kept
+    from image to image.
     """
 
     def __init__(self, grid: VoxelGrid) -> None:
@@ -290,7 +293,7 @@ class VoxelAdder:
         self._operators, self._cuts, self._laue = voxel_operators(grid.symmetry, grid.divisions)
         basis = grid.reciprocal_basis / np.array(grid.divisions, float)
         self._metric = basis.T @ basis
-        self._slot = np.zeros(grid.size, np.int32)
+        self._slot = np.zeros(min(1 << (grid.size - 1).bit_length(), _MOST_SLOTS), np.int32)
         self._keys = np.empty((1 << 16, 3), np.int64)
         self._sums = _empty_rows(1 << 16, N_SUMS)
         self._background_sums = np.empty((0, N_BACKGROUND_SUMS))

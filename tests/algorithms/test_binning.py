@@ -115,15 +115,18 @@ def test_many_rows_and_a_second_image_reuse_the_scratch_memory():
         assert (getattr(first, name) == getattr(again, name)).all()
 
 
-def test_keys_of_eight_bytes_lead_to_the_same_sums(monkeypatch):
+@pytest.mark.parametrize(("limit", "value"), [("_LARGEST_SHORT_KEY", 0), ("_MOST_SLOTS", 1), ("_MOST_SLOTS", 64)])
+def test_grids_too_large_for_short_keys_or_a_slot_a_voxel_get_the_same_sums(monkeypatch, limit, value):
     grid = grid_of("P21", CELLS["P21"])
     arguments = random_panel(np.random.default_rng(4), (60, 50)) | {"setting_matrix": grid.reciprocal_basis}
-    short = VoxelAdder(grid).add(0, 0, **arguments, seconds=1.0)
-    monkeypatch.setattr(binning, "_LARGEST_SHORT_KEY", 0)
-    long = VoxelAdder(grid).add(0, 0, **arguments, seconds=1.0)
-    assert len(short) > 100
-    for name in COLUMNS:
-        assert (getattr(short, name) == getattr(long, name)).all()
+    small = VoxelAdder(grid).add(0, 0, **arguments, seconds=1.0)
+    monkeypatch.setattr(binning, limit, value)
+    adder = VoxelAdder(grid)
+    assert len(small) > 100
+    for _ in range(2):
+        large = adder.add(0, 0, **arguments, seconds=1.0)
+        for name in COLUMNS:
+            assert (getattr(small, name) == getattr(large, name)).all()
 
 
 @given(
