@@ -116,32 +116,62 @@ def fold(
     return folded, operator
 
 
+@njit(cache=True, inline="always")
+def _q2(i, j, k, metric):
+    return (
+        metric[0, 0] * i * i + metric[1, 1] * j * j + metric[2, 2] * k * k
+        + 2 * (metric[0, 1] * i * j + metric[0, 2] * i * k + metric[1, 2] * j * k)
+    )  # fmt: skip
+
+
+@njit(cache=True)
+def _within(i, j, metric, q2_max):
+    """Return the first and the last k with q2 up to the limit; last < first where there is none."""
+    nearest = -(metric[0, 2] * i + metric[1, 2] * j) / metric[2, 2]
+    middle = int(np.rint(nearest))
+    if _q2(i, j, middle, metric) > q2_max:
+        return middle, middle - 1
+    reach = np.sqrt(max((q2_max - _q2(i, j, nearest, metric)) / metric[2, 2], 0.0))
+    first, last = int(np.ceil(nearest - reach)), int(np.floor(nearest + reach))
+    # What rounding left out, or took in.
+    first -= _q2(i, j, first - 1, metric) <= q2_max
+    last += _q2(i, j, last + 1, metric) <= q2_max
+    first += _q2(i, j, first, metric) > q2_max
+    last -= _q2(i, j, last, metric) > q2_max
+    return first, last
+
+
 @njit(cache=True)
 def _box(limits, metric, q2_min, q2_max, cut, laue):
     """Return the number of voxels of the asymmetric unit within the limits, and their bounds."""
     low = np.full(3, np.iinfo(np.int64).max)
     high = np.full(3, np.iinfo(np.int64).min)
     count = 0
+    # Where the third axis is that of l, all but cubic units have of a line what is above, at or below l = 0.
+    by_sign = laue < 10 and cut[0, 2] == 0 and cut[1, 2] == 0 and cut[2, 0] == 0 and cut[2, 1] == 0
     for i in range(-limits[0], limits[0] + 1):
         for j in range(-limits[1], limits[1] + 1):
-            for k in range(-limits[2], limits[2] + 1):
-                q2 = (
-                    metric[0, 0] * i * i + metric[1, 1] * j * j + metric[2, 2] * k * k
-                    + 2 * (metric[0, 1] * i * j + metric[0, 2] * i * k + metric[1, 2] * j * k)
-                )  # fmt: skip
-                if q2 < q2_min or q2 > q2_max:
-                    continue
-                if not _inside(
+            first, last = _within(i, j, metric, q2_max)
+            # Lines that meet the hole at low q are gone along step by step.
+            nearest = -(metric[0, 2] * i + metric[1, 2] * j) / metric[2, 2]
+            whole = by_sign and _q2(i, j, nearest, metric) >= q2_min
+            k = first
+            while k <= last:
+                end = k
+                if whole:
+                    end = last if k > 0 else (0 if k == 0 else min(-1, last))
+                q2 = _q2(i, j, k, metric)
+                if q2_min <= q2 <= q2_max and _inside(
                     laue,
                     cut[0, 0] * i + cut[0, 1] * j + cut[0, 2] * k,
                     cut[1, 0] * i + cut[1, 1] * j + cut[1, 2] * k,
                     cut[2, 0] * i + cut[2, 1] * j + cut[2, 2] * k,
                 ):
-                    continue
-                count += 1
-                low[0], high[0] = min(low[0], i), max(high[0], i)
-                low[1], high[1] = min(low[1], j), max(high[1], j)
-                low[2], high[2] = min(low[2], k), max(high[2], k)
+                    count += end - k + 1
+                    low[0], high[0] = min(low[0], i), max(high[0], i)
+                    low[1], high[1] = min(low[1], j), max(high[1], j)
+                    low[2], high[2] = min(low[2], k), max(high[2], end)
+                k = end + 1
     return count, low, high
 
 

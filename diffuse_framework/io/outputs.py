@@ -287,12 +287,22 @@ def write_map_nexus(path: Path, final: AbsoluteMap) -> None:
             data[axis].attrs.update(units="reciprocal lattice units", long_name=axis)
             data.attrs[f"{axis}_indices"] = number
         for name, (rows, values, kind, missing) in fields.items():
-            box = np.full(grid.size, missing, kind)
-            box[rows] = values
             dataset = data.create_dataset(
-                name, data=box.reshape(grid.dimensions), compression="gzip", compression_opts=1, shuffle=True
+                name, grid.dimensions, kind, compression="gzip", compression_opts=1, shuffle=True
             )
+            _fill_box(dataset, rows, values, missing)
             dataset.attrs["units"] = "counts" if kind is np.int32 else final.units
+
+
+def _fill_box(dataset: h5py.Dataset, voxel: np.ndarray, values: np.ndarray, missing: float) -> None:
+    """Write values (n,) of voxel numbers (n,), ascending, and `missing` elsewhere, a layer of chunks at a time."""
+    plane = dataset.shape[1] * dataset.shape[2]
+    for first in range(0, dataset.shape[0], dataset.chunks[0]):
+        last = min(first + dataset.chunks[0], dataset.shape[0])
+        start, stop = np.searchsorted(voxel, [first * plane, last * plane])
+        layer = np.full((last - first) * plane, missing, dataset.dtype)
+        layer[voxel[start:stop] - first * plane] = values[start:stop]
+        dataset[first:last] = layer.reshape(-1, *dataset.shape[1:])
 
 
 def total_scattering(final: AbsoluteMap) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
