@@ -191,6 +191,7 @@ def gather(sums: VoxelSums, memory_mib: float = 1024.0, places: bool = True) -> 
     panels = np.array([bounds.get(panel, np.zeros(4)) for panel in range(max(bounds, default=0) + 1)])
     surveyed = Survey(int(n_rows.sum(dtype=np.int64)), (float(q.min()), float(q.max())), panels, net)
     several = n_rows[voxel] > 1
+    n_rows[voxel[~several]] = 0
     voxel, q = voxel[several], q[several]
     first = np.concatenate([[0], np.cumsum(n_rows[voxel], dtype=np.int64)])
     pieces = _sorted(kept, voxel, first, memory_mib, n_rows)
@@ -244,9 +245,9 @@ def _widen(bounds: dict[int, np.ndarray], table: SumsTable) -> None:
 def _sorted(
     kept: _Kept, voxel: np.ndarray, first: np.ndarray, memory_mib: float, number: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """Return the rows of the given voxels in order; `number`, of the grid's size, is used up."""
-    number.fill(-1)
-    number[voxel] = np.arange(len(voxel))
+    """Return the rows of the given voxels in order; `number`, of the grid's size and 0 elsewhere, is used up."""
+    # From 1 on: memory of voxels that nothing was seen of stays untouched.
+    number[voxel] = np.arange(1, len(voxel) + 1)
     most_rows = int(memory_mib * 2**20) // ROW.itemsize
     if first[-1] > most_rows:
         # Half of what may be used is for rows before they are sorted, half for them after.
@@ -350,7 +351,7 @@ def _take(columns, number, places, rows):
     voxel, image, operator, panel, counts, background, background_variance, exposure, fast, slow = columns
     n = 0
     for row in range(len(voxel)):
-        place = number[voxel[row]]
+        place = number[voxel[row]] - 1
         if place < 0 or not exposure[row] > 0:
             continue
         places[n] = place

@@ -288,21 +288,28 @@ def write_map_nexus(path: Path, final: AbsoluteMap) -> None:
             data.attrs[f"{axis}_indices"] = number
         for name, (rows, values, kind, missing) in fields.items():
             dataset = data.create_dataset(
-                name, grid.dimensions, kind, compression="gzip", compression_opts=1, shuffle=True
+                name, grid.dimensions, kind, compression="gzip", compression_opts=1, shuffle=True, fillvalue=missing
             )
-            _fill_box(dataset, rows, values, missing)
+            _fill_box(dataset, rows, values)
             dataset.attrs["units"] = "counts" if kind is np.int32 else final.units
 
 
-def _fill_box(dataset: h5py.Dataset, voxel: np.ndarray, values: np.ndarray, missing: float) -> None:
-    """Write values (n,) of voxel numbers (n,), ascending, and `missing` elsewhere, a layer of chunks at a time."""
-    plane = dataset.shape[1] * dataset.shape[2]
-    for first in range(0, dataset.shape[0], dataset.chunks[0]):
-        last = min(first + dataset.chunks[0], dataset.shape[0])
-        start, stop = np.searchsorted(voxel, [first * plane, last * plane])
-        layer = np.full((last - first) * plane, missing, dataset.dtype)
-        layer[voxel[start:stop] - first * plane] = values[start:stop]
-        dataset[first:last] = layer.reshape(-1, *dataset.shape[1:])
+def _fill_box(dataset: h5py.Dataset, voxel: np.ndarray, values: np.ndarray) -> None:
+    """Write values (n,) of voxel numbers (n,), ascending, to the chunks that have any, a layer of chunks at a time."""
+    n_i, n_j, n_k = dataset.shape
+    thick, wide, deep = dataset.chunks
+    for first in range(0, n_i, thick):
+        last = min(first + thick, n_i)
+        start, stop = np.searchsorted(voxel, [first * n_j * n_k, last * n_j * n_k])
+        line, k = np.divmod(voxel[start:stop], n_k)
+        i, j = np.divmod(line, n_j)
+        layer = np.full((last - first, n_j, n_k), dataset.fillvalue, dataset.dtype)
+        layer[i - first, j, k] = values[start:stop]
+        for left in np.unique(j // wide) * wide:
+            within = (j >= left) & (j < left + wide)
+            for top in np.unique(k[within] // deep) * deep:
+                here = np.s_[left : left + wide, top : top + deep]
+                dataset[(slice(first, last), *here)] = layer[(slice(None), *here)]
 
 
 def total_scattering(final: AbsoluteMap) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
