@@ -308,8 +308,8 @@ def _fill_box(dataset: h5py.Dataset, voxel: np.ndarray, values: np.ndarray) -> N
         for left in np.unique(j // wide) * wide:
             within = (j >= left) & (j < left + wide)
             for top in np.unique(k[within] // deep) * deep:
-                here = np.s_[left : left + wide, top : top + deep]
-                dataset[(slice(first, last), *here)] = layer[(slice(None), *here)]
+                across, along = slice(left, left + wide), slice(top, top + deep)
+                dataset[first:last, across, along] = layer[:, across, along]
 
 
 def total_scattering(final: AbsoluteMap) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
