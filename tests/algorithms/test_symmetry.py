@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cctbx import sgtbx, uctbx
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from diffuse_framework.adapters.symmetry import symmetry_of
@@ -86,6 +86,32 @@ def test_box_counts_what_cctbx_counts(symbol):
     assert count == everything.size() + 1
     indices = np.array(everything.indices())
     assert (low <= indices.min(axis=0)).all() and (high >= indices.max(axis=0)).all()
+
+
+@given(
+    symbol=st.sampled_from(GROUPS),
+    divisions=st.integers(1, 3),
+    d_min=st.floats(2.5, 6.0),
+    d_max=st.one_of(st.just(np.inf), st.floats(7.0, 12.0)),
+    lengths=st.tuples(*[st.floats(8.0, 15.0)] * 3),
+    angle=st.floats(75.0, 105.0),
+)
+def test_box_holds_what_folds_to_itself_within_the_limits(symbol, divisions, d_min, d_max, lengths, angle):
+    group = sgtbx.space_group_info(symbol).group()
+    cell = group.average_unit_cell(uctbx.unit_cell((*lengths, angle, angle, angle))).parameters()
+    symmetry, basis = symmetry_of(symbol), reciprocal_basis(cell) / divisions
+    reach = np.floor(np.linalg.norm(np.linalg.inv(basis), axis=1) / d_min).astype(int) + 1
+    index = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), -1).reshape(-1, 3)
+    d = 1 / np.maximum(np.linalg.norm(index @ basis.T, axis=1), 1e-12)
+    # Voxels right on a limit may be counted or not.
+    assume(not any(np.isclose(d, limit, rtol=1e-7).any() for limit in (d_min, d_max) if np.isfinite(limit)))
+    folded, operator = fold(index, symmetry, (divisions,) * 3)
+    inside = index[(operator == 0) & (folded == index).all(axis=1) & (d >= d_min) & (d <= d_max)]
+    if not len(inside):
+        return
+    count, low, high = asymmetric_box(symmetry, (divisions,) * 3, reciprocal_basis(cell), d_min, d_max)
+    assert count == len(inside)
+    assert (low == inside.min(axis=0)).all() and (high == inside.max(axis=0)).all()
 
 
 def test_reciprocal_basis_is_that_of_cctbx():
