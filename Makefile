@@ -26,7 +26,7 @@ lint: $(LINTERS)  ## ruff, mypy and the rules on who may import whom
 	.venv/bin/lint-imports
 
 bench: install  ## print speed, memory and cost with the machine's own limits and mdx2 beside them; DIALS_DATA=...
-	@set -e; for script in pixel_rate engines memory_flat large_map end_to_end "mdx2_side_by_side --detector 6M --images 12 --threshold 200"; do \
+	@set -e; for script in pixel_rate engines memory_flat large_map end_to_end "mdx2_side_by_side --detector 6M --images 100 --threshold 200"; do \
 		set -- $$script; name=$$1; shift; echo "# $$name $$*"; $(PYTHON) tests/benchmarks/$$name.py "$$@"; done
 
 bench-accuracy: install  ## measure how right maps and scales are: slower than make bench
