@@ -85,17 +85,14 @@ class DxtbxSource:
         try:
             if series is not None and path in self._agreed:
                 return Frame(self.names[index], (series.read(number),))
-            panels = tuple(flumpy.to_numpy(panel) for panel in imageset.get_raw_data(0))
-            # The image set would keep the image, and there is one image set per image.
-            imageset.clear_cache()
+            panels = _by_dxtbx(imageset)
             if series is not None and series.plain:
                 if len(panels) == 1 and np.array_equal(series.read(number), panels[0]):
                     self._agreed.add(path)
                 else:
                     logger.debug("%s is read by dxtbx alone", path)
                     self._series[path] = replace(series, plain=False)
-        # Format classes raise whatever their decoder does: OSError, RuntimeError, AssertionError ...
-        except Exception as error:
+        except (_Unreadable, OSError, KeyError, RuntimeError) as error:
             raise DataError(
                 what_is_missing(path, number + 1)
                 or f"{path}: can't read the image; it is cut short or damaged ({_first_line(error)})"
@@ -172,6 +169,22 @@ class DxtbxSource:
         if len(shapes) > 1:
             found = "; ".join(f"{name}: {_describe(shape)}" for shape, name in list(shapes.items())[:3])
             raise GeometryError(f"images of {len(shapes)} detectors in one run ({found}); process them apart")
+
+
+class _Unreadable(Exception):
+    """dxtbx can't read an image."""
+
+
+def _by_dxtbx(imageset: Any) -> tuple[np.ndarray, ...]:
+    """Return the panels of an image set of one image."""
+    try:
+        panels = tuple(flumpy.to_numpy(panel) for panel in imageset.get_raw_data(0))
+    # Format classes raise whatever their decoder does: OSError, RuntimeError, AssertionError ...
+    except Exception as error:
+        raise _Unreadable(_first_line(error)) from error
+    # The image set would keep the image, and there is one image set per image.
+    imageset.clear_cache()
+    return panels
 
 
 def _series_of_files(experiments: ExperimentList) -> dict[str, Series]:

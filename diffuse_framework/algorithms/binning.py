@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from diffuse_framework.algorithms.symmetry import fold_one, q2_limits, voxel_operators
+from diffuse_framework.algorithms.symmetry import fold_one, q2_limits, q_squared, voxel_operators
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.voxels import COLUMN_TYPES, SumsTable
 
@@ -41,7 +41,7 @@ _MOST_SLOTS = 1 << 24
 
 @njit(cache=True, nogil=True)
 def _keys_of_line(mask, qx, qy, qz, to_index, reach, line):
-    """Write the keys of the pixels of one line to `line`; so plain that a compiler does sixteen at a time.
+    """Write the keys of the pixels of one line to `line`; so plain that a compiler does many at a time.
 
     In single precision, as q is: what it rounds is less than a thousandth of a voxel up to indices of 2000.
     """
@@ -77,10 +77,7 @@ def _row_of(
     n_j, n_k = 2 * reach[1] + 1, 2 * reach[2] + 1
     line = unfolded // n_k
     i, j, k = line // n_j - reach[0], line % n_j - reach[1], unfolded % n_k - reach[2]
-    q2 = (
-        metric[0, 0] * i * i + metric[1, 1] * j * j + metric[2, 2] * k * k
-        + 2 * (metric[0, 1] * i * j + metric[0, 2] * i * k + metric[1, 2] * j * k)
-    )  # fmt: skip
+    q2 = q_squared(i, j, k, metric)
     if q2 < q2_min or q2 > q2_max:
         return -1, n_rows
     m, i, j, k = fold_one(i, j, k, operators, cuts, laue)

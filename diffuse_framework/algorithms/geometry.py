@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numba import njit
 
+from diffuse_framework.algorithms.symmetry import q_squared
 from diffuse_framework.model.experiment import Rotation
 from diffuse_framework.model.geometry import Beam, Geometry, Panel
 from diffuse_framework.model.grid import VoxelGrid
@@ -370,7 +371,4 @@ def _voxel_q(voxel, index_min, dimensions, metric, q):
         j = row - i * dimensions[1] + index_min[1]
         k = voxel[n] - row * dimensions[2] + index_min[2]
         i += index_min[0]
-        q[n] = np.sqrt(
-            metric[0, 0] * i * i + metric[1, 1] * j * j + metric[2, 2] * k * k
-            + 2 * (metric[0, 1] * i * j + metric[0, 2] * i * k + metric[1, 2] * j * k)
-        )  # fmt: skip
+        q[n] = np.sqrt(q_squared(i, j, k, metric))

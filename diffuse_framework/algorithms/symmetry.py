@@ -117,7 +117,8 @@ def fold(
 
 
 @njit(cache=True, inline="always")
-def _q2(i, j, k, metric):
+def q_squared(i, j, k, metric):
+    """Return |q|^2 of an index, metric (3, 3) being that of the reciprocal axes of the index."""
     return (
         metric[0, 0] * i * i + metric[1, 1] * j * j + metric[2, 2] * k * k
         + 2 * (metric[0, 1] * i * j + metric[0, 2] * i * k + metric[1, 2] * j * k)
@@ -129,15 +130,15 @@ def _within(i, j, metric, q2_max):
     """Return the first and the last k with q2 up to the limit; last < first where there is none."""
     nearest = -(metric[0, 2] * i + metric[1, 2] * j) / metric[2, 2]
     middle = int(np.rint(nearest))
-    if _q2(i, j, middle, metric) > q2_max:
+    if q_squared(i, j, middle, metric) > q2_max:
         return middle, middle - 1
-    reach = np.sqrt(max((q2_max - _q2(i, j, nearest, metric)) / metric[2, 2], 0.0))
+    reach = np.sqrt(max((q2_max - q_squared(i, j, nearest, metric)) / metric[2, 2], 0.0))
     first, last = int(np.ceil(nearest - reach)), int(np.floor(nearest + reach))
     # What rounding left out, or took in.
-    first -= _q2(i, j, first - 1, metric) <= q2_max
-    last += _q2(i, j, last + 1, metric) <= q2_max
-    first += _q2(i, j, first, metric) > q2_max
-    last -= _q2(i, j, last, metric) > q2_max
+    first -= q_squared(i, j, first - 1, metric) <= q2_max
+    last += q_squared(i, j, last + 1, metric) <= q2_max
+    first += q_squared(i, j, first, metric) > q2_max
+    last -= q_squared(i, j, last, metric) > q2_max
     return first, last
 
 
@@ -154,13 +155,13 @@ def _box(limits, metric, q2_min, q2_max, cut, laue):
             first, last = _within(i, j, metric, q2_max)
             # Lines that meet the hole at low q are gone along step by step.
             nearest = -(metric[0, 2] * i + metric[1, 2] * j) / metric[2, 2]
-            whole = by_sign and _q2(i, j, nearest, metric) >= q2_min
+            whole = by_sign and q_squared(i, j, nearest, metric) >= q2_min
             k = first
             while k <= last:
                 end = k
                 if whole:
                     end = last if k > 0 else (0 if k == 0 else min(-1, last))
-                q2 = _q2(i, j, k, metric)
+                q2 = q_squared(i, j, k, metric)
                 if q2_min <= q2 <= q2_max and _inside(
                     laue,
                     cut[0, 0] * i + cut[0, 1] * j + cut[0, 2] * k,

@@ -38,7 +38,7 @@ def one_blas_thread() -> threadpool_limits:
 def keep_freed_memory() -> None:
     """Have this process keep what it frees, up to 64 MiB, for the next image; does nothing without glibc.
 
-    To give it back and get it again, cleared, page by page, costs an image up to a third more.
+    To give it back and get it again, cleared, page by page, costs an image up to half as much again.
     """
     if _libc is not None:
         _libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)

@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from diffuse_framework.algorithms.geometry import highest_resolution, pixel_positions, scattering_vectors
+from diffuse_framework.algorithms.geometry import highest_resolution, pixel_q
 from diffuse_framework.algorithms.symmetry import LAUE_CLASSES, fold
 from diffuse_framework.model.conventions import UNTRUSTED
 from diffuse_framework.model.experiment import BraggSpots, Experiment, Image, Symmetry, no_spots
@@ -191,7 +191,7 @@ def pixel_tables(draw: Any, geometry: Geometry) -> PixelCase:
     size = draw(st.sampled_from([1e-8, 1e-3, 1.0]))
     return PixelCase(
         q=tuple(
-            scattering_vectors(pixel_positions(panel), geometry.beam).astype(np.float32) for panel in geometry.panels
+            pixel_q(panel, geometry.beam) for panel in geometry.panels
         ),
         response=tuple(
             (size * rng.uniform(0.5, 1.5, panel.shape)).astype(np.float32) for panel in geometry.panels

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation as Turn
 
 from diffuse_framework.algorithms.binning import VoxelAdder
-from diffuse_framework.algorithms.geometry import pixel_positions, scattering_vectors
+from diffuse_framework.algorithms.geometry import pixel_q
 from diffuse_framework.algorithms.rotation import (
     crossings,
     index_sweep,
@@ -85,7 +85,7 @@ def add(setting_matrix, mask_value=DIFFUSE):
     model = geometry(shape=(40, 50), distance_mm=15.0)
     (panel,) = model.panels
     rng = np.random.default_rng(0)
-    q = scattering_vectors(pixel_positions(panel), model.beam).astype(np.float32)
+    q = pixel_q(panel, model.beam)
     values = rng.poisson(3.0, panel.shape).astype(np.int32)
     response = rng.random(panel.shape).astype(np.float32)
     background = rng.random(panel.shape).astype(np.float32)

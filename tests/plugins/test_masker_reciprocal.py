@@ -5,7 +5,7 @@ import pytest
 from iotbx.phil import parse
 from scipy.spatial.transform import Rotation
 
-from diffuse_framework.algorithms.geometry import pixel_positions, scattering_vectors
+from diffuse_framework.algorithms.geometry import pixel_q
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.model.experiment import Experiment, Image
 from diffuse_framework.model.pixels import PixelTable
@@ -23,7 +23,7 @@ SETTING = Rotation.from_euler("xyz", [10, 20, 30], degrees=True).as_matrix() @ n
 )
 IMAGE = Image("a.cbf", 0, 0, 1.0, SETTING)
 EXPERIMENT = Experiment((MODEL,), orthorhombic_symmetry(), (IMAGE,))
-Q = tuple(scattering_vectors(pixel_positions(panel), MODEL.beam).astype(np.float32) for panel in MODEL.panels)
+Q = tuple(pixel_q(panel, MODEL.beam) for panel in MODEL.panels)
 TABLE = PixelTable(Q, tuple(np.ones(panel.shape, np.float32) for panel in MODEL.panels))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from iotbx.phil import parse
 from scipy.spatial.transform import Rotation
 
-from diffuse_framework.algorithms.geometry import pixel_positions, scattering_vectors
+from diffuse_framework.algorithms.geometry import pixel_q
 from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.model.experiment import BraggSpots, Experiment, Image
 from diffuse_framework.model.mask import PixelMask, all_diffuse, combine
@@ -80,7 +80,7 @@ def data_set(seed: int, kind: str = "i4") -> tuple[Source, Experiment, PixelTabl
             np.ones((40, 3), np.int32), number_of, number_of, number_of, foreground[:, 0], px, px, foreground
         )
         images.append(Image(f"{number}.cbf", number, 0, 0.5, setting, 0.2, spots))
-    q = tuple(scattering_vectors(pixel_positions(p), model.beam).astype(np.float32) for p in model.panels)
+    q = tuple(pixel_q(p, model.beam) for p in model.panels)
     response = tuple(rng.uniform(1e-6, 2e-6, p.shape).astype(np.float32) for p in model.panels)
     experiment = Experiment((model,), orthorhombic_symmetry(), tuple(images))
     return Source(frames, model), experiment, PixelTable(q, response)

@@ -11,7 +11,7 @@ from iotbx.phil import parse
 
 from diffuse_framework.adapters.geometry import geometry_of
 from diffuse_framework.adapters.masks import write_mask
-from diffuse_framework.algorithms.geometry import pixel_positions, scattering_vectors
+from diffuse_framework.algorithms.geometry import pixel_q
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.pixels import PixelTable
@@ -25,7 +25,7 @@ def make(text: str) -> TrustedMasker:
 
 
 def table(model) -> PixelTable:
-    q = tuple(scattering_vectors(pixel_positions(p), model.beam).astype(np.float32) for p in model.panels)
+    q = tuple(pixel_q(p, model.beam) for p in model.panels)
     return PixelTable(q, tuple(np.ones(p.shape, np.float32) for p in model.panels))
 
 

@@ -5,7 +5,7 @@ import pytest
 from diffuse_ice_rings.masker import IceRingMasker
 from diffuse_ice_rings.rings import Criteria, find_rings
 
-from diffuse_framework.algorithms.geometry import pixel_positions, scattering_vectors
+from diffuse_framework.algorithms.geometry import pixel_q
 from diffuse_framework.model.conventions import UNTRUSTED
 from diffuse_framework.model.pixels import PixelTable
 from diffuse_framework.model.source import Frame
@@ -23,7 +23,7 @@ def setup():
     """A detector of two panels that sees to 2.2 angstrom, and its pixels."""
     detector = geometry(n_panels=2, shape=(500, 250), distance_mm=80.0)
     q = tuple(
-        scattering_vectors(pixel_positions(panel), detector.beam).astype(np.float32) for panel in detector.panels
+        pixel_q(panel, detector.beam) for panel in detector.panels
     )
     rng = np.random.default_rng(0)
     response = tuple(rng.uniform(0.9, 1.1, panel.shape).astype(np.float32) for panel in detector.panels)
