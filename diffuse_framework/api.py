@@ -23,16 +23,16 @@ from dxtbx.model.experiment_list import ExperimentListFactory
 from iotbx.phil import parse
 from libtbx import Auto
 
-from diffuse_framework.adapters.images import DxtbxSource
-from diffuse_framework.adapters.inputs import automatic_indexer, images_from_files, open_source
+from diffuse_framework.adapters.images.open import automatic_indexer, images_from_files, open_source
+from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.config.scope import build_scope
 from diffuse_framework.config.selection import select, select_steps
 from diffuse_framework.engine.processes import process_engine
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.host.registry import Registry
-from diffuse_framework.io.outputs import write_results
-from diffuse_framework.io.whole import make_folder
+from diffuse_framework.io.atomic import make_folder
+from diffuse_framework.io.results import write_results
 from diffuse_framework.model.experiment import CrystalHints, Experiment
 from diffuse_framework.model.lattice import Cell
 from diffuse_framework.model.source import ImageSource

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diffuse_framework.command_line.looking import run_map
-from diffuse_framework.report.diffuse_map import DiffuseMap
+from diffuse_framework.command_line.shared.diagnostics import run_map
+from diffuse_framework.report.map.diffuse_map import DiffuseMap
 
 
 def open_map(folder: str | Path = "diffuse") -> DiffuseMap:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from diffuse_framework.algorithms.statistics import isotropic_part
 from diffuse_framework.command_line import process, simulate
-from diffuse_framework.command_line.looking import load_extraction, run_map, save_figure
-from diffuse_framework.report import extraction, mapping
+from diffuse_framework.command_line.shared.diagnostics import load_extraction, run_map, save_figure
+from diffuse_framework.report.image import pictures as image_pictures
+from diffuse_framework.report.map import pictures as map_pictures
 
 FOLDER = Path(__file__).parent / "figures"
 DPI = 60
@@ -28,9 +29,15 @@ def main() -> None:
         images, results = Path(temporary) / "images", Path(temporary) / "diffuse"
         simulate.run([f"output.directory={images}", "images=40", "counts_per_pixel=5"])
         process.execute(
-            [str(images / "truth.expt"), str(images / "truth.refl"), f"output.directory={results}",
-             "output.pixels=True", "output.masks=all", "grid.hkl.d_min=2.0"]
-        )  # fmt: skip
+            [
+                str(images / "truth.expt"),
+                str(images / "truth.refl"),
+                f"output.directory={results}",
+                "output.pixels=True",
+                "output.masks=all",
+                "grid.hkl.d_min=2.0",
+            ]
+        )
         stem = results / "images" / "sim_00001"
         one = load_extraction(
             images / "sim_00001.cbf",
@@ -39,14 +46,12 @@ def main() -> None:
             Path(f"{stem}_diffuse_data.npz"),
             pixel_mask=Path(f"{stem}_pixel_mask.pickle"),
         )
-        save_figure(FOLDER / "overlay.png", extraction.overlay(one), 55)
+        save_figure(FOLDER / "overlay.png", image_pictures.overlay(one), 55)
         data = run_map(results)
-        save_figure(
-            FOLDER / "intensity_l0.png", mapping.slice_figure(data, "intensity", 2, 0.0, log=False), DPI
-        )
-        save_figure(FOLDER / "occupancy_l0.png", mapping.slice_figure(data, "occupancy", 2), DPI)
-        save_figure(FOLDER / "radial.png", mapping.radial_figure(data), DPI)
-        save_figure(FOLDER / "scales.png", mapping.scales_figure(data), DPI)
+        save_figure(FOLDER / "intensity_l0.png", map_pictures.slice_figure(data, "intensity", 2, 0.0, log=False), DPI)
+        save_figure(FOLDER / "occupancy_l0.png", map_pictures.slice_figure(data, "occupancy", 2), DPI)
+        save_figure(FOLDER / "radial.png", map_pictures.radial_figure(data), DPI)
+        save_figure(FOLDER / "scales.png", map_pictures.scales_figure(data), DPI)
         if "DIFFUSE_REAL_DATA" in os.environ:
             nuclease(Path(os.environ["DIFFUSE_REAL_DATA"]) / "snase", Path(temporary))
 
@@ -59,11 +64,18 @@ def nuclease(data: Path, folder: Path) -> None:
         images[-1].write_bytes(bz2.decompress(path.read_bytes()))
     models = data / "refined_experiments.json"
     process.execute(
-        [*map(str, images), f"input.reference_geometry={models}", f"indexer.given.crystals={models}",
-         "geometry.scan.oscillation=-0.5,1", "geometry.beam.polarization_fraction=0.93",
-         "geometry.detector.panel.trusted_range=250,60000", "grid.hkl.d_min=1.8", "grid.hkl.divisions=5,5,5",
-         f"output.directory={folder / 'snase'}"]
-    )  # fmt: skip
+        [
+            *map(str, images),
+            f"input.reference_geometry={models}",
+            f"indexer.given.crystals={models}",
+            "geometry.scan.oscillation=-0.5,1",
+            "geometry.beam.polarization_fraction=0.93",
+            "geometry.detector.panel.trusted_range=250,60000",
+            "grid.hkl.d_min=1.8",
+            "grid.hkl.divisions=5,5,5",
+            f"output.directory={folder / 'snase'}",
+        ]
+    )
     draw_nuclease(folder / "snase")
 
 
@@ -74,7 +86,7 @@ def draw_nuclease(results: Path) -> None:
     relative = replace(data, intensity=data.intensity / mean, units="over the mean of its shell")
     for name, axis, level in (("snase_h6.4", 0, 6.4), ("snase_l3", 2, 3.0)):
         save_figure(
-            FOLDER / f"{name}.png", mapping.slice_figure(relative, "intensity", axis, level, log=False), DPI
+            FOLDER / f"{name}.png", map_pictures.slice_figure(relative, "intensity", axis, level, log=False), DPI
         )
 
 

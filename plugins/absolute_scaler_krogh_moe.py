@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.absolute import PHIL as SHARED_PHIL
-from diffuse_framework.adapters.absolute import RANGE_PHIL, AbsoluteSettings
+from diffuse_framework.adapters.tables.absolute import PHIL as SHARED_PHIL
+from diffuse_framework.adapters.tables.absolute import RANGE_PHIL, AbsoluteSettings
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.maps import AbsoluteMap, MergedMap
 from diffuse_framework.model.scales import Scales

@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any, ClassVar
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.absolute import PHIL as SHARED_PHIL
-from diffuse_framework.adapters.absolute import RANGE_PHIL, AbsoluteSettings
-from diffuse_framework.adapters.symmetry import is_absent
-from diffuse_framework.algorithms.bragg import merge_spots, with_spots
+from diffuse_framework.adapters.models.symmetry import is_absent
+from diffuse_framework.adapters.tables.absolute import PHIL as SHARED_PHIL
+from diffuse_framework.adapters.tables.absolute import RANGE_PHIL, AbsoluteSettings
+from diffuse_framework.algorithms.absolute.bragg import merge_spots, with_spots
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.maps import AbsoluteMap, MergedMap

@@ -94,9 +94,7 @@ class PanelByPanel:
         if image.rotation is None:
             return image.setting_matrix
         sweep = index_sweep(image.setting_matrix, image.rotation, self.grid.divisions, self.grid.d_min)
-        return sub_settings(
-            image.setting_matrix, image.rotation, n_substeps(sweep, self.step, self.max_steps)
-        )
+        return sub_settings(image.setting_matrix, image.rotation, n_substeps(sweep, self.step, self.max_steps))
 
 
 @hookimpl

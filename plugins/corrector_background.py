@@ -14,9 +14,9 @@ import numpy as np
 from scipy import ndimage
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.images import DxtbxSource
-from diffuse_framework.adapters.inputs import files_of, images_from_files, open_source
-from diffuse_framework.adapters.sequences import middle_angles_deg
+from diffuse_framework.adapters.images.open import files_of, images_from_files, open_source
+from diffuse_framework.adapters.images.sequences import middle_angles_deg
+from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.model.experiment import Image
 from diffuse_framework.model.geometry import Geometry
@@ -160,9 +160,7 @@ class BackgroundCorrector:
             tuple(np.sum(panels, axis=0) for panels in zip(*(part.variance for part in parts), strict=True)),
         )
 
-    def _of_map(
-        self, measured: BackgroundMap, image: Image, shapes: tuple[tuple[int, int], ...]
-    ) -> Background:
+    def _of_map(self, measured: BackgroundMap, image: Image, shapes: tuple[tuple[int, int], ...]) -> Background:
         found = tuple(panel.shape for panel in measured.counts)
         if found != shapes:
             raise DataError(
@@ -229,17 +227,13 @@ class BackgroundSeries:
             frame, exposure_s = self._source.read(int(number)), self._source.exposure_s(int(number))
             total_s += exposure_s
             _check_panels(frame.name, [values.shape for values in frame.counts], geometry)
-            for panel, values, summed, time in zip(
-                geometry.panels, frame.counts, counts, seconds, strict=True
-            ):
+            for panel, values, summed, time in zip(geometry.panels, frame.counts, counts, seconds, strict=True):
                 low, high = panel.trusted_range
                 good = (values >= low) & (values <= high)
                 summed[good] += (values[good] - panel.pedestal) / panel.gain
                 time[good] += exposure_s
         maps = [_filled(n, t, total_s) for n, t in zip(counts, seconds, strict=True)]
-        measured = BackgroundMap(
-            tuple(values for values, _ in maps), tuple(variance for _, variance in maps), total_s
-        )
+        measured = BackgroundMap(tuple(values for values, _ in maps), tuple(variance for _, variance in maps), total_s)
         # Images come in the order of their angles: old ranges are not needed again.
         self._kept = dict([*self._kept.items(), (key, (measured, geometry))][-_KEPT_RANGES:])
         return measured
@@ -265,8 +259,7 @@ def _check_panels(name: str, found: list[tuple[int, ...]], geometry: Geometry) -
     expected = [panel.shape for panel in geometry.panels]
     if found != expected:
         raise DataError(
-            f"the background image {name} has panels of {found} (slow, fast) pixels, the detector has "
-            f"{expected}"
+            f"the background image {name} has panels of {found} (slow, fast) pixels, the detector has {expected}"
         )
 
 
@@ -308,9 +301,7 @@ def _panels(values: Any) -> _Panels:
     array = np.asarray(values)
     if array.dtype.kind not in "iuf" or array.ndim not in (2, 3):
         raise ValueError(f"an array of type {array.dtype} and shape {array.shape} is no map")
-    return tuple(
-        np.ascontiguousarray(panel, np.float32) for panel in (array if array.ndim == 3 else array[None])
-    )
+    return tuple(np.ascontiguousarray(panel, np.float32) for panel in (array if array.ndim == 3 else array[None]))
 
 
 def _counting_variance(counts: _Panels) -> _Panels:

@@ -8,10 +8,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.dials_phil import DialsParameters, hint_text, phil_paths, user_texts
-from diffuse_framework.adapters.images import DxtbxSource
-from diffuse_framework.adapters.indexing import dials_logger, warn_of_symmetry
-from diffuse_framework.adapters.indexing_sequence import (
+from diffuse_framework.adapters.images.sequences import (
+    IndexedSweep,
+    SequenceSource,
+    build_sequence_experiment,
+    save_sweeps,
+)
+from diffuse_framework.adapters.images.source import DxtbxSource
+from diffuse_framework.adapters.indexing.common import dials_logger, warn_of_symmetry
+from diffuse_framework.adapters.indexing.dials_phil import DialsParameters, hint_text, phil_paths, user_texts
+from diffuse_framework.adapters.indexing.sequence import (
     INTEGRATE_DEFAULTS,
     REFINEMENT,
     SPOTS_FIXED,
@@ -21,14 +27,8 @@ from diffuse_framework.adapters.indexing_sequence import (
     rms_px,
     run_sequences,
 )
-from diffuse_framework.adapters.sequences import (
-    IndexedSweep,
-    SequenceSource,
-    build_sequence_experiment,
-    save_sweeps,
-)
 from diffuse_framework.errors import DataError, GeometryError
-from diffuse_framework.model.experiment import CrystalHints, Experiment, Refused
+from diffuse_framework.model.experiment import CrystalHints, Experiment, Rejected
 from diffuse_framework.stages.work import Mapper
 
 logger = logging.getLogger(__name__)
@@ -127,14 +127,14 @@ class DialsSequenceIndexer:
         parameters = self.parameters(hints, 1 if self.joint else len(source.sweeps))
         parameters.check()
         sweeps: list[IndexedSweep] = []
-        refused: list[Refused] = []
+        rejected: list[Rejected] = []
         for outcome in run_sequences(source, parameters, self.joint, self.shoeboxes, mapper):
-            refused += _refusals(source, outcome)
+            rejected += _rejections(source, outcome)
             sweeps += outcome.indexed
             _log(source, outcome)
-        experiment, kept = build_sequence_experiment(source, sweeps, refused, hints)
+        experiment, kept = build_sequence_experiment(source, sweeps, rejected, hints)
         if not kept:
-            raise DataError(_nothing_left(experiment.refused))
+            raise DataError(_nothing_left(experiment.rejected))
         warn_of_symmetry(kept, hints)
         save_sweeps(source, kept, folder)
         return experiment
@@ -168,33 +168,31 @@ class DialsSequenceIndexer:
             program("find_spots", find, self.find_spots_phil, ("our settings", SPOTS_FIXED)),
             program("index", index, self.index_phil, hint_text(hints)),
             program("refine", refine, self.refine_phil),
-            program("integrate", INTEGRATE_DEFAULTS + integrate, self.integrate_phil)
-            if self.integrate
-            else None,
+            program("integrate", INTEGRATE_DEFAULTS + integrate, self.integrate_phil) if self.integrate else None,
         )
 
 
-def _refusals(source: SequenceSource, outcome: SweepOutcome) -> list[Refused]:
+def _rejections(source: SequenceSource, outcome: SweepOutcome) -> list[Rejected]:
     done = {sweep.sweep for sweep in outcome.indexed}
-    refused = []
+    rejected = []
     for number in outcome.sweeps:
         if number not in done:
             sweep = source.sweeps[number]
             names = source.names[sweep.first : sweep.first + sweep.n_images]
             reason = outcome.reason or "not indexed together with the other sweeps"
-            refused += [Refused(name, outcome.refused_at or "indexing", reason) for name in names]
-    return refused
+            rejected += [Rejected(name, outcome.rejected_at or "indexing", reason) for name in names]
+    return rejected
 
 
 def _log(source: SequenceSource, outcome: SweepOutcome) -> None:
     names = ", ".join(source.sweeps[number].name for number in outcome.sweeps)
-    if outcome.chatter.strip():
+    if outcome.captured_log.strip():
         level = logging.DEBUG if outcome.indexed else logging.INFO
-        dials_logger.log(level, "\nDIALS on %s:\n%s", names, outcome.chatter.strip())
+        dials_logger.log(level, "\nDIALS on %s:\n%s", names, outcome.captured_log.strip())
     if outcome.warning:
         logger.warning("%s: %s", names, outcome.warning.strip())
-    if outcome.refused_at:
-        logger.info("Refused %s at %s: %s", names, outcome.refused_at, outcome.reason)
+    if outcome.rejected_at:
+        logger.info("Rejected %s at %s: %s", names, outcome.rejected_at, outcome.reason)
     for indexed in outcome.indexed:
         crystal = indexed.experiment.crystal
         logger.info(
@@ -207,16 +205,15 @@ def _log(source: SequenceSource, outcome: SweepOutcome) -> None:
         )
 
 
-def _nothing_left(refused: tuple[Refused, ...]) -> str:
-    first = refused[0]
+def _nothing_left(rejected: tuple[Rejected, ...]) -> str:
+    first = rejected[0]
     tries = {
         "spot finding": "spotfinder.* in a file for indexer.dials_sequence.find_spots_phil",
         REFINEMENT: "indexer.dials_sequence.scan_varying=False, or refinement.* in a file for "
         "indexer.dials_sequence.refine_phil",
     }.get(
         first.stage,
-        "crystal.unit_cell= and crystal.space_group=, check beam centre, distance and rotation axis "
-        "(geometry.*)",
+        "crystal.unit_cell= and crystal.space_group=, check beam centre, distance and rotation axis (geometry.*)",
     )
     example = f"{first.name}, at {first.stage}: {first.reason}"
     return f"no sweep could be indexed (for example {example}). Try: {tries}"

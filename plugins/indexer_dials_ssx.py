@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.dials_phil import DialsParameters, hint_text, phil_paths, user_texts
-from diffuse_framework.adapters.images import DxtbxSource
-from diffuse_framework.adapters.indexing import finish
-from diffuse_framework.adapters.indexing_ssx import (
+from diffuse_framework.adapters.images.source import DxtbxSource
+from diffuse_framework.adapters.indexing.common import finish
+from diffuse_framework.adapters.indexing.dials_phil import DialsParameters, hint_text, phil_paths, user_texts
+from diffuse_framework.adapters.indexing.ssx import (
     FIND_SPOTS_FIXED,
     SSX_INDEX_DEFAULTS,
     SSX_INDEX_FIXED,
@@ -117,9 +117,7 @@ class DialsSsxIndexer:
         integrate = self.integrate_parameters()
         for parameters in (find, index, integrate):
             parameters.check()
-        outcomes = run_ssx(
-            source, find, index, integrate if self.integrate else None, self.shoeboxes, mapper.map
-        )
+        outcomes = run_ssx(source, find, index, integrate if self.integrate else None, self.shoeboxes, mapper.map)
         return finish(source, outcomes, hints, folder, ADVICE)
 
     def find_parameters(self) -> DialsParameters:
@@ -129,9 +127,12 @@ class DialsSsxIndexer:
             ConfigError: a file that can't be read.
         """
         return self._parameters(
-            "find_spots", "phil_scope", self._resolution("spotfinder.filter.d_min"), self.find_spots_phil,
+            "find_spots",
+            "phil_scope",
+            self._resolution("spotfinder.filter.d_min"),
+            self.find_spots_phil,
             ("our settings", FIND_SPOTS_FIXED),
-        )  # fmt: skip
+        )
 
     def index_parameters(self, hints: CrystalHints) -> DialsParameters:
         """Return the parameters of dials.ssx_index.

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.dials_phil import DialsParameters, hint_text, phil_paths, user_texts
-from diffuse_framework.adapters.images import DxtbxSource
-from diffuse_framework.adapters.indexing import finish
-from diffuse_framework.adapters.indexing_stills import STILLS_DEFAULTS, STILLS_FIXED, StillsWork
+from diffuse_framework.adapters.images.source import DxtbxSource
+from diffuse_framework.adapters.indexing.common import finish
+from diffuse_framework.adapters.indexing.dials_phil import DialsParameters, hint_text, phil_paths, user_texts
+from diffuse_framework.adapters.indexing.stills import STILLS_DEFAULTS, STILLS_FIXED, StillsWork
 from diffuse_framework.model.experiment import CrystalHints, Experiment
 from diffuse_framework.stages.work import Mapper
 
@@ -112,8 +112,7 @@ class DialsStillsIndexer:
 
 
 ADVICE = {
-    "spot finding": "lower indexer.dials_stills.min_spots, or spotfinder.* in a file for "
-    "indexer.dials_stills.phil",
+    "spot finding": "lower indexer.dials_stills.min_spots, or spotfinder.* in a file for indexer.dials_stills.phil",
     "indexing": "indexing.stills.method_list and other parameters in a file for indexer.dials_stills.phil",
     "integration": "indexer.dials_stills.integrate=False",
 }

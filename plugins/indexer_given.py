@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.experiments import build_experiment, save_indexed
-from diffuse_framework.adapters.given import given_stills, given_sweeps
-from diffuse_framework.adapters.images import DxtbxSource
-from diffuse_framework.adapters.sequences import SequenceSource, build_sequence_experiment, save_sweeps
+from diffuse_framework.adapters.images.experiments import build_experiment, save_indexed
+from diffuse_framework.adapters.images.sequences import SequenceSource, build_sequence_experiment, save_sweeps
+from diffuse_framework.adapters.images.source import DxtbxSource
+from diffuse_framework.adapters.indexing.given import given_stills, given_sweeps
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.model.experiment import CrystalHints, Experiment
 from diffuse_framework.stages.work import Mapper
@@ -51,12 +51,12 @@ class GivenIndexer:
             return self._sweeps(source, hints, folder)
         if self.crystals is not None:
             raise ConfigError("indexer.given.crystals is for rotation images: stills have a crystal each")
-        stills, refused = given_stills(source)
-        experiment, kept = build_experiment(source, stills, refused, hints)
-        for item in experiment.refused:
-            logger.info("Refused %s at %s: %s", item.name, item.stage, item.reason)
+        stills, rejected = given_stills(source)
+        experiment, kept = build_experiment(source, stills, rejected, hints)
+        for item in experiment.rejected:
+            logger.info("Rejected %s at %s: %s", item.name, item.stage, item.reason)
         if not kept:
-            reasons = {item.reason for item in experiment.refused}
+            reasons = {item.reason for item in experiment.rejected}
             raise DataError(
                 f"no image of the input can be used ({'; '.join(sorted(reasons))}): give indexed.expt and "
                 "indexed.refl, or choose an indexer, for example indexer.plugin=dials_ssx"
@@ -67,10 +67,10 @@ class GivenIndexer:
         return experiment
 
     def _sweeps(self, source: SequenceSource, hints: CrystalHints, folder: Path) -> Experiment:
-        sweeps, refused = given_sweeps(source, self.crystals)
-        experiment, kept = build_sequence_experiment(source, sweeps, refused, hints)
+        sweeps, rejected = given_sweeps(source, self.crystals)
+        experiment, kept = build_sequence_experiment(source, sweeps, rejected, hints)
         if not kept:
-            reasons = {item.reason for item in experiment.refused}
+            reasons = {item.reason for item in experiment.rejected}
             raise DataError(
                 f"no sweep of the input can be used ({'; '.join(sorted(reasons))}): give refined.expt and "
                 "integrated.refl, or indexer.given.crystals, or choose an indexer, for example "

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from diffuse_framework import hookimpl
-from diffuse_framework.algorithms.masking import (
+from diffuse_framework.algorithms.masking.shapes import (
     centring_conditions,
     paint_panels,
     predicted_spots,
@@ -31,7 +31,7 @@ radius = 6.0
 shape = *disk box
   .type = choice
   .help = "A disk of that radius, or a box of twice the radius on a side."
-excitation_width = None
+excitation_error = None
   .type = float(value_min=0)
   .help = "Reflections this far from the Ewald sphere still show, in 1/angstrom: for the size of"
           "mosaic blocks, the divergence and the bandwidth of the beam. Make it smaller for sharp"
@@ -58,7 +58,7 @@ class BraggMasker:
     phil: ClassVar[str] = PHIL
     radius: float = 6.0
     disk: bool = True
-    excitation_width: float | None = None
+    excitation_error: float | None = None
     mosaic_width_deg: float | None = None
     d_min: float = 0.0
     space_group: str = "P1"
@@ -69,7 +69,7 @@ class BraggMasker:
         return cls(
             radius=params.radius,
             disk=params.shape == "disk",
-            excitation_width=params.excitation_width,
+            excitation_error=params.excitation_error,
             mosaic_width_deg=params.mosaic_width,
             d_min=params.d_min or 0.0,
         )
@@ -84,9 +84,7 @@ class BraggMasker:
         """Return None: every image has its own reflections."""
         return None
 
-    def image_mask(
-        self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable
-    ) -> PixelMask | None:
+    def image_mask(self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable) -> PixelMask | None:
         """Return Bragg around the predictions of `image`."""
         return self._mask(image, geometry)
 
@@ -109,8 +107,8 @@ class BraggMasker:
 
     def _width(self, image: Image) -> float:
         """Distance from the Ewald sphere that still excites, 1/angstrom."""
-        if self.excitation_width is not None:
-            return self.excitation_width
+        if self.excitation_error is not None:
+            return self.excitation_error
         return _STILL_WIDTH if image.rotation is None else _ROTATION_WIDTH
 
     def _log_coverage(self, experiment: Experiment) -> None:
@@ -130,7 +128,7 @@ class BraggMasker:
         if share > _CROWDED:
             logger.warning(
                 "The Bragg mask leaves only %.0f %% of the pixels: try a smaller masker.bragg.radius "
-                "(now %g) or masker.bragg.excitation_width (now %g)",
+                "(now %g) or masker.bragg.excitation_error (now %g)",
                 100 * (1 - share),
                 self.radius,
                 self._width(image),

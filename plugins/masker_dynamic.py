@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from diffuse_framework import hookimpl
-from diffuse_framework.algorithms.bad_pixels import (
+from diffuse_framework.algorithms.masking.bad_pixels import (
     DEAD,
     HOT,
     NEGATIVE,
@@ -20,7 +20,7 @@ from diffuse_framework.algorithms.bad_pixels import (
     block_levels,
     photons_of,
 )
-from diffuse_framework.algorithms.masking import (
+from diffuse_framework.algorithms.masking.shapes import (
     centring_conditions,
     paint_around,
     predicted_spots,
@@ -147,8 +147,7 @@ class DynamicMasker:
         sample = _spread(experiment.images, self.n_images)
         if len(sample) < self.min_images:
             logger.info(
-                "Dynamic mask: no pixel marked; %d image%s can't tell a bad pixel from chance "
-                "(min_images=%d)",
+                "Dynamic mask: no pixel marked; %d image%s can't tell a bad pixel from chance (min_images=%d)",
                 len(sample),
                 "" if len(sample) == 1 else "s",
                 self.min_images,
@@ -180,9 +179,7 @@ class DynamicMasker:
             classes[here[:, 1], here[:, 2]] = UNTRUSTED
         return PixelMask(panels)
 
-    def image_mask(
-        self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable
-    ) -> PixelMask | None:
+    def image_mask(self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable) -> PixelMask | None:
         """Return None: bad pixels are the same on all images."""
         return None
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from diffuse_framework import hookimpl
-from diffuse_framework.algorithms.masking import every_nth, outside_intensity
+from diffuse_framework.algorithms.masking.shapes import every_nth, outside_intensity
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.model.experiment import Experiment, Image
 from diffuse_framework.model.geometry import Geometry
@@ -66,9 +66,7 @@ class FilterMasker:
             return None
         return PixelMask(tuple(every_nth(panel.shape, self.pixel_step) for panel in geometry.panels))
 
-    def image_mask(
-        self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable
-    ) -> PixelMask | None:
+    def image_mask(self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable) -> PixelMask | None:
         """Return untrusted outside the intensity limits; None where there are none."""
         if np.isinf(self.min_intensity) and np.isinf(self.max_intensity):
             return None
@@ -83,9 +81,7 @@ class FilterMasker:
                     self.min_intensity,
                     self.max_intensity,
                 )
-                for values, response, panel in zip(
-                    frame.counts, pixels.response, geometry.panels, strict=True
-                )
+                for values, response, panel in zip(frame.counts, pixels.response, geometry.panels, strict=True)
             )
         )
 

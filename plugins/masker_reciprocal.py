@@ -9,7 +9,7 @@ import numpy as np
 
 from diffuse_framework import hookimpl
 from diffuse_framework.algorithms.geometry import highest_resolution
-from diffuse_framework.algorithms.masking import centring_conditions, near_nodes
+from diffuse_framework.algorithms.masking.shapes import centring_conditions, near_nodes
 from diffuse_framework.algorithms.rotation import index_sweep, n_substeps, sub_settings
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.model.experiment import Experiment, Image
@@ -79,9 +79,7 @@ class ReciprocalMasker:
         """Return None: every image has its own orientation."""
         return None
 
-    def image_mask(
-        self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable
-    ) -> PixelMask | None:
+    def image_mask(self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable) -> PixelMask | None:
         """Return Bragg where a pixel comes near the lattice nodes of `image`, at any of its angles."""
         a = image.setting_matrix
         form = np.diag(1 / np.square(self.radii)) if self.radius is None else a.T @ a / self.radius**2

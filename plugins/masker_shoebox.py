@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from diffuse_framework import hookimpl
-from diffuse_framework.algorithms.masking import paint_panels
+from diffuse_framework.algorithms.masking.shapes import paint_panels
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.model.experiment import Experiment, Image
 from diffuse_framework.model.geometry import Geometry
@@ -41,9 +41,7 @@ class ShoeboxMasker:
         Raises:
             ConfigError: integration kept no foreground on one or more images.
         """
-        without = [
-            image.name for image in experiment.images if len(image.spots) and not len(image.spots.foreground)
-        ]
+        without = [image.name for image in experiment.images if len(image.spots) and not len(image.spots.foreground)]
         if without or not any(len(image.spots.foreground) for image in experiment.images):
             which = f"{len(without)} of {len(experiment.images)} images" if without else "any image"
             raise ConfigError(
@@ -57,9 +55,7 @@ class ShoeboxMasker:
         """Return None: every image has its own reflections."""
         return None
 
-    def image_mask(
-        self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable
-    ) -> PixelMask | None:
+    def image_mask(self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable) -> PixelMask | None:
         """Return Bragg on the foregrounds of `image`, grown."""
         foreground = image.spots.foreground
         # A foreground pixel is named by its corner, and marked from its centre.

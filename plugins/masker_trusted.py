@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.masks import read_mask
-from diffuse_framework.algorithms.masking import (
+from diffuse_framework.adapters.images.masks import read_mask
+from diffuse_framework.algorithms.masking.shapes import (
     ice_rings,
     in_border,
     in_circle,
@@ -132,8 +132,7 @@ class Region:
             inside = in_polygon(shape, np.reshape(self.numbers, (-1, 2)))
         if not inside.any():
             raise ConfigError(
-                f"{self} holds no pixel: the panel has {shape[1]} (fast) x {shape[0]} (slow) pixels, "
-                "numbered from 0"
+                f"{self} holds no pixel: the panel has {shape[1]} (fast) x {shape[0]} (slow) pixels, numbered from 0"
             )
         return inside
 
@@ -213,9 +212,7 @@ class TrustedMasker:
         )
         return mask
 
-    def image_mask(
-        self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable
-    ) -> PixelMask | None:
+    def image_mask(self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable) -> PixelMask | None:
         """Return untrusted where raw values lie outside the panel's trusted range or are not numbers."""
         return PixelMask(
             tuple(
@@ -233,8 +230,7 @@ class TrustedMasker:
         for region in self.regions:
             if region.panel >= len(shapes):
                 raise ConfigError(
-                    f"{region}: the detector has {len(shapes)} panel{'s' if len(shapes) > 1 else ''}, "
-                    "numbered from 0"
+                    f"{region}: the detector has {len(shapes)} panel{'s' if len(shapes) > 1 else ''}, numbered from 0"
                 )
             out[region.panel] |= region.pixels(shapes[region.panel])
         if self.mask_file is not None:
@@ -242,8 +238,7 @@ class TrustedMasker:
             found = tuple(panel.shape for panel in used)
             if found != shapes:
                 raise DataError(
-                    f"the mask file {self.mask_file} has {_describe(found)}, the detector has "
-                    f"{_describe(shapes)}"
+                    f"the mask file {self.mask_file} has {_describe(found)}, the detector has {_describe(shapes)}"
                 )
             for panel, use in zip(out, used, strict=True):
                 panel |= ~use

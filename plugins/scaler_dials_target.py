@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from diffuse_framework import hookimpl
-from diffuse_framework.algorithms.smooth_scales import scale_smoothly
+from diffuse_framework.algorithms.scaling.fit import scale_smoothly
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.scales import Scales
 from diffuse_framework.model.voxels import VoxelSums
@@ -22,7 +22,7 @@ class DialsTargetScaler(SmoothScaler):
     def fit(self, sums: VoxelSums, experiment: Experiment | None) -> Scales:
         """Return the fitted model; raises as `smooth` does, and for more data than fit into memory."""
         # Here, for DIALS's scaling and refinement take a fifth of a second to load, in all programs.
-        from diffuse_framework.adapters.dials_target import fit_with_dials
+        from diffuse_framework.adapters.scaling.dials_target import fit_with_dials
 
         data_set, order = self.places(sums, experiment)
         reflections = self.reflections(sums, experiment)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from diffuse_framework import hookimpl
-from diffuse_framework.algorithms.scaling import fit_image_scales
+from diffuse_framework.algorithms.scaling.per_image import fit_image_scales
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.scales import Scales
 from diffuse_framework.model.voxels import VoxelSums

@@ -9,16 +9,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from diffuse_framework import hookimpl
-from diffuse_framework.algorithms.bragg_reference import Reflections, bragg_reference
-from diffuse_framework.algorithms.scaling_fit import Restraints
-from diffuse_framework.algorithms.scaling_model import ScalingOptions
-from diffuse_framework.algorithms.smooth_scales import (
+from diffuse_framework.algorithms.scaling.bragg_reference import Reflections, bragg_reference
+from diffuse_framework.algorithms.scaling.fit import (
     Recipe,
     data_sets_by_name,
     order_by_angle,
     order_of_images,
     scale_smoothly,
 )
+from diffuse_framework.algorithms.scaling.gauss_newton import Restraints
+from diffuse_framework.algorithms.scaling.model import ScalingOptions
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.scales import Scales
@@ -168,9 +168,7 @@ class SmoothScaler:
             DataError: images or data sets that share no voxel with the others, or without photons.
         """
         data_set, order = self.places(sums, experiment)
-        scales = scale_smoothly(
-            sums, data_set, order, self.recipe, reflections=self.reflections(sums, experiment)
-        )
+        scales = scale_smoothly(sums, data_set, order, self.recipe, reflections=self.reflections(sums, experiment))
         warn(scales.statistics)
         return scales
 
@@ -196,9 +194,7 @@ class SmoothScaler:
                 "scaler.smooth.order=angle needs the crystal's orientations, which the sums do not hold; use "
                 "order=image, with spacings in images"
             )
-        return data_set, order_by_angle(
-            data_set, np.array([image.setting_matrix for image in experiment.images])
-        )
+        return data_set, order_by_angle(data_set, np.array([image.setting_matrix for image in experiment.images]))
 
 
 def recipe_of(params: Any) -> Recipe:
@@ -224,9 +220,14 @@ def recipe_of(params: Any) -> Recipe:
         resolution=params.resolution.restraint,
     )
     return Recipe(
-        options, restraints, params.tolerance, params.max_cycles, params.outliers.limit, params.error_model,
+        options,
+        restraints,
+        params.tolerance,
+        params.max_cycles,
+        params.outliers.limit,
+        params.error_model,
         params.memory_mib,
-    )  # fmt: skip
+    )
 
 
 def warn(statistics: dict) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from diffuse_framework.testing.browser import find_browser
+from support.browser import find_browser
 
 # The first example of a test may compile numba kernels.
 settings.register_profile("diffuse", deadline=None)

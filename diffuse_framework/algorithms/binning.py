@@ -66,9 +66,7 @@ def _keys_of_line(mask, qx, qy, qz, to_index, reach, line):
 
 
 @njit(cache=True, nogil=True)
-def _row_of(
-    unfolded, reach, operators, cuts, laue, metric, q2_min, q2_max, index_min, dimensions, slot, keys, n_rows
-):  # fmt: skip
+def _row_of(unfolded, reach, operators, cuts, laue, metric, q2_min, q2_max, index_min, dimensions, slot, keys, n_rows):
     """Return the row of a voxel, -1 where it is not on the grid, and the number of rows filled.
 
     A slot holds the newest row, plus one, of the voxels that share it: of one voxel, unless the grid has more
@@ -130,12 +128,41 @@ def _runs_of_line(line, starts):
 
 @njit(cache=True, nogil=True)
 def _add_lines(
-    first, values, mask, q, response, share, seconds, gain, pedestal,
-    has_background, background, background_variance,
-    to_index, reach, operators, cuts, laue, metric, q2_min, q2_max, index_min, dimensions,
-    slot, remembered, line, starts, along, response_along, background_along, variance_along,
-    keys, sums, background_sums, n_rows,
-):  # fmt: skip
+    first,
+    values,
+    mask,
+    q,
+    response,
+    share,
+    seconds,
+    gain,
+    pedestal,
+    has_background,
+    background,
+    background_variance,
+    to_index,
+    reach,
+    operators,
+    cuts,
+    laue,
+    metric,
+    q2_min,
+    q2_max,
+    index_min,
+    dimensions,
+    slot,
+    remembered,
+    line,
+    starts,
+    along,
+    response_along,
+    background_along,
+    variance_along,
+    keys,
+    sums,
+    background_sums,
+    n_rows,
+):
     """Add lines of pixels from number `first` on; return the line to go on with and the rows filled.
 
     It stops early where `keys` and `sums` may not have room for a line. Each line is added once for every
@@ -149,9 +176,7 @@ def _add_lines(
             return slow, n_rows
         _sums_along(mask[slow], values[slow], response[slow], along, response_along)
         if has_background:
-            _sums_along(
-                mask[slow], background[slow], background_variance[slow], background_along, variance_along
-            )
+            _sums_along(mask[slow], background[slow], background_variance[slow], background_along, variance_along)
         for part_number in range(len(to_index)):
             _keys_of_line(mask[slow], q[0, slow], q[1, slow], q[2, slow], to_index[part_number], reach, line)
             n_runs = _runs_of_line(line, starts)
@@ -167,9 +192,20 @@ def _add_lines(
                 else:
                     before = n_rows
                     row, n_rows = _row_of(
-                        np.int64(unfolded), reach, operators, cuts, laue, metric, q2_min, q2_max,
-                        index_min, dimensions, slot, keys, n_rows,
-                    )  # fmt: skip
+                        np.int64(unfolded),
+                        reach,
+                        operators,
+                        cuts,
+                        laue,
+                        metric,
+                        q2_min,
+                        q2_max,
+                        index_min,
+                        dimensions,
+                        slot,
+                        keys,
+                        n_rows,
+                    )
                     if n_rows > before:
                         sums[row, :] = 0.0
                         if has_background:
@@ -239,9 +275,20 @@ def _ascending(keys, n_rows, size, n_operators):
 
 @njit(cache=True, nogil=True)
 def _fill_columns(
-    order, keys, sums, voxel, operator, counts, exposure, pixels, fast, slow,
-    bragg_counts, bragg_exposure, bragg_pixels,
-):  # fmt: skip
+    order,
+    keys,
+    sums,
+    voxel,
+    operator,
+    counts,
+    exposure,
+    pixels,
+    fast,
+    slow,
+    bragg_counts,
+    bragg_exposure,
+    bragg_pixels,
+):
     """Write the rows in `order` to the columns of a table."""
     for place in range(len(order)):
         row = order[place]
@@ -352,18 +399,40 @@ class VoxelAdder:
             if has_background and len(self._background_sums) < len(self._sums):
                 self._background_sums = _longer(self._background_sums, len(self._sums))
             done, n_rows = _add_lines(
-                done, values, mask, planes, response,
-                share, float(seconds) * share, float(gain) / share, float(pedestal),
+                done,
+                values,
+                mask,
+                planes,
+                response,
+                share,
+                float(seconds) * share,
+                float(gain) / share,
+                float(pedestal),
                 has_background,
                 background if has_background else _NO_BACKGROUND,
                 background_variance if has_background else _NO_BACKGROUND,
-                to_index, self._reach, self._operators, self._cuts, self._laue,
-                self._metric, *q2_limits(grid.d_min, grid.d_max),
-                np.array(grid.index_min, np.int64), np.array(grid.dimensions, np.int64),
-                self._slot, self._remembered, line, starts,
-                along, response_along, background_along, variance_along,
-                self._keys, self._sums, self._background_sums, n_rows,
-            )  # fmt: skip
+                to_index,
+                self._reach,
+                self._operators,
+                self._cuts,
+                self._laue,
+                self._metric,
+                *q2_limits(grid.d_min, grid.d_max),
+                np.array(grid.index_min, np.int64),
+                np.array(grid.dimensions, np.int64),
+                self._slot,
+                self._remembered,
+                line,
+                starts,
+                along,
+                response_along,
+                background_along,
+                variance_along,
+                self._keys,
+                self._sums,
+                self._background_sums,
+                n_rows,
+            )
             if done == len(values):
                 break
             n_more = max(2 * len(self._keys), len(self._keys) + n_fast * len(to_index))

@@ -85,9 +85,7 @@ def whole_box(grid: VoxelGrid, voxel: np.ndarray, values: np.ndarray) -> Box:
     return Box(box, tuple(-int(limit) for limit in limits), grid.divisions)
 
 
-def isotropic_part(
-    grid: VoxelGrid, voxel: np.ndarray, values: np.ndarray, n_shells: int = N_SHELLS
-) -> np.ndarray:
+def isotropic_part(grid: VoxelGrid, voxel: np.ndarray, values: np.ndarray, n_shells: int = N_SHELLS) -> np.ndarray:
     """Return the spherical average (n,) at each voxel, interpolated between shells of |q|.
 
     Voxels weigh by how many of reciprocal space they stand for. Shells are equally thick.

@@ -17,9 +17,18 @@ N_SHELLS = 50
 _SMALL_GRID = 1 << 23
 
 _SUMS = (
-    "counts", "background", "background_variance", "exposure", "exposure_squares", "pixels", "multiplicity",
-    "bragg_counts", "bragg_background", "bragg_background_variance", "bragg_exposure",
-)  # fmt: skip
+    "counts",
+    "background",
+    "background_variance",
+    "exposure",
+    "exposure_squares",
+    "pixels",
+    "multiplicity",
+    "bragg_counts",
+    "bragg_background",
+    "bragg_background_variance",
+    "bragg_exposure",
+)
 
 
 def voxel_sums(sums: VoxelSums, scales: Scales) -> dict[str, np.ndarray]:

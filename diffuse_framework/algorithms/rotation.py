@@ -37,9 +37,7 @@ def sub_settings(setting_matrix: np.ndarray, rotation: Rotation | None, n_steps:
     return turn(rotation.axis, offsets) @ setting_matrix
 
 
-def index_sweep(
-    setting_matrix: np.ndarray, rotation: Rotation, divisions: tuple[int, ...], d_min: float
-) -> float:
+def index_sweep(setting_matrix: np.ndarray, rotation: Rotation, divisions: tuple[int, ...], d_min: float) -> float:
     """Return the largest change of a voxel index while an image is taken, over all q up to 1/d_min.
 
     An index is n a . q with the row a of the inverse of A; over an angle it changes by

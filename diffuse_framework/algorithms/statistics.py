@@ -168,9 +168,7 @@ def shell_statistics(
     place = np.searchsorted(merged.voxel, first.voxel[in_first])
     iso_common, shell_common = isotropic[place], shell[place]
 
-    def columns(
-        of_all: np.ndarray, of_common: np.ndarray, n: int, possible: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    def columns(of_all: np.ndarray, of_common: np.ndarray, n: int, possible: np.ndarray) -> dict[str, np.ndarray]:
         number = np.bincount(of_all, minlength=n)
         many = np.maximum(number, 1)
         excess = (merged.intensity - isotropic) ** 2 - merged.variance
@@ -200,12 +198,8 @@ def shell_statistics(
     overall = columns(zeros, zeros_common, 1, np.array([float(grid.n_voxels)]))
     limits = [_resolution(edges[k], edges[k + 1]) for k in range(n_shells)]
     return {
-        "shells": [
-            limits[k] | {name: _plain(values[k]) for name, values in by_shell.items()}
-            for k in range(n_shells)
-        ],
-        "overall": _resolution(edges[0], edges[-1])
-        | {name: _plain(values[0]) for name, values in overall.items()},
+        "shells": [limits[k] | {name: _plain(values[k]) for name, values in by_shell.items()} for k in range(n_shells)],
+        "overall": _resolution(edges[0], edges[-1]) | {name: _plain(values[0]) for name, values in overall.items()},
     }
 
 

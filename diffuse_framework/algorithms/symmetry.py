@@ -13,8 +13,19 @@ from diffuse_framework.errors import GeometryError
 from diffuse_framework.model.experiment import Symmetry
 
 LAUE_CLASSES = (
-    "-1", "2/m", "mmm", "4/m", "4/mmm", "-3", "-31m", "-3m1", "6/m", "6/mmm", "m-3", "m-3m",
-)  # fmt: skip
+    "-1",
+    "2/m",
+    "mmm",
+    "4/m",
+    "4/mmm",
+    "-3",
+    "-31m",
+    "-3m1",
+    "6/m",
+    "6/mmm",
+    "m-3",
+    "m-3m",
+)
 
 
 @njit(cache=True, inline="always")
@@ -77,9 +88,7 @@ def _fold_many(index, operators, cuts, laue, folded, operator):
         )
 
 
-def voxel_operators(
-    symmetry: Symmetry, divisions: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray, int]:
+def voxel_operators(symmetry: Symmetry, divisions: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, int]:
     """Return what `fold_one` needs for a grid with these divisions.
 
     Returns:
@@ -104,9 +113,7 @@ def voxel_operators(
     return np.ascontiguousarray(operators), np.ascontiguousarray(cuts), LAUE_CLASSES.index(symmetry.laue_group)
 
 
-def fold(
-    index: np.ndarray, symmetry: Symmetry, divisions: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray]:
+def fold(index: np.ndarray, symmetry: Symmetry, divisions: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Return representatives (n, 3) of voxel indices (n, 3) and the operators (n,) that lead there."""
     operators, cuts, laue = voxel_operators(symmetry, divisions)
     index = np.ascontiguousarray(index, np.int64)
@@ -120,9 +127,11 @@ def fold(
 def q_squared(i, j, k, metric):
     """Return |q|^2 of an index, metric (3, 3) being that of the reciprocal axes of the index."""
     return (
-        metric[0, 0] * i * i + metric[1, 1] * j * j + metric[2, 2] * k * k
+        metric[0, 0] * i * i
+        + metric[1, 1] * j * j
+        + metric[2, 2] * k * k
         + 2 * (metric[0, 1] * i * j + metric[0, 2] * i * k + metric[1, 2] * j * k)
-    )  # fmt: skip
+    )
 
 
 @njit(cache=True)

@@ -11,17 +11,15 @@ from __future__ import annotations
 import argparse
 import re
 
-from diffuse_framework.command_line import (
+from diffuse_framework.command_line import report, show, view
+from diffuse_framework.command_line.shared.failures import report_failures
+from diffuse_framework.command_line.shared.scopes import SCOPES, allowed_values
+from diffuse_framework.command_line.visual_checks import (
     check_diffuse_extraction,
     check_phase3_outputs,
-    report,
     run_phase2_e2e_visual_check,
     run_phase3_e2e_visual_check,
-    show,
-    view,
 )
-from diffuse_framework.command_line.failures import report_failures
-from diffuse_framework.command_line.scopes import SCOPES, allowed_values
 from diffuse_framework.config.presets import preset_names
 from diffuse_framework.host.hookspecs import STAGES
 from diffuse_framework.host.loader import load_registry
@@ -101,7 +99,7 @@ def completion_script(shell: str, registry: Registry) -> str:
     lines += [_function("_diffuse_names", names), _function("_diffuse_values", values), _FUNCTIONS.strip()]
     for command in sorted(names):
         function = f"_{command.replace('.', '_')}"
-        lines.append(f'{function}() {{ _diffuse_complete {command}; }}')
+        lines.append(f"{function}() {{ _diffuse_complete {command}; }}")
         lines.append(f"complete -o nospace -F {function} {command}")
     return "\n".join(lines)
 

@@ -14,10 +14,10 @@ import matplotlib
 import numpy as np
 
 from diffuse_framework.command_line import process, simulate
-from diffuse_framework.command_line.failures import report_failures
-from diffuse_framework.io.outputs import read_map_npz, read_scales
+from diffuse_framework.command_line.shared.failures import report_failures
+from diffuse_framework.io.atomic import writing
+from diffuse_framework.io.results import read_map_npz, read_scales
 from diffuse_framework.io.sums_store import StoredSums
-from diffuse_framework.io.whole import writing
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.report.figures import draw_plane, plane_values
 from diffuse_framework.simulate.compare import compare_map, compare_scales

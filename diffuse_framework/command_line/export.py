@@ -21,15 +21,15 @@ from typing import Any
 from dials.util.options import ArgumentParser
 from iotbx.phil import parse
 
-from diffuse_framework.adapters.reflections import write_voxels
-from diffuse_framework.adapters.symmetry import point_group_hall
-from diffuse_framework.command_line.arguments import parse_arguments
-from diffuse_framework.command_line.failures import report_failures
-from diffuse_framework.command_line.logs import start_logs
+from diffuse_framework.adapters.models.reflections import write_voxels
+from diffuse_framework.adapters.models.symmetry import point_group_hall
+from diffuse_framework.command_line.shared.arguments import parse_arguments
+from diffuse_framework.command_line.shared.failures import report_failures
+from diffuse_framework.command_line.shared.logs import start_logs
 from diffuse_framework.errors import ConfigError
-from diffuse_framework.io.export import Export, Wish
-from diffuse_framework.io.map_files import read_stored_map
-from diffuse_framework.io.whole import make_folder, writing
+from diffuse_framework.io.atomic import make_folder, writing
+from diffuse_framework.io.export.export import Export, ExportOptions
+from diffuse_framework.io.export.stored_map import read_stored_map
 
 logger = logging.getLogger(__name__)
 
@@ -55,15 +55,13 @@ def run(args: list[str] | None = None) -> None:
     start_logs(options.verbose, make_folder(prefix.parent) / params.output.log)
 
     stored = read_stored_map(path, params.input.grid)
-    export = Export(stored, _wish(params), path.name)
+    export = Export(stored, _options(params), path.name)
     for name in params.formats:
         if name == "refl":
             written = [prefix.with_name(prefix.name + ".refl")]
             column = export.columns[0]
             with writing(written[0]) as temporary:
-                write_voxels(
-                    temporary, export.grid, export.voxel, export.values(column), export.sigma(column)
-                )
+                write_voxels(temporary, export.grid, export.voxel, export.values(column), export.sigma(column))
         else:
             written = export.write(name, prefix, point_group_hall(stored.grid.symmetry.space_group))
         for one in written:
@@ -71,10 +69,10 @@ def run(args: list[str] | None = None) -> None:
     logger.info("%s", export.text())
 
 
-def _wish(params: Any) -> Wish:
+def _options(params: Any) -> ExportOptions:
     if params.d_min and params.d_max and params.d_min >= params.d_max:
         raise ConfigError(f"d_min={params.d_min:g} must be below d_max={params.d_max:g} (angstrom)")
-    return Wish(
+    return ExportOptions(
         column=params.input.column,
         halves=params.input.halves,
         whole=params.region == "whole",

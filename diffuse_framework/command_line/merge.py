@@ -16,18 +16,18 @@ import sys
 import numpy as np
 
 from diffuse_framework.algorithms.statistics import half_maps
-from diffuse_framework.command_line.failures import report_failures
-from diffuse_framework.command_line.reduce import open_sums
+from diffuse_framework.command_line.shared.failures import report_failures
+from diffuse_framework.command_line.shared.reduce import open_sums
 from diffuse_framework.config.selection import select
 from diffuse_framework.host.registry import Registry
-from diffuse_framework.io.outputs import (
+from diffuse_framework.io.atomic import write_figure
+from diffuse_framework.io.results import (
     read_scales,
     write_absolute,
     write_grid,
     write_half_maps,
     write_map,
 )
-from diffuse_framework.io.whole import write_figure
 from diffuse_framework.report.figures import absolute_scale_figure
 from diffuse_framework.report.summary import log_map, map_statistics
 

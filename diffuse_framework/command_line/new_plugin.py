@@ -12,13 +12,13 @@ import argparse
 from importlib.resources import files
 from pathlib import Path
 
-from diffuse_framework.command_line.failures import report_failures
+from diffuse_framework.command_line.shared.failures import report_failures
 from diffuse_framework.config.scope import DEFAULTS, SEVERAL
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.host.hookspecs import STAGES
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.host.registry import Plugin, Registry
-from diffuse_framework.io.whole import reason
+from diffuse_framework.io.atomic import reason
 
 
 @report_failures()

@@ -13,14 +13,14 @@ from typing import Any
 
 from iotbx.phil import parse
 
-from diffuse_framework.command_line.failures import report_failures
-from diffuse_framework.command_line.scopes import SCOPES, allowed_values
+from diffuse_framework.command_line.shared.failures import report_failures
+from diffuse_framework.command_line.shared.scopes import SCOPES, allowed_values
 from diffuse_framework.config.presets import preset_names, preset_path
 from diffuse_framework.config.scope import DEFAULTS, SEVERAL
 from diffuse_framework.host.hookspecs import STAGES
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.host.registry import Plugin, Registry
-from diffuse_framework.io.whole import writing
+from diffuse_framework.io.atomic import writing
 
 _HEADER = """\
 # Parameters

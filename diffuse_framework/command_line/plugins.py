@@ -15,7 +15,7 @@ import textwrap
 from iotbx.phil import parse
 from tabulate import tabulate
 
-from diffuse_framework.command_line.failures import report_failures
+from diffuse_framework.command_line.shared.failures import report_failures
 from diffuse_framework.config.scope import DEFAULTS, SEVERAL, build_scope
 from diffuse_framework.host.hookspecs import STAGES
 from diffuse_framework.host.loader import load_registry

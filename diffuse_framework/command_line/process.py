@@ -36,19 +36,19 @@ from typing import Any
 from dials.util.options import ArgumentParser, flatten_experiments, flatten_reflections
 from libtbx import Auto
 
-from diffuse_framework.adapters.images import DxtbxSource
-from diffuse_framework.adapters.inputs import automatic_indexer, images_from_files, open_source
-from diffuse_framework.adapters.reference import reference_cell
-from diffuse_framework.adapters.symmetry import cell_of
-from diffuse_framework.adapters.xds import read_xds
-from diffuse_framework.algorithms.sweeps import SweepLimits, validate_sweeps
-from diffuse_framework.algorithms.validation import Limits, validate
-from diffuse_framework.command_line.arguments import parse_arguments, template_files
-from diffuse_framework.command_line.failures import report_failures
-from diffuse_framework.command_line.image_files import ImageFiles
-from diffuse_framework.command_line.live import follow, mentions_live, settings_of, split_images
-from diffuse_framework.command_line.logs import log_start, run_description, start_logs
-from diffuse_framework.command_line.progress import ShowProgress
+from diffuse_framework.adapters.images.open import automatic_indexer, images_from_files, open_source
+from diffuse_framework.adapters.images.source import DxtbxSource
+from diffuse_framework.adapters.images.xds import read_xds
+from diffuse_framework.adapters.models.reference import reference_cell
+from diffuse_framework.adapters.models.symmetry import cell_of
+from diffuse_framework.algorithms.validation.stills import Limits, validate
+from diffuse_framework.algorithms.validation.sweeps import SweepLimits, validate_sweeps
+from diffuse_framework.command_line.shared.arguments import parse_arguments, template_files
+from diffuse_framework.command_line.shared.failures import report_failures
+from diffuse_framework.command_line.shared.image_files import ImageFiles
+from diffuse_framework.command_line.shared.live import follow, mentions_live, settings_of, split_images
+from diffuse_framework.command_line.shared.logs import log_start, run_description, start_logs
+from diffuse_framework.command_line.shared.progress import ShowProgress
 from diffuse_framework.config.presets import with_presets
 from diffuse_framework.config.scope import build_scope
 from diffuse_framework.config.selection import select_steps
@@ -58,14 +58,14 @@ from diffuse_framework.engine.processes import available_cpus
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.host.registry import Registry
+from diffuse_framework.io.atomic import file_in, make_folder, only_run_in, write_figure, write_json
 from diffuse_framework.io.journal import Journal
-from diffuse_framework.io.outputs import read_scales, write_results
+from diffuse_framework.io.results import read_scales, write_results
 from diffuse_framework.io.sums_store import StoredSums, SumsWriter
-from diffuse_framework.io.whole import file_in, make_folder, only_run_in, write_figure, write_json
 from diffuse_framework.model.experiment import CrystalHints, Experiment
-from diffuse_framework.pipeline.consistency import OneIndexing
+from diffuse_framework.pipeline.frozen import freeze
 from diffuse_framework.pipeline.process import Outcome, Surroundings, process
-from diffuse_framework.pipeline.settled import settle
+from diffuse_framework.pipeline.reindexing import ResolveAmbiguity
 from diffuse_framework.pipeline.stored import StoredScaler
 from diffuse_framework.report.summary import (
     Stopwatch,
@@ -159,9 +159,9 @@ def _follow(args: list[str], registry: Registry) -> Finished:
     params, options, changed = _parsed(others, registry)
     with _output_folder(params, options, changed, registry) as folder:
 
-        def one_round(files: list[str], settled: Outcome | None = None, last: bool = False) -> Finished:
+        def one_round(files: list[str], frozen: Outcome | None = None, last: bool = False) -> Finished:
             params, _, _ = _parsed(others + files, registry)
-            finished = _process(params, changed, folder, registry, settled, prune=last)
+            finished = _process(params, changed, folder, registry, frozen, prune=last)
             # Here, for it loads matplotlib.
             from diffuse_framework.command_line.report import write_report
 
@@ -170,7 +170,7 @@ def _follow(args: list[str], registry: Registry) -> Finished:
 
         return follow(
             patterns,
-            lambda files, settled: one_round(files, settled).outcome,
+            lambda files, frozen: one_round(files, frozen).outcome,
             lambda files: one_round(files, last=True),
             params.watch.interval,
             params.watch.patience,
@@ -182,7 +182,7 @@ def _process(
     changed: str,
     folder: Path,
     registry: Registry,
-    settled: Outcome | None = None,
+    frozen: Outcome | None = None,
     prune: bool = True,
 ) -> Finished:
     """Go from parameters to results in `folder`.
@@ -192,7 +192,7 @@ def _process(
         changed: those that differ from the defaults.
         folder: of results.
         registry: plugins.
-        settled: an outcome whose grid and masks are kept.
+        frozen: an outcome whose grid and masks are kept.
         prune: remove finished work that these results have no use for.
     """
     watch = Stopwatch()
@@ -203,11 +203,11 @@ def _process(
     steps = select_steps(registry, params, automatic)
     if params.input.scales:
         steps = replace(steps, scaler=StoredScaler(partial(read_scales, Path(params.input.scales))))
-    if settled is not None:
-        steps = settle(steps, settled)
+    if frozen is not None:
+        steps = freeze(steps, frozen)
     why = f", {why}" if params.indexer.plugin is Auto else ""
     logger.info("%d images; indexer: %s%s", len(source), steps.indexer.name, why)
-    agree = OneIndexing(params.consistency.tolerance) if params.consistency.reindex == "auto" else None
+    agree = ResolveAmbiguity(params.consistency.tolerance) if params.consistency.reindex == "auto" else None
     with open_engine(params.mp.method, _workers(params), _dask_settings(params)) as engine:
         journal = Journal(ShowProgress(engine, lambda: watch.now), folder / "indexing.parts")
         around = Surroundings(
@@ -253,9 +253,7 @@ def _open_images(params: Any) -> DxtbxSource:
             found, table = read_xds(Path(folder))
             experiments.extend(found)
             reflections += () if table is None else (table,)
-    return open_source(
-        experiments, reflections, params.input.reference_geometry, params.geometry, params.input.kind
-    )
+    return open_source(experiments, reflections, params.input.reference_geometry, params.geometry, params.input.kind)
 
 
 def _auto_indexer(params: Any, source: DxtbxSource) -> tuple[str, str]:

@@ -25,20 +25,20 @@ import numpy as np
 from iotbx.phil import parse
 
 from diffuse_framework import __version__
-from diffuse_framework.adapters.masks import read_mask
-from diffuse_framework.adapters.single_image import read_image
-from diffuse_framework.command_line.failures import report_failures
-from diffuse_framework.command_line.logs import start_logs
-from diffuse_framework.command_line.looking import images_of_run, run_map, save_text
+from diffuse_framework.adapters.images.masks import read_mask
+from diffuse_framework.adapters.images.single_image import read_image
+from diffuse_framework.command_line.shared.diagnostics import images_of_run, run_map, save_text
+from diffuse_framework.command_line.shared.failures import report_failures
+from diffuse_framework.command_line.shared.logs import start_logs
 from diffuse_framework.command_line.stats import merging_statistics
 from diffuse_framework.errors import DataError
 from diffuse_framework.io.inputs import read_json
-from diffuse_framework.io.outputs import file_stem, read_scales
+from diffuse_framework.io.results import file_stem, read_scales
 from diffuse_framework.io.sums_store import StoredSums
 from diffuse_framework.model.pixels import CorrectedPixels
-from diffuse_framework.report.extraction import Extraction, overlay
-from diffuse_framework.report.html import Picture, Story, report_page
-from diffuse_framework.report.map_checks import map_checks
+from diffuse_framework.report.image.pictures import Extraction, overlay
+from diffuse_framework.report.map.checks import map_checks
+from diffuse_framework.report.page.html import Picture, Story, report_page
 
 logger = logging.getLogger("diffuse_framework.look")
 
@@ -111,9 +111,13 @@ def write_report(folder: Path, output: Path, image: Path | None = None, with_ima
 def _story(folder: Path, output: Path, pictures: list[Picture]) -> Story:
     data = run_map(folder)
     checks = map_checks(
-        data.grid, data.voxel, data.intensity, data.sigma, data.multiplicity,
+        data.grid,
+        data.voxel,
+        data.intensity,
+        data.sigma,
+        data.multiplicity,
         (data.scales, data.scales_sigma, data.statistics),
-    )  # fmt: skip
+    )
     return Story(
         title=f"Diffuse scattering: {folder.resolve().name}",
         map=data,
@@ -168,16 +172,14 @@ def _masked_image(folder: Path, image: Path | None) -> list[Picture]:
     if not masked:
         if image:
             raise DataError(
-                f"{folder / 'images'} has no masks of {image.name}; diffuse.process output.masks=all keeps "
-                f"all"
+                f"{folder / 'images'} has no masks of {image.name}; diffuse.process output.masks=all keeps all"
             )
         logger.info("No picture of an image: no image of the run is where it was, or no mask was kept")
         return []
     path, total, trusted = masked[0]
     frame, geometry, _ = read_image(path, folder / "indexed.expt")
     photons = tuple(
-        (values - panel.pedestal) / panel.gain
-        for values, panel in zip(frame.counts, geometry.panels, strict=True)
+        (values - panel.pedestal) / panel.gain for values, panel in zip(frame.counts, geometry.panels, strict=True)
     )
     nothing = np.zeros(0)
     no_pixels = CorrectedPixels(np.zeros((0, 3)), nothing, nothing, nothing, nothing, nothing)

@@ -12,14 +12,14 @@ import logging
 import sys
 from pathlib import Path
 
-from diffuse_framework.adapters.scaling_model import write_scaled_experiments
-from diffuse_framework.algorithms.smooth_scales import SmoothScales
-from diffuse_framework.command_line.failures import report_failures
-from diffuse_framework.command_line.reduce import open_sums
+from diffuse_framework.adapters.scaling.model import write_scaled_experiments
+from diffuse_framework.algorithms.scaling.fit import SmoothScales
+from diffuse_framework.command_line.shared.failures import report_failures
+from diffuse_framework.command_line.shared.reduce import open_sums
 from diffuse_framework.config.selection import select
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.host.registry import Registry
-from diffuse_framework.io.outputs import write_scales
+from diffuse_framework.io.results import write_scales
 from diffuse_framework.report.summary import scales_text, scaling_text
 
 logger = logging.getLogger(__name__)
@@ -44,9 +44,7 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
     experiments = opened.params.input.experiments
     if experiments:
         if not isinstance(scales, SmoothScales):
-            raise ConfigError(
-                "only scaler.plugin=smooth and dials_target make a scaling model that DIALS can hold"
-            )
+            raise ConfigError("only scaler.plugin=smooth and dials_target make a scaling model that DIALS can hold")
         scaled = opened.folder / "scaled.expt"
         write_scaled_experiments(Path(experiments), scaled, scales)
         logger.info("The experiments with their scaling models are in %s", scaled)

@@ -18,13 +18,13 @@ import h5py
 import numpy as np
 from tabulate import tabulate
 
-from diffuse_framework.adapters.masks import read_mask
-from diffuse_framework.command_line.failures import report_failures
-from diffuse_framework.command_line.looking import read_scaling
+from diffuse_framework.adapters.images.masks import read_mask
+from diffuse_framework.command_line.shared.diagnostics import read_scaling
+from diffuse_framework.command_line.shared.failures import report_failures
 from diffuse_framework.errors import DataError
 from diffuse_framework.io.inputs import read_arrays, read_grid, read_json
 from diffuse_framework.io.sums_store import FORMAT, StoredSums
-from diffuse_framework.report.mapping import grid_text
+from diffuse_framework.report.map.pictures import grid_text
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -72,9 +72,7 @@ def describe(path: Path) -> str:
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise DataError(
-            f"{path}: files of a run end in {', '.join(_READERS)}; dials.show reads .expt and .refl"
-        )
+        raise DataError(f"{path}: files of a run end in {', '.join(_READERS)}; dials.show reads .expt and .refl")
     return reader(path)
 
 
@@ -91,27 +89,22 @@ def _voxels(arrays: dict[str, np.ndarray]) -> str:
     n = len(arrays["voxel_indices"])
     kind = "absolute" if "I_abs_diffuse" in arrays else "relative"
     intensity, sigma = (
-        ("I_abs_diffuse", "Sigma_abs_diffuse")
-        if kind == "absolute"
-        else ("I_merged_relative", "Sigma_merged_relative")
+        ("I_abs_diffuse", "Sigma_abs_diffuse") if kind == "absolute" else ("I_merged_relative", "Sigma_merged_relative")
     )
     lines = [
-        f"A merged map on {'an absolute' if kind == 'absolute' else 'a relative'} scale: {n} voxels that "
-        f"were observed."
+        f"A merged map on {'an absolute' if kind == 'absolute' else 'a relative'} scale: {n} voxels that were observed."
     ]
     if n and intensity in arrays and sigma in arrays:
         values, errors = arrays[intensity], arrays[sigma]
         with np.errstate(divide="ignore", invalid="ignore"):
             precision = np.nanmedian(values / errors)
         lines.append(
-            f"Intensity: mean {values.mean():.5g}, median {np.median(values):.5g}; median I/sigma "
-            f"{precision:.3g}."
+            f"Intensity: mean {values.mean():.5g}, median {np.median(values):.5g}; median I/sigma {precision:.3g}."
         )
     if n and "q_magnitude_center" in arrays:
         q = arrays["q_magnitude_center"]
         lines.append(
-            f"|q| = 1/d from {q.min():.4f} to {q.max():.4f} 1/A, highest resolution "
-            f"{1 / max(q.max(), 1e-9):.2f} A."
+            f"|q| = 1/d from {q.min():.4f} to {q.max():.4f} 1/A, highest resolution {1 / max(q.max(), 1e-9):.2f} A."
         )
     if n and "num_observations" in arrays:
         m = arrays["num_observations"]
@@ -126,14 +119,10 @@ def _pixels(arrays: dict[str, np.ndarray]) -> str:
     name = f" of {arrays['still_identifier']}" if "still_identifier" in arrays else ""
     lines = [f"Corrected diffuse pixels{name}: {len(intensity)}."]
     if len(intensity):
-        lines.append(
-            f"Intensity in photons / s sr: mean {intensity.mean():.5g}, median {np.median(intensity):.5g}."
-        )
+        lines.append(f"Intensity in photons / s sr: mean {intensity.mean():.5g}, median {np.median(intensity):.5g}.")
         lines.append(f"|q| = 1/d from {q.min():.4f} to {q.max():.4f} 1/A.")
     where = "original_fast_coords" in arrays
-    lines.append(
-        "It says where on the detector each pixel is." if where else "It does not say where pixels are."
-    )
+    lines.append("It says where on the detector each pixel is." if where else "It does not say where pixels are.")
     return "\n".join([*lines, "", _table(arrays)])
 
 
@@ -196,11 +185,7 @@ def _nexus(file: h5py.File) -> str:
     rows = []
     for name, values in data.items():
         content = values[()]
-        seen = (
-            f"{np.isfinite(content).mean():.1%} known"
-            if content.dtype.kind == "f" and content.ndim == 3
-            else ""
-        )
+        seen = f"{np.isfinite(content).mean():.1%} known" if content.dtype.kind == "f" and content.ndim == 3 else ""
         unit = values.attrs.get("units", "")
         rows.append((name, " x ".join(map(str, content.shape)), unit, _range(content), seen))
     return "\n".join([*lines, "", tabulate(rows, ("field", "shape", "units", "range", ""), "simple")])
@@ -212,9 +197,7 @@ def _json(path: Path) -> str:
         return grid_text(read_grid(path))
     if "refined_parameters" in content:
         scales, sigma, names, statistics, smoother = read_scaling(path)
-        fit = ", ".join(
-            f"{k} {v:.4g}" for k, v in statistics.items() if isinstance(v, int | float) and v is not True
-        )
+        fit = ", ".join(f"{k} {v:.4g}" for k, v in statistics.items() if isinstance(v, int | float) and v is not True)
         return (
             f"Scales of {len(scales)} images ({names[0]} to {names[-1]}): {scales.min():.4f} to "
             f"{scales.max():.4f}, "
@@ -229,8 +212,8 @@ def _json(path: Path) -> str:
 
 def _summary(content: dict[str, Any]) -> str:
     images, merged = content["images"], content["map"]
-    lines = [f"A run on {images['given']} images: {images['used']} used, {images['refused']} refused."]
-    lines += [f"  {r['name']} at {r['stage']}: {r['reason']}" for r in images.get("refused_images", [])[:20]]
+    lines = [f"A run on {images['given']} images: {images['used']} used, {images['rejected']} rejected."]
+    lines += [f"  {r['name']} at {r['stage']}: {r['reason']}" for r in images.get("rejected_images", [])[:20]]
     if "unit_cell" in content:
         cell = " ".join(f"{x:.3f}" for x in content["unit_cell"]["median"])
         lines.append(f"Median cell {cell}, {content['unit_cell']['space_group']}.")

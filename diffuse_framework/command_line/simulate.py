@@ -29,22 +29,22 @@ from dials.util.options import ArgumentParser
 from iotbx.phil import parse
 from libtbx import Auto
 
-from diffuse_framework.adapters.hdf5 import bitshuffle_lz4
-from diffuse_framework.adapters.simulated import (
+from diffuse_framework.adapters.images.hdf5 import bitshuffle_lz4
+from diffuse_framework.adapters.models.simulated import (
     Extinctions,
     sensor_mu_per_mm,
     write_models,
     write_sweep_models,
 )
-from diffuse_framework.adapters.symmetry import symmetry_of
-from diffuse_framework.command_line.arguments import parse_arguments
-from diffuse_framework.command_line.failures import report_failures
-from diffuse_framework.command_line.logs import log_start, start_logs
+from diffuse_framework.adapters.models.symmetry import symmetry_of
+from diffuse_framework.command_line.shared.arguments import parse_arguments
+from diffuse_framework.command_line.shared.failures import report_failures
+from diffuse_framework.command_line.shared.logs import log_start, start_logs
 from diffuse_framework.engine.base import Engine, SerialEngine
 from diffuse_framework.engine.processes import available_cpus, process_engine
 from diffuse_framework.errors import DataError
 from diffuse_framework.host.registry import Registry
-from diffuse_framework.io.whole import make_folder, writing
+from diffuse_framework.io.atomic import make_folder, writing
 from diffuse_framework.simulate.cbf import ImageWriter
 from diffuse_framework.simulate.experiment import simulate
 from diffuse_framework.simulate.images import SimulatedSource
@@ -120,8 +120,11 @@ def run(args: list[str] | None = None) -> None:
     cell = ",".join(f"{x:g}" for x in truth.intensity.cell)
     logger.info(
         "  diffuse.process crystal.unit_cell=%s crystal.space_group=%s %s/%s",
-        cell, truth.intensity.symmetry.space_group, folder, "*.cbf" if write is _write_cbf else "*_master.h5",
-    )  # fmt: skip
+        cell,
+        truth.intensity.symmetry.space_group,
+        folder,
+        "*.cbf" if write is _write_cbf else "*_master.h5",
+    )
 
 
 def _write_cbf(engine: Engine | SerialEngine, source: SimulatedSource, folder: Path) -> list[Path]:

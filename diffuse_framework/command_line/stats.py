@@ -19,11 +19,11 @@ import numpy as np
 
 from diffuse_framework.algorithms.merging import poisson_merge
 from diffuse_framework.algorithms.statistics import half_maps, shell_statistics
-from diffuse_framework.command_line.failures import report_failures
-from diffuse_framework.command_line.reduce import open_sums
+from diffuse_framework.command_line.shared.failures import report_failures
+from diffuse_framework.command_line.shared.reduce import open_sums
 from diffuse_framework.host.registry import Registry
-from diffuse_framework.io.outputs import read_scales, write_half_maps
-from diffuse_framework.io.whole import write_json
+from diffuse_framework.io.atomic import write_json
+from diffuse_framework.io.results import read_scales, write_half_maps
 from diffuse_framework.model.maps import MergedMap
 from diffuse_framework.model.scales import Scales
 from diffuse_framework.model.voxels import VoxelSums

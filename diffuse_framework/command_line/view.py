@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from diffuse_framework.command_line.failures import report_failures
-from diffuse_framework.command_line.logs import start_logs
-from diffuse_framework.command_line.looking import run_map, save_figure
+from diffuse_framework.command_line.shared.diagnostics import run_map, save_figure
+from diffuse_framework.command_line.shared.failures import report_failures
+from diffuse_framework.command_line.shared.logs import start_logs
 from diffuse_framework.errors import ConfigError
-from diffuse_framework.io.whole import make_folder
+from diffuse_framework.io.atomic import make_folder
 from diffuse_framework.report import figures
-from diffuse_framework.report.mapping import MapData, plane, slice_figure
+from diffuse_framework.report.map.pictures import MapData, plane, slice_figure
 
 logger = logging.getLogger("diffuse_framework.look")
 
@@ -63,9 +63,7 @@ def run(args: list[str] | None = None) -> None:
     options = make_parser().parse_args(args)
     start_logs(0, None)
     levels = [
-        (axis, getattr(options, letter))
-        for axis, letter in enumerate("hkl")
-        if getattr(options, letter) is not None
+        (axis, getattr(options, letter)) for axis, letter in enumerate("hkl") if getattr(options, letter) is not None
     ]
     data = run_map(options.folder)
     if options.save:
@@ -87,9 +85,7 @@ def _window(data: MapData, kind: str, axis: int, level: float, log: bool) -> Non
     from matplotlib.widgets import Slider
 
     if pyplot.get_backend().lower() == "agg":
-        raise ConfigError(
-            "no window can be opened here (no display, or no GUI toolkit for matplotlib); use --save"
-        )
+        raise ConfigError("no window can be opened here (no display, or no GUI toolkit for matplotlib); use --save")
     values, colours = _values(data, kind)
     figure, axes = pyplot.subplots(figsize=(9, 9))
     figure.subplots_adjust(bottom=0.14)
@@ -98,16 +94,20 @@ def _window(data: MapData, kind: str, axis: int, level: float, log: bool) -> Non
     norm = figures.log_norm(values) if log else None
     low, high = (None, None) if log else figures.limits_of(values)
     drawn = figures.draw_plane(
-        axes, picture, rows, columns, (labels[0], labels[1]), cmap=figures.colour_map(colours), norm=norm,
+        axes,
+        picture,
+        rows,
+        columns,
+        (labels[0], labels[1]),
+        cmap=figures.colour_map(colours),
+        norm=norm,
         vmin=low,
         vmax=high,
-    )  # fmt: skip
+    )
     figure.colorbar(drawn, ax=axes)
     step = 1 / data.grid.divisions[axis]
     reach = float(np.abs(data.grid.hkl_of(data.voxel)[:, axis]).max())
-    slider = Slider(
-        figure.add_axes((0.15, 0.04, 0.7, 0.03)), "hkl"[axis], -reach, reach, valinit=level, valstep=step
-    )
+    slider = Slider(figure.add_axes((0.15, 0.04, 0.7, 0.03)), "hkl"[axis], -reach, reach, valinit=level, valstep=step)
 
     def show(value: float) -> None:
         whole, rows, columns = figures.plane_values(data.grid, data.voxel, values, axis, value, data.reach())

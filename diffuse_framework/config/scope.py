@@ -68,16 +68,12 @@ def _stage_text(registry: Registry, stage: str) -> str:
         scopes += f"{plugin.name}\n.help = {_quoted(plugin.summary)}\n{{\n{plugin.factory.phil}\n}}\n"
     several = " Names, separated by blanks." if stage in SEVERAL else ""
     help_text = f"{_HELP[stage]}{several} There are: {', '.join(names)}."
-    return (
-        f"{stage} {{\n{word} = {DEFAULTS[stage]}\n.type = {kind}\n.help = {_quoted(help_text)}\n{scopes}}}\n"
-    )
+    return f"{stage} {{\n{word} = {DEFAULTS[stage]}\n.type = {kind}\n.help = {_quoted(help_text)}\n{scopes}}}\n"
 
 
 def _fail(registry: Registry, plugin: Plugin, error: Exception) -> None:
     message = str(PluginError(f"its parameters don't parse: {str(error).splitlines()[0]}"))
-    registry.failed.append(
-        FailedPlugin(f"{plugin.stage}_{plugin.name}", plugin.package, plugin.version, message)
-    )
+    registry.failed.append(FailedPlugin(f"{plugin.stage}_{plugin.name}", plugin.package, plugin.version, message))
     del registry.plugins[plugin.stage, plugin.name]
 
 

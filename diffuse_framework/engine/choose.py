@@ -12,9 +12,7 @@ from diffuse_framework.engine.processes import process_engine
 
 
 @contextmanager
-def open_engine(
-    method: str, n_workers: int = 1, dask: DaskSettings | None = None
-) -> Iterator[Engine | SerialEngine]:
+def open_engine(method: str, n_workers: int = 1, dask: DaskSettings | None = None) -> Iterator[Engine | SerialEngine]:
     """Give the engine `method`; its workers end with the context, and BLAS has one thread until then, here too.
 
     Args:

@@ -42,9 +42,7 @@ def _register(registry: Registry, entry_point: EntryPoint) -> None:
     # A third party's module may raise anything at all while it is imported.
     except Exception as error:
         line = (str(error).strip().splitlines() or [""])[0]
-        registry.failed.append(
-            FailedPlugin(entry_point.name, package, version, f"{type(error).__name__}: {line}")
-        )
+        registry.failed.append(FailedPlugin(entry_point.name, package, version, f"{type(error).__name__}: {line}"))
         return
     for plugin in offered:
         registry.add(replace(plugin, package=package, version=version))

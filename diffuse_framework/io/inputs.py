@@ -21,9 +21,18 @@ from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.pixels import CorrectedPixels
 
 MAP_ARRAYS = (
-    "voxel_indices", "H_center", "K_center", "L_center", "q_center_x", "q_center_y", "q_center_z",
-    "q_magnitude_center", "I_merged_relative", "Sigma_merged_relative", "num_observations",
-)  # fmt: skip
+    "voxel_indices",
+    "H_center",
+    "K_center",
+    "L_center",
+    "q_center_x",
+    "q_center_y",
+    "q_center_z",
+    "q_magnitude_center",
+    "I_merged_relative",
+    "Sigma_merged_relative",
+    "num_observations",
+)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -39,9 +48,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(f"{path} is not a JSON file: {error}") from error
     if not isinstance(content, dict):
-        raise DataError(
-            f"{path} holds a {type(content).__name__} where an object of names and values should be"
-        )
+        raise DataError(f"{path} holds a {type(content).__name__} where an object of names and values should be")
     return content
 
 
@@ -143,9 +150,7 @@ def _guide_grid(content: dict[str, Any]) -> VoxelGrid:
     identity = np.eye(3, dtype=np.int64)
     grid = VoxelGrid(
         cell=(float(a), float(b), float(c), float(alpha), float(beta), float(gamma)),
-        symmetry=Symmetry(
-            str(crystal.get("space_group", "P1")), "-1", np.stack([identity, -identity]), identity
-        ),
+        symmetry=Symmetry(str(crystal.get("space_group", "P1")), "-1", np.stack([identity, -identity]), identity),
         divisions=divisions,
         index_min=(low[0], low[1], low[2]),
         dimensions=tuple(b - a + 1 for a, b in zip(low, high, strict=True)),
@@ -155,9 +160,7 @@ def _guide_grid(content: dict[str, Any]) -> VoxelGrid:
     )
     if min(grid.dimensions) < 1:
         raise ValueError("its bounds hold no voxel")
-    corners = np.stack(np.meshgrid(*((bounds[f"{a}_min"], bounds[f"{a}_max"]) for a in "hkl")), -1).reshape(
-        -1, 3
-    )
+    corners = np.stack(np.meshgrid(*((bounds[f"{a}_min"], bounds[f"{a}_max"]) for a in "hkl")), -1).reshape(-1, 3)
     reach = float(np.linalg.norm(corners @ grid.reciprocal_basis.T, axis=1).max())
     return replace(grid, d_min=1 / reach) if reach > 0 else grid
 
@@ -193,12 +196,17 @@ def read_background(path: Path) -> tuple[np.ndarray, ...]:
         raise DataError(f"can't read the background {path}: {error.strerror or error}") from error
     # What a damaged or hostile pickle can end in.
     except (
-        pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError,
-        OverflowError, MemoryError,
-    ) as error:  # fmt: skip
-        raise DataError(
-            f"{path} is not a background map (.npy, or a pickled numpy array): {error}"
-        ) from error
+        pickle.UnpicklingError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        EOFError,
+        OverflowError,
+        MemoryError,
+    ) as error:
+        raise DataError(f"{path} is not a background map (.npy, or a pickled numpy array): {error}") from error
     flat = [panel for array in arrays for panel in (array if array.ndim == 3 else [array])]
     if not flat or any(panel.ndim != 2 for panel in flat):
         raise DataError(f"{path} holds arrays of {[array.shape for array in arrays]}; (slow, fast) is needed")
@@ -209,10 +217,7 @@ class _ArrayUnpickler(pickle.Unpickler):
     """Makes numpy arrays of numbers and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (
-            name in ("_reconstruct", "ndarray", "dtype", "_frombuffer")
-            and module.partition(".")[0] == "numpy"
-        ):
+        if name in ("_reconstruct", "ndarray", "dtype", "_frombuffer") and module.partition(".")[0] == "numpy":
             return super().find_class(module, name)
         if (module, name) == ("_codecs", "encode"):
             return super().find_class(module, name)

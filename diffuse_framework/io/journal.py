@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffuse_framework.errors import DataError
-from diffuse_framework.io.whole import make_folder, writing
+from diffuse_framework.io.atomic import make_folder, writing
 from diffuse_framework.stages.work import Mapper, ResumableWork
 
 logger = logging.getLogger(__name__)
@@ -49,13 +49,9 @@ class Journal:
         found = {key: plain for key, plain in found.items() if plain is not None}
         strangers = len(there - set(keys) - self._used)
         if found:
-            logger.info(
-                "%d of %d were done by an earlier run: going on from there", len(found), len(items)
-            )
+            logger.info("%d of %d were done by an earlier run: going on from there", len(found), len(items))
         elif strangers:
-            logger.info(
-                "Indexing of an earlier run is not used: it belongs to other images, parameters or versions"
-            )
+            logger.info("Indexing of an earlier run is not used: it belongs to other images, parameters or versions")
         missing = [(key, item) for key, item in zip(keys, items, strict=True) if key not in found]
         if missing:
             make_folder(self.folder)
@@ -106,9 +102,17 @@ def read_plain(path: Path) -> Any:
         return _PlainUnpickler(io.BytesIO(path.read_bytes())).load()
     # What a damaged or hostile pickle can end in.
     except (
-        OSError, pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError,
-        OverflowError, MemoryError,
-    ) as error:  # fmt: skip
+        OSError,
+        pickle.UnpicklingError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        EOFError,
+        OverflowError,
+        MemoryError,
+    ) as error:
         logger.warning("%s can't be used: %s", path, error)
         return None
 

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple, Protocol
 import h5py
 import numpy as np
 
-from diffuse_framework.algorithms.fingerprint import fingerprint
 from diffuse_framework.errors import DataError
+from diffuse_framework.fingerprint import fingerprint
+from diffuse_framework.io.atomic import make_folder, reason, require_space, writing
 from diffuse_framework.io.grid_file import grid_from_numbers, grid_to_numbers
-from diffuse_framework.io.whole import make_folder, reason, require_space, writing
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.voxels import COLUMN_TYPES, COLUMNS, ROW_BYTES, SumsTable
 from diffuse_framework.stages.work import Mapper
@@ -92,9 +92,7 @@ class SumsWriter:
                 len(chunks),
             )
         elif there:
-            logger.info(
-                "The sums of an earlier run are not used: they belong to other images, parameters or versions"
-            )
+            logger.info("The sums of an earlier run are not used: they belong to other images, parameters or versions")
         made = mapper.map(_WritePart(work, self._folder), missing)
         found = {**there, **{part.key: part for part in made}}
         self._parts += self._folded([found[key] for key in keys], mapper)

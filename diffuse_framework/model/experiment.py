@@ -133,12 +133,12 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Refused:
-    """An image set aside.
+class Rejected:
+    """An image rejected.
 
     Attributes:
         name: of the image.
-        stage: what refused it, for example "indexing" or "validation".
+        stage: what rejected it, for example "indexing" or "validation".
         reason: in words a user can act on.
     """
 
@@ -155,13 +155,13 @@ class Experiment:
         geometries: beam and detector pairs, each used by one or more images.
         symmetry: of the crystal.
         images: the indexed images, in the order of the source.
-        refused: the images set aside.
+        rejected: the images rejected.
     """
 
     geometries: tuple[Geometry, ...]
     symmetry: Symmetry
     images: tuple[Image, ...]
-    refused: tuple[Refused, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
 
     def cells(self) -> np.ndarray:
         """Unit cells of all images, (n, 6) in angstrom and degrees."""

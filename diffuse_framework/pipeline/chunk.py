@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from diffuse_framework import __version__
-from diffuse_framework.algorithms.fingerprint import fingerprint
 from diffuse_framework.algorithms.geometry import pixel_q
 from diffuse_framework.errors import DataError
+from diffuse_framework.fingerprint import fingerprint
 from diffuse_framework.model.conventions import DIFFUSE, UNTRUSTED
 from diffuse_framework.model.experiment import Experiment, Image
 from diffuse_framework.model.geometry import Geometry
@@ -176,9 +176,7 @@ def corrected_pixels(
     pixels only. Sums and maps never use it, because it gives zero counts no error.
     """
     parts = []
-    for number, (panel, values, use) in enumerate(
-        zip(geometry.panels, frame.counts, mask.diffuse, strict=True)
-    ):
+    for number, (panel, values, use) in enumerate(zip(geometry.panels, frame.counts, mask.diffuse, strict=True)):
         slow, fast = np.nonzero(use)
         photons = (values[use] - panel.pedestal) / panel.gain
         variance = photons.astype(float)

@@ -18,7 +18,7 @@ from diffuse_framework.model.scales import Scales
 from diffuse_framework.model.source import ImageSource
 from diffuse_framework.model.voxels import SumsInMemory, SumsTable, VoxelSums
 from diffuse_framework.pipeline.chunk import ChunkWork, PixelWriter
-from diffuse_framework.pipeline.consistency import OneIndexing
+from diffuse_framework.pipeline.reindexing import ResolveAmbiguity
 from diffuse_framework.stages.masker import Masker
 from diffuse_framework.stages.scaler import Scaler
 from diffuse_framework.stages.steps import Steps
@@ -96,7 +96,7 @@ def process(
     hints: CrystalHints,
     validate: Callable[[Experiment], Experiment],
     around: Surroundings,
-    agree: OneIndexing | None = None,
+    agree: ResolveAmbiguity | None = None,
 ) -> Outcome:
     """Go from images to the final map.
 
@@ -124,9 +124,7 @@ def process(
 def collect(source: ImageSource, experiment: Experiment, steps: Steps, around: Surroundings) -> VoxelSums:
     """Images -> sums: slow, once. The maskers of `steps` know the data."""
     grid = steps.grid.build(experiment)
-    work = ChunkWork(
-        source, experiment, grid, steps.maskers, steps.correctors, steps.accumulator, around.write_pixels
-    )
+    work = ChunkWork(source, experiment, grid, steps.maskers, steps.correctors, steps.accumulator, around.write_pixels)
     sink = around.make_sink(grid, tuple(image.name for image in experiment.images))
     n_images, step = len(experiment.images), around.chunk_size
     chunks = [range(start, min(start + step, n_images)) for start in range(0, n_images, step)]

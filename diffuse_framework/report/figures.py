@@ -92,9 +92,7 @@ def draw_plane(
 ) -> AxesImage:
     """Draw a plane of `plane_values`; `labels` name rows and columns, `colours` go to imshow."""
     extent = plane_extent(rows, columns)
-    picture = axes.imshow(
-        plane, origin="lower", extent=extent, aspect="auto", interpolation="nearest", **colours
-    )
+    picture = axes.imshow(plane, origin="lower", extent=extent, aspect="auto", interpolation="nearest", **colours)
     axes.set_ylabel(labels[0])
     axes.set_xlabel(labels[1])
     return picture
@@ -118,11 +116,7 @@ def limits_of(values: np.ndarray, low: float = 1, high: float = 99.5) -> tuple[f
     if len(finite) == 0:
         return 0.0, 1.0
     ends = np.percentile(finite, (low, high))
-    return (
-        (float(ends[0]), float(ends[1]))
-        if ends[1] > ends[0]
-        else (float(ends[0]) - 0.5, float(ends[0]) + 0.5)
-    )
+    return (float(ends[0]), float(ends[1])) if ends[1] > ends[0] else (float(ends[0]) - 0.5, float(ends[0]) + 0.5)
 
 
 def log_norm(values: np.ndarray) -> Normalize:
@@ -175,9 +169,14 @@ def draw_image(
     greys = matplotlib.colormaps["gray_r"].copy()
     greys.set_bad("white")
     picture = axes.imshow(
-        np.log1p(shown), cmap=greys, vmin=0, vmax=np.log1p(highest), interpolation="nearest", origin="upper",
+        np.log1p(shown),
+        cmap=greys,
+        vmin=0,
+        vmax=np.log1p(highest),
+        interpolation="nearest",
+        origin="upper",
         extent=_extent(counts.shape, corner, step),
-    )  # fmt: skip
+    )
     axes.set_xlabel("fast (pixels)")
     axes.set_ylabel("slow (pixels)")
     return picture
@@ -346,9 +345,7 @@ def draw_sigma(axes: Axes, intensity: np.ndarray, sigma: np.ndarray) -> None:
 def draw_scales(axes: Axes, scales: np.ndarray, sigma: np.ndarray, label: str = "scale factor b") -> None:
     """Draw one value per image with its uncertainty; the mean of scales is 1."""
     sigma = np.where(np.isfinite(sigma), sigma, 0.0)
-    axes.errorbar(
-        np.arange(1, len(scales) + 1), scales, yerr=sigma, fmt="o-", ms=4, lw=1, color=BLUE, capsize=2
-    )
+    axes.errorbar(np.arange(1, len(scales) + 1), scales, yerr=sigma, fmt="o-", ms=4, lw=1, color=BLUE, capsize=2)
     axes.axhline(1.0, color=GREY, lw=1, ls="--")
     axes.set_ylim(0, 1.1 * max(float(np.max(scales + sigma)), 1.0))
     axes.set_xlabel("image")

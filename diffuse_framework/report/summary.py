@@ -15,8 +15,8 @@ import numpy as np
 from tabulate import tabulate
 
 from diffuse_framework.algorithms.binning import shell_numbers, sum_by
-from diffuse_framework.algorithms.sweeps import SweepCheck
-from diffuse_framework.algorithms.validation import spot_deviations
+from diffuse_framework.algorithms.validation.stills import spot_deviations
+from diffuse_framework.algorithms.validation.sweeps import SweepCheck
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.lattice import cell_of_matrix
@@ -26,12 +26,12 @@ from diffuse_framework.model.scales import Scales
 logger = logging.getLogger(__name__)
 
 N_SHELLS = 10
-# What `validate` and `validate_sweeps` name as the stage of images that were indexed, and refused.
+# What `validate` and `validate_sweeps` name as the stage of images that were indexed, and rejected.
 VALIDATION = "validation"
 
 
 @dataclass(frozen=True)
-class Part:
+class TimedStep:
     """What one part of a run cost."""
 
     name: str
@@ -43,7 +43,7 @@ class Part:
 class Stopwatch:
     """Measures the parts of a run: wall seconds, and the largest process so far in MiB."""
 
-    parts: list[Part] = field(default_factory=list)
+    parts: list[TimedStep] = field(default_factory=list)
     now: str = ""
 
     @contextmanager
@@ -53,7 +53,7 @@ class Stopwatch:
         self.now = name
         start = time.perf_counter()
         yield
-        self.parts.append(Part(name, time.perf_counter() - start, _peak_mib()))
+        self.parts.append(TimedStep(name, time.perf_counter() - start, _peak_mib()))
 
     def table(self) -> str:
         """Return the parts as a table."""
@@ -68,17 +68,17 @@ def _peak_mib() -> float:
 
 
 def refused_text(experiment: Experiment) -> str:
-    """Return a table of the images set aside, with their reasons."""
-    rows = [(refused.name, refused.stage, refused.reason) for refused in experiment.refused]
-    return tabulate(rows, ("image", "refused in", "because"), "simple")
+    """Return a table of the images rejected, with their reasons."""
+    rows = [(rejected.name, rejected.stage, rejected.reason) for rejected in experiment.rejected]
+    return tabulate(rows, ("image", "rejected in", "because"), "simple")
 
 
 def nothing_left_text(experiment: Experiment) -> str:
     """Return why no image is left, in one line, and what to try."""
-    stage, number = Counter(refused.stage for refused in experiment.refused).most_common(1)[0]
-    example = next(refused for refused in experiment.refused if refused.stage == stage)
+    stage, number = Counter(rejected.stage for rejected in experiment.rejected).most_common(1)[0]
+    example = next(rejected for rejected in experiment.rejected if rejected.stage == stage)
     return (
-        f"no image is left: {number} of {len(experiment.refused)} were refused at {stage} (for example "
+        f"no image is left: {number} of {len(experiment.rejected)} were rejected at {stage} (for example "
         f"{example.name}: {example.reason}). Try: check crystal.unit_cell, crystal.reference and the geometry, or "
         "loosen the limits of validation.*"
     )
@@ -166,9 +166,7 @@ def shells_text(statistics: dict[str, Any]) -> str:
         )
         for shell in statistics["shells"]
     ]
-    return tabulate(
-        rows, ("d_max", "d_min", "voxels", "complete", "multiplicity", "<I>", "<I/sigma>"), "simple"
-    )
+    return tabulate(rows, ("d_max", "d_min", "voxels", "complete", "multiplicity", "<I>", "<I/sigma>"), "simple")
 
 
 def statistics_text(statistics: dict[str, Any]) -> str:
@@ -199,9 +197,7 @@ def scaling_text(statistics: dict[str, Any]) -> str:
     lines = []
     if "error_model" in statistics:
         model = statistics["error_model"]
-        lines.append(
-            f"variance = {model['inflation']:.4g} x (counting + ({model['fraction']:.4g} x signal)^2)"
-        )
+        lines.append(f"variance = {model['inflation']:.4g} x (counting + ({model['fraction']:.4g} x signal)^2)")
     outliers = statistics.get("outliers", {})
     if outliers:
         lines.append(
@@ -236,7 +232,7 @@ def spot_rows(experiment: Experiment) -> list[dict[str, Any]]:
 def log_experiment(experiment: Experiment, n_images: int) -> None:
     """Log how indexing went."""
     logger.info("\n%d of %d images go on", len(experiment.images), n_images)
-    if experiment.refused:
+    if experiment.rejected:
         logger.info("\n%s", refused_text(experiment))
     if experiment.images:
         logger.info("\n%s\n", cells_text(experiment))
@@ -334,15 +330,15 @@ def run_summary(
     n_images: int, experiment: Experiment, scales: Scales, statistics: dict[str, Any], watch: Stopwatch
 ) -> dict[str, Any]:
     """Return the content of ``summary.json``."""
-    refused_in = Counter(refused.stage for refused in experiment.refused)
+    rejected_in = Counter(rejected.stage for rejected in experiment.rejected)
     return {
         "images": {
             "given": n_images,
-            "indexed": len(experiment.images) + refused_in[VALIDATION],
+            "indexed": len(experiment.images) + rejected_in[VALIDATION],
             "used": len(experiment.images),
-            "refused": len(experiment.refused),
-            "refused_in": dict(refused_in),
-            "refused_images": [vars(refused) for refused in experiment.refused],
+            "rejected": len(experiment.rejected),
+            "rejected_in": dict(rejected_in),
+            "rejected_images": [vars(rejected) for rejected in experiment.rejected],
         },
         "unit_cell": {
             "median": np.median(experiment.cells(), axis=0),

@@ -145,9 +145,14 @@ def make_crystal(
     b_factor = rng.choice(np.array(b_factors), len(element))
     q = np.linspace(0, q_max, 4001)
     return AtomicCrystal(
-        cell, symmetry, names, np.repeat(element, len(proper)), placed,
-        np.repeat(b_factor, len(proper)), (q, form_factors(names, q)),
-    )  # fmt: skip
+        cell,
+        symmetry,
+        names,
+        np.repeat(element, len(proper)),
+        placed,
+        np.repeat(b_factor, len(proper)),
+        (q, form_factors(names, q)),
+    )
 
 
 def true_map(

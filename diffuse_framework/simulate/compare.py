@@ -66,10 +66,14 @@ class MapAgreement:
     def as_rows(self) -> tuple[list[str], list[list[str]]]:
         """Return the shells as a header and rows of a table."""
         rows = [
-            [f"{shell.d_max:.2f} - {shell.d_min:.2f}", f"{shell.voxels}", f"{shell.correlation:.3f}",
-             f"{100 * shell.bias:+.2f}"]
+            [
+                f"{shell.d_max:.2f} - {shell.d_min:.2f}",
+                f"{shell.voxels}",
+                f"{shell.correlation:.3f}",
+                f"{100 * shell.bias:+.2f}",
+            ]
             for shell in self.shells
-        ]  # fmt: skip
+        ]
         return ["d (A)", "voxels", "CC to truth", "bias (%)"], rows
 
 
@@ -123,9 +127,7 @@ def compare_map(
     deviation = (intensity[measured] - scale * true[measured]) / sigma[measured]
     rings, _ = shell_numbers(q, ISOTROPIC_SHELLS)
     map_rest, true_rest = (_without_mean(values, rings, flat) for values in (intensity, true))
-    weighted_map_rest, weighted_true_rest = (
-        _without_mean(values, rings, weights) for values in (intensity, true)
-    )
+    weighted_map_rest, weighted_true_rest = (_without_mean(values, rings, weights) for values in (intensity, true))
 
     numbers, edges = shell_numbers(q, n_shells)
     shells = []

@@ -33,11 +33,31 @@ _POINT_GROUPS = {
     "432": ("m-3m", (_FOUR_Z, _TWO_X, _THREE_XYZ)),
 }
 PRIMITIVE_GROUPS = {
-    "P1": "1", "P121": "2", "P1211": "2", "P222": "222", "P212121": "222", "P4": "4", "P41": "4",
-    "P422": "422", "P41212": "422", "P43212": "422", "P3": "3", "P31": "3", "P312": "312", "P3112": "312",
-    "P321": "321", "P3121": "321", "P6": "6", "P61": "6", "P622": "622", "P6122": "622", "P23": "23",
-    "P213": "23", "P432": "432", "P4132": "432",
-}  # fmt: skip
+    "P1": "1",
+    "P121": "2",
+    "P1211": "2",
+    "P222": "222",
+    "P212121": "222",
+    "P4": "4",
+    "P41": "4",
+    "P422": "422",
+    "P41212": "422",
+    "P43212": "422",
+    "P3": "3",
+    "P31": "3",
+    "P312": "312",
+    "P3112": "312",
+    "P321": "321",
+    "P3121": "321",
+    "P6": "6",
+    "P61": "6",
+    "P622": "622",
+    "P6122": "622",
+    "P23": "23",
+    "P213": "23",
+    "P432": "432",
+    "P4132": "432",
+}
 
 
 def primitive_symmetry(space_group: str) -> Symmetry:
@@ -88,8 +108,7 @@ def refuse_impossible_cell(cell: Cell, symmetry: Symmetry) -> None:
     turned = np.einsum("mba,bc,mcd->mad", symmetry.operators, metric, symmetry.operators)
     if not np.allclose(turned, metric, rtol=0, atol=1e-3 * np.abs(metric).max()):
         raise ConfigError(
-            f"crystal.unit_cell={numbers} does not have the symmetry of "
-            f"crystal.space_group={symmetry.space_group}"
+            f"crystal.unit_cell={numbers} does not have the symmetry of crystal.space_group={symmetry.space_group}"
         )
 
 

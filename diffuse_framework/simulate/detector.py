@@ -141,11 +141,7 @@ def module_size(modules: tuple[int, int]) -> tuple[int, int]:
 
 def module_corners(modules: tuple[int, int]) -> list[tuple[int, int]]:
     """Return the first pixel (fast, slow) of each module, fast running first as in dxtbx."""
-    return [
-        (i * (MODULE[0] + GAP[0]), j * (MODULE[1] + GAP[1]))
-        for j in range(modules[1])
-        for i in range(modules[0])
-    ]
+    return [(i * (MODULE[0] + GAP[0]), j * (MODULE[1] + GAP[1])) for j in range(modules[1]) for i in range(modules[0])]
 
 
 def modules_of(size: tuple[int, int]) -> tuple[int, int] | None:

@@ -82,9 +82,7 @@ class SimulationSettings:
         if not self.exposure_s > 0:
             raise ConfigError(f"exposure_time={self.exposure_s:g} must be above 0")
         if min(self.scale_spread, self.offset, self.air_per_mm, self.background_rate, self.seed) < 0:
-            raise ConfigError(
-                "spread of scales, offset, air absorption, background and seed can't be negative"
-            )
+            raise ConfigError("spread of scales, offset, air absorption, background and seed can't be negative")
         if self.setting_matrices is not None and np.shape(self.setting_matrices) != (self.n_images, 3, 3):
             raise ConfigError(f"{self.n_images} images need as many setting matrices, (3, 3) each")
         if self.setting_matrices is not None and self.rotation is not None:
@@ -100,9 +98,7 @@ class Simulation:
     truth: Truth
 
 
-def simulate(
-    settings: SimulationSettings, extinct: Callable[[np.ndarray], np.ndarray] | None = None
-) -> Simulation:
+def simulate(settings: SimulationSettings, extinct: Callable[[np.ndarray], np.ndarray] | None = None) -> Simulation:
     """Return a simulated data set; its images are drawn when they are read.
 
     Args:

@@ -9,7 +9,6 @@ import numpy as np
 from scipy.special import erf
 
 from diffuse_framework.algorithms import factors
-from diffuse_framework.algorithms.fingerprint import fingerprint
 from diffuse_framework.algorithms.geometry import (
     pixel_positions,
     project,
@@ -18,6 +17,7 @@ from diffuse_framework.algorithms.geometry import (
 )
 from diffuse_framework.algorithms.rotation import index_sweep, n_substeps, sub_settings
 from diffuse_framework.errors import GeometryError
+from diffuse_framework.fingerprint import fingerprint
 from diffuse_framework.model.experiment import BraggSpots
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.source import Frame, ImageSource
@@ -38,9 +38,7 @@ FAINTEST_OBSERVED = 10.0
 _STEP, _MOST_STEPS = 0.15, 30
 
 
-def response_without_area(
-    positions_mm: np.ndarray, geometry: Geometry, panel: int, air_per_mm: float
-) -> np.ndarray:
+def response_without_area(positions_mm: np.ndarray, geometry: Geometry, panel: int, air_per_mm: float) -> np.ndarray:
     """Return P E T (...) at laboratory positions (..., 3) on one panel.
 
     E is 1 for a sensor of unknown absorption.
@@ -267,8 +265,7 @@ class SimulatedSource:
             sweep = index_sweep(setting, rotation, (1, 1, 1), truth.intensity.d_min)
             n_steps = n_substeps(sweep, _STEP, _MOST_STEPS)
         parts = [
-            truth.intensity.diffuse(q @ np.linalg.inv(part).T)
-            for part in sub_settings(setting, rotation, n_steps)
+            truth.intensity.diffuse(q @ np.linalg.inv(part).T) for part in sub_settings(setting, rotation, n_steps)
         ]
         intensity = parts[0] if n_steps == 1 else np.mean(parts, axis=0)
         if truth.offsets[index] > 0:
@@ -302,9 +299,7 @@ class ModuleSource:
         """
         panels = self.whole.geometry(0).panels
         if len(panels) != 1 or modules_of(panels[0].shape[::-1]) is None:
-            raise GeometryError(
-                f"{self.whole.names[0]} is not one panel of PILATUS modules and can't be split"
-            )
+            raise GeometryError(f"{self.whole.names[0]} is not one panel of PILATUS modules and can't be split")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -66,9 +66,7 @@ class DiffuseParameters:
         if min(self.halo, self.cloud, self.water) < 0:
             raise ConfigError("diffuse.halo, diffuse.cloud and diffuse.water can't be negative")
         if not self.halo + self.cloud + self.water > 0:
-            raise ConfigError(
-                "diffuse.halo, diffuse.cloud and diffuse.water are all 0: nothing would scatter"
-            )
+            raise ConfigError("diffuse.halo, diffuse.cloud and diffuse.water are all 0: nothing would scatter")
         for name in (
             "displacement",
             "correlation_radial",
@@ -228,10 +226,18 @@ class TrueIntensity:
         x = np.square(2 * np.pi * p.displacement * q)
         mixed = np.empty(len(points))
         _halo_and_cloud(
-            points, self.basis, f_squared, cloud, low, _window_radius(self.basis),
-            (2 * np.pi * p.correlation_radial) ** 2, (2 * np.pi * p.correlation_tangential) ** 2,
-            p.halo, p.cloud, mixed,
-        )  # fmt: skip
+            points,
+            self.basis,
+            f_squared,
+            cloud,
+            low,
+            _window_radius(self.basis),
+            (2 * np.pi * p.correlation_radial) ** 2,
+            (2 * np.pi * p.correlation_tangential) ** 2,
+            p.halo,
+            p.cloud,
+            mixed,
+        )
         return x * np.exp(1 - x) * mixed
 
     def __getstate__(self) -> dict:

@@ -161,9 +161,7 @@ background_images = False
 """
 
 
-def settings_of(
-    params: Any, symmetry: Symmetry, mu_per_mm: Callable[[str, float], float]
-) -> SimulationSettings:
+def settings_of(params: Any, symmetry: Symmetry, mu_per_mm: Callable[[str, float], float]) -> SimulationSettings:
     """Return what extracted parameters of `PHIL` describe.
 
     Args:
@@ -212,9 +210,7 @@ def settings_of(
 def _rotation(rotation: Any) -> RotationSettings | None:
     if not rotation.width:
         return None
-    return RotationSettings(
-        rotation.width, rotation.start, rotation.sweeps, rotation.drift, rotation.scale_spread
-    )
+    return RotationSettings(rotation.width, rotation.start, rotation.sweeps, rotation.drift, rotation.scale_spread)
 
 
 def _correlation(lengths: Any, cell: Cell) -> tuple[float, float]:

@@ -67,9 +67,7 @@ class Sweeps:
     at_ends: tuple[np.ndarray, ...]
 
 
-def make_sweeps(
-    settings: RotationSettings, n_images: int, basis: np.ndarray, rng: np.random.Generator
-) -> Sweeps:
+def make_sweeps(settings: RotationSettings, n_images: int, basis: np.ndarray, rng: np.random.Generator) -> Sweeps:
     """Return sweeps of `n_images` images each of crystals with reciprocal basis B (3, 3)."""
     middles = settings.start_deg + settings.width_deg * (np.arange(n_images) + 0.5)
     goniometer = turn(AXIS, np.radians(middles))

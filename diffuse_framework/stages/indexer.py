@@ -25,7 +25,7 @@ class Indexer(Protocol):
         """
 
     def index(self, source: ImageSource, hints: CrystalHints, folder: Path, mapper: Mapper) -> Experiment:
-        """Return the indexed images; those that can't be indexed are in its `refused`.
+        """Return the indexed images; those that can't be indexed are in its `rejected`.
 
         Args:
             source: all images.

@@ -32,7 +32,5 @@ class Masker(Protocol):
     def static_mask(self, geometry: Geometry, pixels: PixelTable) -> PixelMask | None:
         """Return the mask that all images of one geometry share, None where there is none."""
 
-    def image_mask(
-        self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable
-    ) -> PixelMask | None:
+    def image_mask(self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable) -> PixelMask | None:
         """Return the mask of one image, None where there is none."""

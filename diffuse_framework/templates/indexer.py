@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from scipy.spatial.transform import Rotation
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.symmetry import symmetry_of
+from diffuse_framework.adapters.models.symmetry import symmetry_of
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.experiment import CrystalHints, Experiment, Image
 from diffuse_framework.model.lattice import reciprocal_basis
@@ -38,7 +38,7 @@ class TemplateIndexer:
         return cls(tuple(params.rotation))
 
     def index(self, source: ImageSource, hints: CrystalHints, folder: Path, mapper: Mapper) -> Experiment:
-        """Return all images in the one orientation; those that can't be indexed belong in `refused`.
+        """Return all images in the one orientation; those that can't be indexed belong in `rejected`.
 
         Raises:
             DataError: the unit cell is not known.

@@ -57,9 +57,7 @@ class TemplateMasker:
             panels.append(mask)
         return PixelMask(tuple(panels))
 
-    def image_mask(
-        self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable
-    ) -> PixelMask | None:
+    def image_mask(self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable) -> PixelMask | None:
         """Return what is masked on this image, None where that is nothing."""
         return PixelMask(
             tuple(

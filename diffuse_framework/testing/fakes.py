@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffuse_framework.algorithms.fingerprint import fingerprint
 from diffuse_framework.algorithms.symmetry import asymmetric_box
+from diffuse_framework.fingerprint import fingerprint
 from diffuse_framework.model.experiment import Symmetry
 from diffuse_framework.model.geometry import Beam, Geometry, Panel
 from diffuse_framework.model.grid import VoxelGrid

@@ -159,9 +159,7 @@ def masks(draw: Any, geometry: Geometry) -> PixelMask:
     """Draw a mask of all three classes, one of them rare or absent."""
     rng = np.random.default_rng(draw(seeds()))
     shares = np.array(draw(st.sampled_from([(0.0, 0.0, 1.0), (0.2, 0.2, 0.6), (0.9, 0.05, 0.05), (1.0, 0.0, 0.0)])))
-    return PixelMask(
-        tuple(rng.choice(3, panel.shape, p=shares).astype(np.uint8) for panel in geometry.panels)
-    )
+    return PixelMask(tuple(rng.choice(3, panel.shape, p=shares).astype(np.uint8) for panel in geometry.panels))
 
 
 @st.composite
@@ -190,12 +188,8 @@ def pixel_tables(draw: Any, geometry: Geometry) -> PixelCase:
     rng = np.random.default_rng(draw(seeds()))
     size = draw(st.sampled_from([1e-8, 1e-3, 1.0]))
     return PixelCase(
-        q=tuple(
-            pixel_q(panel, geometry.beam) for panel in geometry.panels
-        ),
-        response=tuple(
-            (size * rng.uniform(0.5, 1.5, panel.shape)).astype(np.float32) for panel in geometry.panels
-        ),
+        q=tuple(pixel_q(panel, geometry.beam) for panel in geometry.panels),
+        response=tuple((size * rng.uniform(0.5, 1.5, panel.shape)).astype(np.float32) for panel in geometry.panels),
     )
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from diffuse_framework.adapters.symmetry import symmetry_of
+from diffuse_framework.adapters.models.symmetry import symmetry_of
 from diffuse_framework.algorithms import binning
 from diffuse_framework.algorithms.binning import VoxelAdder, add_by, shell_numbers
 from diffuse_framework.algorithms.symmetry import asymmetric_box, fold
@@ -54,9 +54,16 @@ def test_sums_are_those_of_plain_numpy(symbol, seed, with_background):
     # In single precision a pixel on the border of two voxels may be in either.
     panel["mask"][(abs(abs(place - index) - 0.5) < 1e-4).any(axis=1).reshape(37, 29)] = 0
     table = VoxelAdder(grid).add(
-        4, 2, **panel, setting_matrix=matrix, seconds=0.5, gain=2.0, pedestal=1.0,
-        background=background, background_variance=background,
-    )  # fmt: skip
+        4,
+        2,
+        **panel,
+        setting_matrix=matrix,
+        seconds=0.5,
+        gain=2.0,
+        pedestal=1.0,
+        background=background,
+        background_variance=background,
+    )
 
     centre = np.linalg.norm(index / np.array(grid.divisions) @ grid.reciprocal_basis.T, axis=1)
     folded, operator = fold(index, grid.symmetry, grid.divisions)
@@ -79,11 +86,16 @@ def test_sums_are_those_of_plain_numpy(symbol, seed, with_background):
     assert keys == sorted(expected)
     found = np.stack(
         [
-            table.counts, table.exposure, table.pixels, table.background,
-            table.bragg_counts, table.bragg_exposure, table.bragg_pixels,
+            table.counts,
+            table.exposure,
+            table.pixels,
+            table.background,
+            table.bragg_counts,
+            table.bragg_exposure,
+            table.bragg_pixels,
         ],
         axis=1,
-    )  # fmt: skip
+    )
     assert np.allclose(found, [expected[key] for key in keys], rtol=1e-6)
 
 
@@ -166,8 +178,12 @@ def test_smooth_images_sum_like_their_single_pixels(seed, kind):
         only = {name: values[pixel[0] : pixel[0] + 1, pixel[1] : pixel[1] + 1] for name, values in panel.items()}
         for row in range(len(one := adder.add(0, 0, **only, **arguments))):
             totals[one.voxel[row], one.operator[row]] += [
-                one.counts[row], one.exposure[row], one.pixels[row], one.bragg_counts[row], one.bragg_pixels[row],
-            ]  # fmt: skip
+                one.counts[row],
+                one.exposure[row],
+                one.pixels[row],
+                one.bragg_counts[row],
+                one.bragg_pixels[row],
+            ]
     found = np.stack([whole.counts, whole.exposure, whole.pixels, whole.bragg_counts, whole.bragg_pixels], -1)
     assert np.allclose(found, list(totals.values()), rtol=1e-5, atol=1e-6)
 
@@ -177,9 +193,15 @@ def test_mean_positions_are_those_of_the_pixels_centres():
     mask = np.zeros((4, 9), np.uint8)
     mask[1, 2:7] = mask[2, 3] = DIFFUSE
     table = VoxelAdder(grid).add(
-        0, 0, np.ones((4, 9), np.int32), mask, np.full((4, 9, 3), 0.06, np.float32), np.ones((4, 9), np.float32),
-        setting_matrix=grid.reciprocal_basis, seconds=1.0,
-    )  # fmt: skip
+        0,
+        0,
+        np.ones((4, 9), np.int32),
+        mask,
+        np.full((4, 9, 3), 0.06, np.float32),
+        np.ones((4, 9), np.float32),
+        setting_matrix=grid.reciprocal_basis,
+        seconds=1.0,
+    )
     assert np.isclose(table.fast[0], (2.5 + 3.5 + 4.5 + 5.5 + 6.5 + 3.5) / 6)
     assert np.isclose(table.slow[0], (5 * 1.5 + 2.5) / 6)
 

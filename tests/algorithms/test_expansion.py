@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffuse_framework.adapters.symmetry import symmetry_of
+from diffuse_framework.adapters.models.symmetry import symmetry_of
 from diffuse_framework.algorithms.expansion import delta_pdf, isotropic_part, whole_box
 from diffuse_framework.algorithms.symmetry import asymmetric_box, fold
 from diffuse_framework.model.grid import VoxelGrid

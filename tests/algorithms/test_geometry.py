@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from diffuse_framework.adapters.geometry import geometry_of
+from diffuse_framework.adapters.models.geometry import geometry_of
 from diffuse_framework.algorithms.geometry import (
     highest_resolution,
     mm_to_px,
@@ -25,18 +25,23 @@ def beam_and_detector(thickness: float = 0.45, tilt_deg: float = 3.0):
     """A small tilted detector with a thick sensor."""
     beam = BeamFactory.simple(1.0)
     detector = DetectorFactory.simple(
-        "PAD", 100.0, (25.0, 30.0), "+x", "-y", (0.172, 0.172), (300, 350), (-1, 10000), [],
+        "PAD",
+        100.0,
+        (25.0, 30.0),
+        "+x",
+        "-y",
+        (0.172, 0.172),
+        (300, 350),
+        (-1, 10000),
+        [],
         ParallaxCorrectedPxMmStrategy(3.9, thickness),
-    )  # fmt: skip
+    )
     panel = detector[0]
     panel.set_thickness(thickness)
     panel.set_mu(3.9)
     turn = Rotation.from_euler("xy", [tilt_deg, -tilt_deg], degrees=True)
     panel.set_frame(
-        *(
-            tuple(turn.apply(vector))
-            for vector in (panel.get_fast_axis(), panel.get_slow_axis(), panel.get_origin())
-        )
+        *(tuple(turn.apply(vector)) for vector in (panel.get_fast_axis(), panel.get_slow_axis(), panel.get_origin()))
     )
     return beam, detector
 

@@ -27,9 +27,7 @@ CELL = (20.0, 25.0, 30.0, 90.0, 90.0, 90.0)
 SETTING = Turn.from_euler("xyz", [20, -35, 70], degrees=True).as_matrix() @ reciprocal_basis(CELL)
 angles = st.floats(-np.pi, np.pi)
 unit_vectors = (
-    st.tuples(*[st.floats(-1, 1)] * 3)
-    .filter(lambda v: np.linalg.norm(v) > 0.1)
-    .map(lambda v: v / np.linalg.norm(v))
+    st.tuples(*[st.floats(-1, 1)] * 3).filter(lambda v: np.linalg.norm(v) > 0.1).map(lambda v: v / np.linalg.norm(v))
 )
 
 
@@ -91,9 +89,7 @@ def add(setting_matrix, mask_value=DIFFUSE):
     background = rng.random(panel.shape).astype(np.float32)
     adder = VoxelAdder(orthorhombic_grid(CELL, d_min=1.0))
     mask = np.full(panel.shape, mask_value)
-    return adder.add(
-        0, 0, values, mask, q, response, setting_matrix, 2.0, 1.5, 0.5, background, background
-    ), adder
+    return adder.add(0, 0, values, mask, q, response, setting_matrix, 2.0, 1.5, 0.5, background, background), adder
 
 
 @pytest.mark.parametrize("mask_value", [np.uint8(1), np.uint8(2)])

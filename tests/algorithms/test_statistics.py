@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffuse_framework.algorithms.merging import poisson_merge
-from diffuse_framework.algorithms.scaling_model import ScalingOptions
+from diffuse_framework.algorithms.scaling.model import ScalingOptions
 from diffuse_framework.algorithms.statistics import (
     cc_star,
     correlations,
@@ -16,7 +16,7 @@ from diffuse_framework.algorithms.statistics import (
 )
 from diffuse_framework.report.summary import statistics_text
 from diffuse_framework.testing.fakes import orthorhombic_grid
-from diffuse_framework.testing.sums import known_sums
+from support.sums import known_sums
 
 
 def test_half_sets_are_halves_and_follow_the_generator():
@@ -42,9 +42,7 @@ def test_cc_star_and_r_split_of_known_numbers():
 
 
 def test_halves_hold_all_counts_once_and_agree_as_their_noise_allows():
-    known = known_sums(
-        ScalingOptions(), np.random.default_rng(1), n_images=40, rows_per_image=4000, exposure=3.0
-    )
+    known = known_sums(ScalingOptions(), np.random.default_rng(1), n_images=40, rows_per_image=4000, exposure=3.0)
     halves = half_maps(known.sums, known.scales, np.random.default_rng(0))
     merged = poisson_merge(known.sums, known.scales)
     assert np.isclose(sum(half.counts.sum() for half in halves), merged.counts.sum())

@@ -6,16 +6,31 @@ from cctbx import sgtbx, uctbx
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from diffuse_framework.adapters.symmetry import symmetry_of
+from diffuse_framework.adapters.models.symmetry import symmetry_of
 from diffuse_framework.algorithms.symmetry import LAUE_CLASSES, asymmetric_box, fold
 from diffuse_framework.errors import GeometryError
 from diffuse_framework.model.lattice import reciprocal_basis
 
 # One group of each Laue class, and settings whose asymmetric unit cctbx transforms.
 GROUPS = (
-    "P1", "P21", "P212121", "P41", "P41212", "P31", "P3112", "P3121", "P61", "P6122", "P213", "P432",
-    "R3:R", "P1121", "A112", "R32:H", "I4122",
-)  # fmt: skip
+    "P1",
+    "P21",
+    "P212121",
+    "P41",
+    "P41212",
+    "P31",
+    "P3112",
+    "P3121",
+    "P61",
+    "P6122",
+    "P213",
+    "P432",
+    "R3:R",
+    "P1121",
+    "A112",
+    "R32:H",
+    "I4122",
+)
 
 
 def operators_in(symbol: str) -> int:
@@ -62,9 +77,7 @@ def test_operators_are_the_laue_group(symbol):
     assert any((operator == -np.eye(3)).all() for operator in symmetry.operators)
 
 
-@pytest.mark.parametrize(
-    ("symbol", "divisions", "axes"), [("P41", (2, 3, 2), "h and k"), ("P213", (2, 2, 3), "l")]
-)
+@pytest.mark.parametrize(("symbol", "divisions", "axes"), [("P41", (2, 3, 2), "h and k"), ("P213", (2, 2, 3), "l")])
 def test_divisions_that_symmetry_mixes_must_be_equal(symbol, divisions, axes):
     with pytest.raises(GeometryError, match=axes):
         fold(np.zeros((1, 3), int), symmetry_of(symbol), divisions)
@@ -79,9 +92,7 @@ def test_box_counts_what_cctbx_counts(symbol):
     from cctbx import crystal, miller
 
     laue = info.group().build_derived_laue_group()
-    everything = miller.build_set(
-        crystal.symmetry(unit_cell=cell, space_group=laue), anomalous_flag=False, d_min=3.0
-    )
+    everything = miller.build_set(crystal.symmetry(unit_cell=cell, space_group=laue), anomalous_flag=False, d_min=3.0)
     # The set of cctbx leaves out (0, 0, 0), which is a voxel like any other.
     assert count == everything.size() + 1
     indices = np.array(everything.indices())

@@ -15,11 +15,11 @@ import logging
 import numpy as np
 from tabulate import tabulate
 
-from diffuse_framework.adapters.scattering import form_factors, scattering_of
-from diffuse_framework.adapters.symmetry import symmetry_of
+from diffuse_framework.adapters.models.symmetry import symmetry_of
+from diffuse_framework.adapters.tables.scattering import form_factors, scattering_of
 from diffuse_framework.simulate.rotation import RotationSettings
-from diffuse_framework.testing.atoms import PHOTONS, AtomImages, Tables
-from diffuse_framework.testing.runs import run_pipeline
+from support.atoms import PHOTONS, AtomImages, Tables
+from support.runs import run_pipeline
 
 CUTOFFS = (0.5, 0.6, 0.7, 0.8)
 SHELLS = ((0.4, 0.5), (0.5, 0.6), (0.6, 0.7), (0.7, 0.8))
@@ -64,9 +64,14 @@ def main() -> None:
     # Wilson's plot differs by more than 10% here, and says so each time.
     logging.getLogger("diffuse_framework.absolute").setLevel(logging.ERROR)
     header = (
-        "images", "seed", *(f"k({q})" for q in CUTOFFS), "krogh_moe", "norman", "wilson",
+        "images",
+        "seed",
+        *(f"k({q})" for q in CUTOFFS),
+        "krogh_moe",
+        "norman",
+        "wilson",
         *(f"bias % {low:g}-{high:g}" for low, high in SHELLS),
-    )  # fmt: skip
+    )
     lines = [measured(kind, seed) for kind in KINDS for seed in range(2, 2 + n_seeds)]
     print(tabulate(lines, header, "github", disable_numparse=True))
 

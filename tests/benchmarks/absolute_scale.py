@@ -18,10 +18,10 @@ import gemmi
 import numpy as np
 from tabulate import tabulate
 
-from diffuse_framework.adapters.scattering import form_factors, scattering_of
-from diffuse_framework.adapters.symmetry import symmetry_of
-from diffuse_framework.algorithms.absolute import apply, estimate, krogh_moe, radial_profile
-from diffuse_framework.algorithms.composition import fill_cell, scaled, sequence_composition
+from diffuse_framework.adapters.models.symmetry import symmetry_of
+from diffuse_framework.adapters.tables.scattering import form_factors, scattering_of
+from diffuse_framework.algorithms.absolute.composition import fill_cell, scaled, sequence_composition
+from diffuse_framework.algorithms.absolute.methods import apply, estimate, krogh_moe, radial_profile
 from diffuse_framework.model.contents import CellContents
 from diffuse_framework.report.figures import absolute_scale_figure
 from diffuse_framework.simulate.atoms import AtomicCrystal, make_crystal, true_map
@@ -56,9 +56,14 @@ def contents_of(crystal: AtomicCrystal) -> CellContents:
 def recovered(space_group: str, seed: int, density: float, closest: float, folder: Path | None) -> list[str]:
     rng = np.random.default_rng(seed)
     crystal = make_crystal(
-        CELLS[space_group], symmetry_of(space_group), {"C": 0.6, "N": 0.15, "O": 0.23, "S": 0.02},
-        form_factors, rng, density, closest,
-    )  # fmt: skip
+        CELLS[space_group],
+        symmetry_of(space_group),
+        {"C": 0.6, "N": 0.15, "O": 0.23, "S": 0.02},
+        form_factors,
+        rng,
+        density,
+        closest,
+    )
     contents = contents_of(crystal)
     theory = scattering_of(contents, 0.86, 1.0)
     truth = true_map(crystal, theory, (2, 2, 2), 1.2)
@@ -87,9 +92,13 @@ def lysozyme() -> tuple[CellContents, str]:
     molecule, _ = sequence_composition(LYSOZYME, "protein")
     a, b, c = LYSOZYME_CELL
     contents = fill_cell(
-        scaled(molecule, 8), (("NaCl", 0.8, 27.0),), a * b * c, 8, *weights([*molecule, "Na", "Cl"]),
+        scaled(molecule, 8),
+        (("NaCl", 0.8, 27.0),),
+        a * b * c,
+        8,
+        *weights([*molecule, "Na", "Cl"]),
         source="P00698",
-    )  # fmt: skip
+    )
     theory = scattering_of(contents, 1.0, 1.0)
     at = np.arange(0, 1.01, 0.1)
     columns = [np.interp(at, theory.q, x) for x in (theory.ordered, theory.coherent, theory.incoherent)]

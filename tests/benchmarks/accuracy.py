@@ -15,7 +15,7 @@ import numpy as np
 
 from diffuse_framework.simulate.compare import compare_merged, compare_scales
 from diffuse_framework.simulate.experiment import SimulationSettings, simulate
-from diffuse_framework.testing.runs import run_pipeline
+from support.runs import run_pipeline
 
 PARAMETERS = """
 grid.hkl.divisions = 2 2 2

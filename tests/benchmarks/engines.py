@@ -25,15 +25,15 @@ from dxtbx.model.experiment_list import ExperimentListFactory
 from numba import njit
 from thaumatin import experiment_on, unpack
 
-from diffuse_framework.adapters.inputs import open_source
-from diffuse_framework.algorithms.fingerprint import fingerprint
+from diffuse_framework.adapters.images.open import open_source
 from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.engine.choose import open_engine
 from diffuse_framework.engine.processes import process_engine
+from diffuse_framework.fingerprint import fingerprint
 from diffuse_framework.io.sums_store import StoredSums, SumsWriter, _Fold
 from diffuse_framework.model.voxels import COLUMNS
 from diffuse_framework.pipeline.chunk import ChunkWork
-from diffuse_framework.testing.runs import make_steps
+from support.runs import make_steps
 
 CHUNK = 4
 
@@ -90,8 +90,9 @@ def measure(folder: Path, n_images: int) -> None:
         each = 1e3 * seconds / n_images
         print(f"{engine:22s} {seconds:7.2f} s   {each:6.1f} ms an image   {ratio:5.2f} times   {same}", flush=True)
 
-    _, resumed = timed(lambda: SumsWriter(folder / "one process" / "sums.h5", grid, source.names).collect(
-        work, chunks, SerialEngine()))  # fmt: skip
+    _, resumed = timed(
+        lambda: SumsWriter(folder / "one process" / "sums.h5", grid, source.names).collect(work, chunks, SerialEngine())
+    )
     limit = found["one core"][0] / timed(lambda: _apart(work, chunks, folder, grid, source.names))[1]
     print(f"{'two programs apart':22s} {'':31s} {limit:5.2f} times   what the machine itself allows")
     _spin(10)
@@ -120,13 +121,12 @@ def measure(folder: Path, n_images: int) -> None:
 def _first(work: ChunkWork, n: int) -> ChunkWork:
     """Return the same work with the first images only."""
     source = open_source(work._source.experiments[:n])
-    return ChunkWork(
-        source, experiment_on(source), work._grid, work._maskers, work._correctors, work._accumulator
-    )
+    return ChunkWork(source, experiment_on(source), work._grid, work._maskers, work._correctors, work._accumulator)
 
 
 def _apart(work: ChunkWork, chunks: list[range], folder: Path, grid: Any, names: tuple[str, ...]) -> None:
     """Add up each half of the chunks in a process that knows nothing of the other."""
+
     def half() -> None:
         number = int(multiprocessing.current_process().name)
         writer = SumsWriter(folder / f"half {number}" / "sums.h5", grid, names)

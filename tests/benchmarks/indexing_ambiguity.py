@@ -16,23 +16,23 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from diffuse_framework.algorithms.ambiguity import crystal_numbers, reindexed_image, reindexing_operators
+from diffuse_framework.algorithms.indexing.ambiguity import crystal_numbers, reindexed_image, reindexing_operators
 from diffuse_framework.algorithms.symmetry import fold
 from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.model.experiment import CrystalHints, Experiment
-from diffuse_framework.pipeline.consistency import OneIndexing
 from diffuse_framework.pipeline.process import Surroundings, process
+from diffuse_framework.pipeline.reindexing import ResolveAmbiguity
 from diffuse_framework.simulate.compare import compare_merged
 from diffuse_framework.simulate.crystals import primitive_symmetry
 from diffuse_framework.simulate.detector import header_beam, one_panel
 from diffuse_framework.simulate.experiment import Simulation, SimulationSettings, simulate
 from diffuse_framework.simulate.rotation import RotationSettings
-from diffuse_framework.testing.runs import make_steps
+from support.runs import make_steps
 
 PARAMETERS = """
 masker.plugins = trusted bragg
 masker.bragg.radius = 4
-masker.bragg.excitation_width = 0.002
+masker.bragg.excitation_error = 0.002
 scaler.per_image.max_cycles = 30
 """
 CELLS = {"P4": (24.0, 24.0, 31.0, 90.0, 90.0, 90.0), "P3": (26.0, 26.0, 31.0, 90.0, 90.0, 120.0)}
@@ -73,9 +73,7 @@ def main() -> None:
         operators = reindexing_operators(symmetry, CELLS[group])
         mixed = wrongly_indexed(simulation, operators)
         found = []
-        for experiment, agree in (
-            (simulation.experiment, None), (mixed, None), (mixed, OneIndexing())
-        ):  # fmt: skip
+        for experiment, agree in ((simulation.experiment, None), (mixed, None), (mixed, ResolveAmbiguity())):
             around = Surroundings(Path(), SerialEngine())
             steps = make_steps(experiment, PARAMETERS)
             outcome = process(simulation.source, steps, CrystalHints(), lambda e: e, around, agree)

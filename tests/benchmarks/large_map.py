@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from diffuse_framework.adapters.symmetry import symmetry_of
+from diffuse_framework.adapters.models.symmetry import symmetry_of
 from diffuse_framework.algorithms.merging import poisson_merge
-from diffuse_framework.algorithms.scaling import fit_image_scales
-from diffuse_framework.io.outputs import write_map
+from diffuse_framework.algorithms.scaling.per_image import fit_image_scales
+from diffuse_framework.io.results import write_map
 from diffuse_framework.io.sums_store import SumsWriter
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.maps import AbsoluteMap

@@ -10,8 +10,20 @@ import cctbx
 
 VERSION = "1.0.5"
 FOLDER = Path(__file__).parents[2] / ".venv" / "mdx2"
-_NEEDS = ["nexusformat", "simple-parsing", "docstring-parser", "loguru", "papermill", "numexpr", "joblib", "colored",
-          "hdf5plugin", "tenacity", "numpy<2", "coverage>=7"]  # fmt: skip
+_NEEDS = [
+    "nexusformat",
+    "simple-parsing",
+    "docstring-parser",
+    "loguru",
+    "papermill",
+    "numexpr",
+    "joblib",
+    "colored",
+    "hdf5plugin",
+    "tenacity",
+    "numpy<2",
+    "coverage>=7",
+]
 
 
 def programs(folder: Path = FOLDER) -> Path | None:

@@ -72,9 +72,7 @@ def mdx2_map(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     """Print two tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mdx2", type=Path, help="folder of mdx2's programs")
     parser.add_argument("--libtbx-build", default=libtbx_build())
     parser.add_argument("--folder", type=Path, help="where files are kept; nowhere by default")
@@ -99,21 +97,35 @@ def main() -> None:
 def compare_programs(options: argparse.Namespace, folder: Path) -> None:
     """Run both programs in `folder` and print what they cost and found."""
     ours, theirs = Path(sys.executable).parent, options.mdx2 or programs()
-    environment = os.environ | {
-        name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-    }
+    environment = os.environ | {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
     foreign = environment | ({"LIBTBX_BUILD": options.libtbx_build} if options.libtbx_build else {})
 
     simulated = folder / "sim"
     if not (simulated / "truth.h5").exists():
-        run([str(ours / "diffuse.simulate"), f"images={options.images}", f"rotation.width={options.width}",
-             f"counts_per_pixel={options.counts}", f"detector.model={options.detector}", "scale_spread=0",
-             f"output.directory={simulated}"], folder, environment)  # fmt: skip
+        run(
+            [
+                str(ours / "diffuse.simulate"),
+                f"images={options.images}",
+                f"rotation.width={options.width}",
+                f"counts_per_pixel={options.counts}",
+                f"detector.model={options.detector}",
+                "scale_spread=0",
+                f"output.directory={simulated}",
+            ],
+            folder,
+            environment,
+        )
     truth_expt, truth_refl = str(simulated / "truth.expt"), str(simulated / "truth.refl")
 
     # Once before, on an image: numba compiles for the first run after an installation only.
-    process = [str(ours / "diffuse.process"), truth_expt, truth_refl, "mp.method=serial", "grid.hkl.divisions=3,3,3",
-               f"accumulator.sums.max_steps={options.steps}"]  # fmt: skip
+    process = [
+        str(ours / "diffuse.process"),
+        truth_expt,
+        truth_refl,
+        "mp.method=serial",
+        "grid.hkl.divisions=3,3,3",
+        f"accumulator.sums.max_steps={options.steps}",
+    ]
     run([*process, "output.directory=before"], folder, environment)
     costs = [("diffuse_framework", "diffuse.process", *run([*process, "output.directory=ours"], folder, environment))]
     loading = run([str(ours / "diffuse.process"), "--help"], folder, environment)[0]
@@ -141,10 +153,14 @@ def compare_programs(options: argparse.Namespace, folder: Path) -> None:
     other, other_peak = sum(cost[2] for cost in costs[1:]), max(cost[3] for cost in costs[1:])
     label = f"{options.detector}_{options.images}_images"
     print(f"cpu_of_mdx2_over_ours_{label} {other / own:.1f} times (limit 10 times; {other:.1f} s over {own:.1f} s)")
-    print(f"cpu_of_mdx2_over_ours_less_loading_{label} {other / max(own - loading, 1e-3):.1f} times "
-          f"({loading:.1f} s of ours are Python, numba and DIALS being loaded)")  # fmt: skip
-    print(f"peak_memory_of_mdx2_over_ours_{label} {other_peak / own_peak:.2f} times "
-          f"({other_peak:.0f} MiB over {own_peak:.0f} MiB)")  # fmt: skip
+    print(
+        f"cpu_of_mdx2_over_ours_less_loading_{label} {other / max(own - loading, 1e-3):.1f} times "
+        f"({loading:.1f} s of ours are Python, numba and DIALS being loaded)"
+    )
+    print(
+        f"peak_memory_of_mdx2_over_ours_{label} {other_peak / own_peak:.2f} times "
+        f"({other_peak:.0f} MiB over {own_peak:.0f} MiB)"
+    )
 
     truth = load(simulated / "truth.h5")
     compare(folder, truth)
@@ -178,17 +194,13 @@ def compare(folder: Path, truth) -> None:
             ("away from integer hkl", away),
         ):
             found = compare_map(truth, hkl[chosen], intensity[chosen], np.ones(chosen.sum()))
-            rows.append(
-                (name, what, len(maps[name]), chosen.sum(), found.correlation, found.anisotropic_correlation)
-            )
-    print(
-        tabulate(
-            rows, ("map", "voxels", "has", "compared", "CC truth", "anisotropic"), "simple", floatfmt=".4f"
-        )
-    )
+            rows.append((name, what, len(maps[name]), chosen.sum(), found.correlation, found.anisotropic_correlation))
+    print(tabulate(rows, ("map", "voxels", "has", "compared", "CC truth", "anisotropic"), "simple", floatfmt=".4f"))
     both = _tame(values["mdx2"]) & _tame(values["diffuse_framework"])
-    print(f"correlation_of_the_maps {np.corrcoef(*(v[both] for v in values.values()))[0, 1]:.4f} "
-          f"(1 % extremes left out; {np.corrcoef(*values.values())[0, 1]:.4f} with them)")  # fmt: skip
+    print(
+        f"correlation_of_the_maps {np.corrcoef(*(v[both] for v in values.values()))[0, 1]:.4f} "
+        f"(1 % extremes left out; {np.corrcoef(*values.values())[0, 1]:.4f} with them)"
+    )
 
 
 def _tame(values: np.ndarray) -> np.ndarray:

@@ -17,11 +17,11 @@ from pathlib import Path
 from dxtbx.model.experiment_list import ExperimentListFactory
 from thaumatin import N_INDEXED, experiment_on, unpack
 
-from diffuse_framework.adapters.inputs import open_source
+from diffuse_framework.adapters.images.open import open_source
 from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.io.sums_store import SumsWriter
 from diffuse_framework.pipeline.chunk import ChunkWork
-from diffuse_framework.testing.runs import make_steps
+from support.runs import make_steps
 
 CHUNK = 4
 

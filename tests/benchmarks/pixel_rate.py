@@ -30,15 +30,15 @@ import numpy as np
 from dxtbx.model.experiment_list import ExperimentListFactory
 from thaumatin import N_INDEXED, experiment_on, unpack
 
-from diffuse_framework.adapters.hdf5 import bitshuffle_lz4
-from diffuse_framework.adapters.inputs import open_source
+from diffuse_framework.adapters.images.hdf5 import bitshuffle_lz4
+from diffuse_framework.adapters.images.open import open_source
 from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.model.geometry import Beam, Geometry, Panel
 from diffuse_framework.model.mask import combine
 from diffuse_framework.model.source import Frame
 from diffuse_framework.pipeline.chunk import ChunkWork
 from diffuse_framework.simulate.nxmx import SeriesWriter
-from diffuse_framework.testing.runs import make_steps
+from support.runs import make_steps
 
 BYTES_A_PIXEL = {"q": 12, "response": 4, "values": 4, "mask": 1}
 
@@ -90,9 +90,18 @@ def eiger(n_images: int) -> Drawn:
     rng = np.random.default_rng(0)
     shape, pixel, distance = (4362, 4148), 0.075, 200.0
     panel = Panel(
-        "EIGER", np.array([-shape[1] / 2 * pixel, shape[0] / 2 * pixel, -distance]), np.array([1.0, 0, 0]),
-        np.array([0, -1.0, 0]), (pixel, pixel), shape, "Si", 0.45, 0.4, trusted_range=(0, 100_000), parallax=True,
-    )  # fmt: skip
+        "EIGER",
+        np.array([-shape[1] / 2 * pixel, shape[0] / 2 * pixel, -distance]),
+        np.array([1.0, 0, 0]),
+        np.array([0, -1.0, 0]),
+        (pixel, pixel),
+        shape,
+        "Si",
+        0.45,
+        0.4,
+        trusted_range=(0, 100_000),
+        parallax=True,
+    )
     beam = Beam(np.array([0.0, 0.0, -1.0]), np.array([0.0, 1.0, 0.0]), 0.99)
     frames = []
     for number in range(n_images):
@@ -119,8 +128,10 @@ def as_hdf5(drawn: Drawn, folder: Path, dtype: type, n_images: int = 12) -> Any:
         packed = data.id.get_storage_size() / n_images
     dxtbx = cpu(lambda number: source.experiments[number].imageset.get_raw_data(0), range(1, n_images))
     for what, seconds in (("decoding alone", alone), ("reading by dxtbx", dxtbx)):
-        print(f"eiger_16m_{np.dtype(dtype)}_hdf5, {packed / 1e6:.1f} MB an image: {what} {1e3 * seconds:.1f} ms, "
-              f"{n_pixels / seconds / 1e6:.0f} Mpixel/s")  # fmt: skip
+        print(
+            f"eiger_16m_{np.dtype(dtype)}_hdf5, {packed / 1e6:.1f} MB an image: {what} {1e3 * seconds:.1f} ms, "
+            f"{n_pixels / seconds / 1e6:.0f} Mpixel/s"
+        )
     # Which compares our way with dxtbx's, once.
     source.read(0)
     return source
@@ -155,11 +166,14 @@ def rates(label: str, source: Any, copying: float) -> None:
     moving = n_pixels * sum(BYTES_A_PIXEL.values()) / copying
     for name, seconds, limit in (
         ("read_and_decode", reading, "what our reader takes"),
-        ("read_mask_correct_locate_add", whole, f"decoding alone {n_pixels / reading / 1e6:.0f}; goal 60"
-         if reading > 1e-4 else "in memory; goal 60"),
+        (
+            "read_mask_correct_locate_add",
+            whole,
+            f"decoding alone {n_pixels / reading / 1e6:.0f}; goal 60" if reading > 1e-4 else "in memory; goal 60",
+        ),
         ("all_but_reading", whole - reading, f"memory alone {n_pixels / moving / 1e6:.0f}; goal 100"),
         ("masking", masking, f"the rest of the arithmetic takes {1e3 * (whole - reading - masking):.0f} ms"),
-    ):  # fmt: skip
+    ):
         if seconds > 1e-4:
             print(f"{label}_{name} {n_pixels / seconds / 1e6:.1f} Mpixel/s, {1e3 * seconds:.1f} ms an image ({limit})")
     print(f"{label}_best_image {n_pixels / best / 1e6:.1f} Mpixel/s, {1e3 * best:.1f} ms (the machine least disturbed)")

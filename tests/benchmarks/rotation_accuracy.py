@@ -18,7 +18,7 @@ from diffuse_framework.simulate.crystals import primitive_symmetry
 from diffuse_framework.simulate.detector import header_beam, one_panel
 from diffuse_framework.simulate.experiment import Simulation, SimulationSettings, simulate
 from diffuse_framework.simulate.rotation import RotationSettings
-from diffuse_framework.testing.runs import run_pipeline
+from support.runs import run_pipeline
 
 CRYSTALS = {
     "P212121": (24.0, 27.0, 31.0, 90.0, 90.0, 90.0),
@@ -28,7 +28,7 @@ CRYSTALS = {
 PARAMETERS = """
 masker.plugins = trusted bragg
 masker.bragg.radius = 4
-masker.bragg.excitation_width = 0.002
+masker.bragg.excitation_error = 0.002
 corrector.plugins = solid_angle polarization efficiency
 """
 

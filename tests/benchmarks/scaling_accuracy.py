@@ -28,10 +28,10 @@ from tabulate import tabulate
 from diffuse_framework.algorithms.binning import sum_by
 from diffuse_framework.algorithms.geometry import voxel_q
 from diffuse_framework.algorithms.merging import poisson_merge
-from diffuse_framework.algorithms.scaling_model import Layout, ScalingOptions, evaluate
-from diffuse_framework.algorithms.smooth_scales import Recipe, scale_smoothly
+from diffuse_framework.algorithms.scaling.fit import Recipe, scale_smoothly
+from diffuse_framework.algorithms.scaling.model import Layout, ScalingOptions, evaluate
 from diffuse_framework.model.voxels import concatenate
-from diffuse_framework.testing.sums import SQUARE_PANEL, KnownSums, known_sums
+from support.sums import SQUARE_PANEL, KnownSums, known_sums
 
 TWO_PANELS = (*SQUARE_PANEL, (0.0, 1000.0, 0.0, 500.0))
 
@@ -47,10 +47,15 @@ MODELS = {
         scale="smooth", offset=True, offset_q=0.15, panel=True, absorption=True, absorption_order=15.0
     ),
     "b c d a s": ScalingOptions(
-        scale="smooth", offset=True, offset_q=0.15, panel=True, absorption=True, absorption_order=15.0,
+        scale="smooth",
+        offset=True,
+        offset_q=0.15,
+        panel=True,
+        absorption=True,
+        absorption_order=15.0,
         resolution=True,
     ),
-}  # fmt: skip
+}
 LETTERS = {"scale": "b", "offset": "c", "panel": "d", "absorption": "a", "resolution": "s"}
 
 
@@ -165,9 +170,13 @@ def recovered(name: str, seed: int, counts: float) -> list[list]:
     options = MODELS[name]
     n_rows = 4000 if len(name) > 6 and " c " in name else 2000
     known = known_sums(
-        options, np.random.default_rng(seed), n_images=40, rows_per_image=n_rows, exposure=counts,
+        options,
+        np.random.default_rng(seed),
+        n_images=40,
+        rows_per_image=n_rows,
+        exposure=counts,
         panels=TWO_PANELS if options.panel else SQUARE_PANEL,
-    )  # fmt: skip
+    )
     scales = scale_smoothly(known.sums, known.data_set, known.order, Recipe(options))
     errors = counting_errors(known)
     points = points_of(known.scales.layout)
@@ -178,11 +187,19 @@ def recovered(name: str, seed: int, counts: float) -> list[list]:
         z = (found[part] - true[part]) / error
         lines.append(
             [
-                name, seed, LETTERS[part], len(z), f"{np.std(true[part]):.3f}", f"{np.sqrt(np.mean(error**2)):.4f}",
-                f"{np.sqrt(np.mean(np.square(z))):.2f}", f"{np.abs(z).max():.2f}", f"{ours:.4f}", f"{best:.4f}",
+                name,
+                seed,
+                LETTERS[part],
+                len(z),
+                f"{np.std(true[part]):.3f}",
+                f"{np.sqrt(np.mean(error**2)):.4f}",
+                f"{np.sqrt(np.mean(np.square(z))):.2f}",
+                f"{np.abs(z).max():.2f}",
+                f"{ours:.4f}",
+                f"{best:.4f}",
                 "yes" if scales.statistics["converged"] else "NO",
             ]
-        )  # fmt: skip
+        )
     return lines
 
 
@@ -193,9 +210,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="how many simulations of each model")
     options = parser.parse_args()
     header = (
-        "model", "seed", "part", "values", "spread of truth", "counting error", "rms error / it", "largest",
-        "CC fitted", "CC true scales", "converged",
-    )  # fmt: skip
+        "model",
+        "seed",
+        "part",
+        "values",
+        "spread of truth",
+        "counting error",
+        "rms error / it",
+        "largest",
+        "CC fitted",
+        "CC true scales",
+        "converged",
+    )
     lines = [
         line
         for name in MODELS

@@ -31,14 +31,14 @@ from pathlib import Path
 import numpy as np
 
 from diffuse_framework.algorithms.merging import poisson_merge
-from diffuse_framework.algorithms.scaling import fit_image_scales
-from diffuse_framework.algorithms.scaling_model import ScalingOptions
-from diffuse_framework.algorithms.smooth_scales import Recipe, scale_smoothly
+from diffuse_framework.algorithms.scaling.fit import Recipe, scale_smoothly
+from diffuse_framework.algorithms.scaling.model import ScalingOptions
+from diffuse_framework.algorithms.scaling.per_image import fit_image_scales
 from diffuse_framework.io.sums_store import StoredSums, SumsWriter
 from diffuse_framework.model.scales import ImageScales, Scales
 from diffuse_framework.model.voxels import SumsInMemory
 from diffuse_framework.testing.fakes import orthorhombic_grid
-from diffuse_framework.testing.sums import KnownSums, known_sums
+from support.sums import KnownSums, known_sums
 
 # What mdx2 does with the observations, in its own environment; its CPU seconds leave out imports.
 PEER = """
@@ -116,9 +116,7 @@ def _warm_up() -> None:
 def _bias(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Merge without scaling at 0.1 counts per observation, a multiplicity of 30: mean ratio to the truth."""
     model = ScalingOptions(scale="smooth")
-    known = known_sums(
-        model, np.random.default_rng(1), n_images=60, rows_per_image=4000, exposure=0.1, amplitude=0.0
-    )
+    known = known_sums(model, np.random.default_rng(1), n_images=60, rows_per_image=4000, exposure=0.1, amplitude=0.0)
     unit = ImageScales(np.ones(60), np.zeros(60))
     results = {"ours": _against_truth(known, *_columns(poisson_merge(known.sums, unit)))}
     if options.mdx2:
@@ -130,9 +128,14 @@ def _outliers(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Plant one value ten times too large in every 20th voxel that ten images see, at 100 counts."""
     rng = np.random.default_rng(2)
     known = known_sums(
-        ScalingOptions(scale="smooth"), rng, n_images=10, rows_per_image=8000, exposure=100.0, amplitude=0.0,
+        ScalingOptions(scale="smooth"),
+        rng,
+        n_images=10,
+        rows_per_image=8000,
+        exposure=100.0,
+        amplitude=0.0,
         intensity=np.ones(orthorhombic_grid().size),
-    )  # fmt: skip
+    )
     table = known.sums.pieces[4]
     bad = np.flatnonzero(table.voxel % 20 == 0)
     counts = table.counts.copy()
@@ -170,9 +173,15 @@ def _scaling(options: argparse.Namespace) -> dict[str, dict[str, float]]:
 def _full(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Scale with scale, offset and absorption, both programs with equal spacings, and merge."""
     model = ScalingOptions(
-        scale="smooth", scale_order=5.0, offset=True, offset_q=0.05, offset_order=20.0, absorption=True,
-        absorption_px=250.0, absorption_order=40.0,
-    )  # fmt: skip
+        scale="smooth",
+        scale_order=5.0,
+        offset=True,
+        offset_q=0.05,
+        offset_order=20.0,
+        absorption=True,
+        absorption_px=250.0,
+        absorption_order=40.0,
+    )
     flags = ["--offset.enable", "True", "--absorption.enable", "True", "--scaling.dphi", "5"]
     flags += ["--offset.dphi", "20", "--offset.ns", "11"]
     flags += ["--absorption.dphi", "40", "--absorption.nx", "5", "--absorption.ny", "5"]
@@ -188,9 +197,7 @@ def _timed(
     edge = 20.0 * max(1.0, (per_image * n_images / 20 / 8500) ** (1 / 3))
     grid = orthorhombic_grid((edge, 1.25 * edge, 1.5 * edge, 90.0, 90.0, 90.0))
     rng = np.random.default_rng(3)
-    known = known_sums(
-        model, rng, n_images=n_images, rows_per_image=per_image, exposure=options.counts, grid=grid
-    )
+    known = known_sums(model, rng, n_images=n_images, rows_per_image=per_image, exposure=options.counts, grid=grid)
     with tempfile.TemporaryDirectory() as folder:
         writer = SumsWriter(Path(folder) / "sums.h5", grid, known.sums.image_names)
         for table in known.sums.tables():
@@ -222,9 +229,7 @@ def _columns(merged) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return merged.voxel, merged.intensity, np.sqrt(merged.variance)
 
 
-def _against_truth(
-    known: KnownSums, voxel: np.ndarray, intensity: np.ndarray, sigma: np.ndarray
-) -> dict[str, float]:
+def _against_truth(known: KnownSums, voxel: np.ndarray, intensity: np.ndarray, sigma: np.ndarray) -> dict[str, float]:
     """Compare merged voxels with the truth, on the scale on which they agree best."""
     use = np.isfinite(intensity) & np.isfinite(sigma) & (sigma > 0)
     truth, intensity, sigma = known.intensity[voxel[use]], intensity[use], sigma[use]

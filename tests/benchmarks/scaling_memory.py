@@ -20,22 +20,32 @@ from pathlib import Path
 
 import numpy as np
 
-from diffuse_framework.algorithms.scaling_model import ScalingOptions
-from diffuse_framework.io.outputs import read_scales
+from diffuse_framework.algorithms.scaling.model import ScalingOptions
+from diffuse_framework.io.results import read_scales
 from diffuse_framework.io.sums_store import StoredSums, SumsWriter
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.testing.fakes import orthorhombic_grid
-from diffuse_framework.testing.sums import KnownModel, known_model
+from support.sums import KnownModel, known_model
 
 MODEL = ScalingOptions(
-    scale="smooth", scale_order=5.0, offset=True, offset_order=20.0, absorption=True, absorption_px=250.0,
+    scale="smooth",
+    scale_order=5.0,
+    offset=True,
+    offset_order=20.0,
+    absorption=True,
+    absorption_px=250.0,
     absorption_order=40.0,
-)  # fmt: skip
+)
 PHIL = [
-    "scaler.plugin=smooth", "scaler.smooth.scale.model=smooth", "scaler.smooth.scale.order_spacing=5",
-    "scaler.smooth.offset.refine=True", "scaler.smooth.offset.order_spacing=20", "scaler.smooth.absorption.refine=True",
-    "scaler.smooth.absorption.px_spacing=250", "scaler.smooth.absorption.order_spacing=40",
-]  # fmt: skip
+    "scaler.plugin=smooth",
+    "scaler.smooth.scale.model=smooth",
+    "scaler.smooth.scale.order_spacing=5",
+    "scaler.smooth.offset.refine=True",
+    "scaler.smooth.offset.order_spacing=20",
+    "scaler.smooth.absorption.refine=True",
+    "scaler.smooth.absorption.px_spacing=250",
+    "scaler.smooth.absorption.order_spacing=40",
+]
 
 
 def main() -> None:
@@ -89,8 +99,11 @@ def measured(command: str, folder: Path, parameters: list[str]) -> None:
         sys.exit(f"{command} failed, see {folder / 'output.log'}")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
-    print(f"{command} {cpu:.1f} CPU s, {time.perf_counter() - start:.1f} s, "
-          f"peak {own} MiB of its own, {mapped} MiB with pages of files", flush=True)  # fmt: skip
+    print(
+        f"{command} {cpu:.1f} CPU s, {time.perf_counter() - start:.1f} s, "
+        f"peak {own} MiB of its own, {mapped} MiB with pages of files",
+        flush=True,
+    )
 
 
 def memory_mib(pid: int) -> tuple[int, int]:

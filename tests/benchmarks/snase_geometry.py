@@ -29,13 +29,13 @@ from iotbx.phil import parse
 from scipy.optimize import least_squares
 from tabulate import tabulate
 
-from diffuse_framework.adapters.given import given_sweeps
-from diffuse_framework.adapters.inputs import images_from_files, open_source
-from diffuse_framework.adapters.sequences import orientations
+from diffuse_framework.adapters.images.open import images_from_files, open_source
+from diffuse_framework.adapters.images.sequences import orientations
+from diffuse_framework.adapters.indexing.given import given_sweeps
 from diffuse_framework.algorithms.binning import shell_numbers, sum_by
-from diffuse_framework.algorithms.bright import NEAR, Rings, bright_pixels
 from diffuse_framework.algorithms.geometry import project, q_at_px
 from diffuse_framework.algorithms.rotation import sub_settings, turn
+from diffuse_framework.algorithms.validation.bright_pixels import NEAR, Rings, bright_pixels
 from diffuse_framework.command_line.process import run
 from diffuse_framework.config.scope import build_scope
 from diffuse_framework.host.loader import load_registry
@@ -228,8 +228,12 @@ def main() -> None:
             print(f"{what}: {n} of {len(bright.px)} bright pixels near reciprocal lattice points")
 
         for panel in (panel for detector in reference.detectors() for panel in detector):
-            panel.set_frame(*(tuple(v) for v in (square.panels[0].fast_axis, square.panels[0].slow_axis,
-                                                 square.panels[0].origin_mm)))  # fmt: skip
+            panel.set_frame(
+                *(
+                    tuple(v)
+                    for v in (square.panels[0].fast_axis, square.panels[0].slow_axis, square.panels[0].origin_mm)
+                )
+            )
         crystal.set_A(tuple(new_zero.ravel()))
         reference.as_file(str(folder / "untilted.expt"))
 
@@ -241,10 +245,22 @@ def main() -> None:
         ):
             out = folder / what.replace(", ", "_")
             with open(folder / "log", "w") as log, redirect_stdout(log):
-                run([*images, *TOLD, f"input.reference_geometry={file}", f"indexer.given.crystals={file}",
-                     f"geometry.beam.polarization_fraction={fraction}", "grid.hkl.divisions=5,5,5",
-                     "grid.hkl.d_min=1.8", "validation.min_bright=0", "mp.method=serial", "output.masks=none",
-                     "scaler.per_image.max_cycles=1", f"output.directory={out}"])  # fmt: skip
+                run(
+                    [
+                        *images,
+                        *TOLD,
+                        f"input.reference_geometry={file}",
+                        f"indexer.given.crystals={file}",
+                        f"geometry.beam.polarization_fraction={fraction}",
+                        "grid.hkl.divisions=5,5,5",
+                        "grid.hkl.d_min=1.8",
+                        "validation.min_bright=0",
+                        "mp.method=serial",
+                        "output.masks=none",
+                        "scaler.per_image.max_cycles=1",
+                        f"output.directory={out}",
+                    ]
+                )
             operators = StoredSums(out / "sums.h5").grid.symmetry.operators
             # What an operator does to l, and whether it takes h to k.
             mirrored, crossed = operators[:, 2, 2] < 0, operators[:, 0, 1] != 0

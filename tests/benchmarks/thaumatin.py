@@ -10,7 +10,7 @@ from typing import Any
 
 from scipy.spatial.transform import Rotation
 
-from diffuse_framework.adapters.symmetry import symmetry_of
+from diffuse_framework.adapters.models.symmetry import symmetry_of
 from diffuse_framework.model.experiment import Experiment, Image
 from diffuse_framework.model.lattice import reciprocal_basis
 

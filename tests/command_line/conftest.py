@@ -26,9 +26,16 @@ def processed(stills, tmp_path_factory) -> Path:
     """The results of diffuse.process on them, indexed by DIALS."""
     folder = tmp_path_factory.mktemp("results")
     run_command(
-        process.run, *sorted(stills.glob("*.cbf")), *CRYSTAL, f"output.directory={folder}",
-        "grid.hkl.divisions=1,1,1", "grid.hkl.d_min=2.5", "output.pixels=True", "output.masks=all", "mp.nproc=2",
-    )  # fmt: skip
+        process.run,
+        *sorted(stills.glob("*.cbf")),
+        *CRYSTAL,
+        f"output.directory={folder}",
+        "grid.hkl.divisions=1,1,1",
+        "grid.hkl.d_min=2.5",
+        "output.pixels=True",
+        "output.masks=all",
+        "mp.nproc=2",
+    )
     return folder
 
 
@@ -37,9 +44,17 @@ def simulated(tmp_path_factory) -> Path:
     """A folder with four images and the truth."""
     folder = tmp_path_factory.mktemp("looking") / "sim"
     simulate.run(
-        ["detector.model=300K", "images=4", "crystal.unit_cell=20,22,24,90,90,90", "crystal.space_group=P212121",
-         "seed=7", "counts_per_pixel=2", "mp.nproc=1", f"output.directory={folder}"]
-    )  # fmt: skip
+        [
+            "detector.model=300K",
+            "images=4",
+            "crystal.unit_cell=20,22,24,90,90,90",
+            "crystal.space_group=P212121",
+            "seed=7",
+            "counts_per_pixel=2",
+            "mp.nproc=1",
+            f"output.directory={folder}",
+        ]
+    )
     return folder
 
 
@@ -56,7 +71,13 @@ def results(simulated) -> Path:
     """The output folder of diffuse.process on the true models, with masks and pixels of all images."""
     folder = simulated.parent / "diffuse"
     process.execute(
-        [str(simulated / "truth.expt"), str(simulated / "truth.refl"), f"output.directory={folder}",
-         "output.masks=all", "output.pixels=True", "mp.nproc=1"]
-    )  # fmt: skip
+        [
+            str(simulated / "truth.expt"),
+            str(simulated / "truth.refl"),
+            f"output.directory={folder}",
+            "output.masks=all",
+            "output.pixels=True",
+            "mp.nproc=1",
+        ]
+    )
     return folder

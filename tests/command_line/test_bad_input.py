@@ -124,9 +124,15 @@ def test_a_full_disk_leaves_no_half_a_file(processed, here, capsys, monkeypatch)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
     said = refusal(
-        capsys, process, processed / "indexed.expt", processed / "indexed.refl", "output.directory=out",
-        "grid.hkl.divisions=1,1,1", "grid.hkl.d_min=2.5", "mp.nproc=1",
-    )  # fmt: skip
+        capsys,
+        process,
+        processed / "indexed.expt",
+        processed / "indexed.refl",
+        "output.directory=out",
+        "grid.hkl.divisions=1,1,1",
+        "grid.hkl.d_min=2.5",
+        "mp.nproc=1",
+    )
     assert "the disk is full" in said
     assert not [path for path in (here / "out").iterdir() if "sums" in path.name]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from diffuse_framework.command_line.completion import completion_script
-from diffuse_framework.command_line.scopes import SCOPES
+from diffuse_framework.command_line.shared.scopes import SCOPES
 from diffuse_framework.host.loader import load_registry
 
 ROOT = Path(__file__).parents[2]

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from dials.array_family import flex
 
-from diffuse_framework.adapters.symmetry import point_group_hall, symmetry_of
+from diffuse_framework.adapters.models.symmetry import point_group_hall, symmetry_of
 from diffuse_framework.algorithms.symmetry import asymmetric_box, fold
 from diffuse_framework.command_line.export import run
-from diffuse_framework.io.outputs import write_grid, write_map
+from diffuse_framework.io.results import write_grid, write_map
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.lattice import reciprocal_basis
 from diffuse_framework.model.maps import AbsoluteMap, MergedMap
@@ -47,11 +47,13 @@ def folder(merged, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("map")
     write_map(folder, AbsoluteMap(merged, merged.intensity, merged.variance, 1.0, 0.0, "relative"))
     write_grid(folder / "global_voxel_grid_definition.json", merged.grid)
-    run([
-        str(folder / "voxel_data_relative.npz"),
-        "formats=ccp4+mtz+mtz_integer+nexus+npz+refl+vtk+text+pdf",
-        f"output.prefix={folder / 'out'}",
-    ])  # fmt: skip
+    run(
+        [
+            str(folder / "voxel_data_relative.npz"),
+            "formats=ccp4+mtz+mtz_integer+nexus+npz+refl+vtk+text+pdf",
+            f"output.prefix={folder / 'out'}",
+        ]
+    )
     return folder
 
 
@@ -187,10 +189,16 @@ def test_transform(merged, folder):
 
 def test_options(folder):
     out = folder / "options"
-    run([
-        str(folder / "voxel_data_relative.nxs"), "formats=text", "isotropic=remove", "d_min=3", "d_max=6",
-        f"output.prefix={out}",
-    ])  # fmt: skip
+    run(
+        [
+            str(folder / "voxel_data_relative.nxs"),
+            "formats=text",
+            "isotropic=remove",
+            "d_min=3",
+            "d_max=6",
+            f"output.prefix={out}",
+        ]
+    )
     table = np.loadtxt(f"{out}.txt")
     q = np.linalg.norm(table[:, :3] @ reciprocal_basis(CELL).T, axis=1)
     assert q.max() <= 1 / 3 and q.min() >= 1 / 6
@@ -213,8 +221,15 @@ def test_half_maps_come_along(merged, folder, tmp_path):
 def test_merging_writes_half_maps_that_come_along(merged, tmp_path):
     seen = np.arange(len(merged)) % 2 == 0
     columns = (
-        "voxel", "intensity", "variance", "multiplicity", "pixels", "counts", "total_intensity", "total_variance",
-    )  # fmt: skip
+        "voxel",
+        "intensity",
+        "variance",
+        "multiplicity",
+        "pixels",
+        "counts",
+        "total_intensity",
+        "total_variance",
+    )
     first = replace(merged, **{name: getattr(merged, name)[seen] for name in columns})
     halves = first, replace(merged, intensity=merged.intensity + 1)
     final = AbsoluteMap(merged, merged.intensity, merged.variance, 1.0, 0.0, "relative")

@@ -16,19 +16,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffuse_framework.adapters.masks import write_mask
-from diffuse_framework.algorithms.scaling_model import ScalingOptions
+from diffuse_framework.adapters.images.masks import write_mask
+from diffuse_framework.algorithms.scaling.model import ScalingOptions
 from diffuse_framework.command_line import merge, process
 from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.errors import ConfigError, DataError
+from diffuse_framework.io.atomic import file_in
 from diffuse_framework.io.journal import Journal, read_plain
-from diffuse_framework.io.outputs import file_stem
-from diffuse_framework.io.whole import file_in
+from diffuse_framework.io.results import file_stem
 from diffuse_framework.model.scales import ImageScales
 from diffuse_framework.pipeline.chunk import ChunkWork
 from diffuse_framework.pipeline.process import Surroundings, reduce_sums
-from diffuse_framework.testing.runs import make_steps
-from diffuse_framework.testing.sums import known_sums
+from support.runs import make_steps
+from support.sums import known_sums
 
 CRYSTAL = ("crystal.unit_cell=34,39,45,90,90,90", "crystal.space_group=P212121")
 COARSE = ("grid.hkl.divisions=1,1,1", "grid.hkl.d_min=2.5", "mp.nproc=1")
@@ -105,9 +105,12 @@ def test_a_kept_result_that_is_damaged_is_made_again(tmp_path_factory, content):
 def test_a_mask_of_another_detector(tmp_path, capsys, known):
     write_mask(tmp_path / "mask.pickle", (np.ones((10, 20), bool),))
     line = said(
-        capsys, process, *known, f"masker.trusted.mask.file={tmp_path / 'mask.pickle'}",
+        capsys,
+        process,
+        *known,
+        f"masker.trusted.mask.file={tmp_path / 'mask.pickle'}",
         f"output.directory={tmp_path / 'out'}",
-    )  # fmt: skip
+    )
     assert "mask.pickle" in line and "20 x 10 pixels" in line and "487 x 619 pixels" in line
 
 
@@ -117,9 +120,7 @@ def test_a_scale_that_is_no_positive_number(scale, results, tmp_path, capsys):
     first = next(iter(content["refined_parameters"].values()))
     first["multiplicative_scale"] = scale
     (tmp_path / "scales.json").write_text(json.dumps(content))
-    line = said(
-        capsys, merge, results / "sums.h5", tmp_path / "scales.json", f"output.directory={tmp_path / 'out'}"
-    )  # fmt: skip
+    line = said(capsys, merge, results / "sums.h5", tmp_path / "scales.json", f"output.directory={tmp_path / 'out'}")
     assert "not positive numbers" in line
 
     class Broken:

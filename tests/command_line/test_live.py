@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from diffuse_framework.command_line import process
-from diffuse_framework.command_line.live import Arrivals, follow
+from diffuse_framework.command_line.shared.live import Arrivals, follow
 from diffuse_framework.errors import ConfigError, DataError
 
 CRYSTAL = ("crystal.unit_cell=34,39,45,90,90,90", "crystal.space_group=P212121")
@@ -60,8 +60,8 @@ def test_rounds_keep_grid_and_masks_until_images_have_doubled(stills, folder):
     images = whole_images(stills)
     rounds = []
 
-    def one_round(files, settled):
-        rounds.append((len(files), settled))
+    def one_round(files, frozen):
+        rounds.append((len(files), frozen))
         if len(rounds) < 5:
             (folder / f"sim_{len(files):05d}.cbf").write_bytes(images[len(files)])
         return f"outcome of {len(files)}"
@@ -70,14 +70,18 @@ def test_rounds_keep_grid_and_masks_until_images_have_doubled(stills, folder):
         (folder / f"sim_{number:05d}.cbf").write_bytes(images[number])
     assert follow([f"{folder}/*.cbf"], one_round, lambda files: len(files), 0.01, 2.0) == 6
     assert rounds == [
-        (2, None), (3, "outcome of 2"), (4, None), (5, "outcome of 4"), (6, "outcome of 4"),
-    ]  # fmt: skip
+        (2, None),
+        (3, "outcome of 2"),
+        (4, None),
+        (5, "outcome of 4"),
+        (6, "outcome of 4"),
+    ]
 
 
 def test_a_round_that_fails_waits_for_more(stills, folder):
     tries = []
 
-    def one_round(files, settled):
+    def one_round(files, frozen):
         tries.append(len(files))
         if len(files) == 1:
             (folder / "sim_00001.cbf").write_bytes(whole_images(stills)[1])
@@ -101,10 +105,22 @@ def test_a_list_of_files_can_not_grow(stills):
 def test_the_map_grows_with_the_folder(stills, processed, folder, tmp_path):
     out = tmp_path / "out"
     command = [
-        sys.executable, "-c", "from diffuse_framework.command_line import process; process.run()", "live=True",
-        f"{folder}/*.cbf", *CRYSTAL, f"output.directory={out}", "grid.hkl.divisions=1,1,1", "grid.hkl.d_min=2.5",
-        "output.pixels=True", "output.masks=all", "mp.nproc=2", "mp.chunk=1", "watch.interval=0.5", "watch.patience=8",
-    ]  # fmt: skip
+        sys.executable,
+        "-c",
+        "from diffuse_framework.command_line import process; process.run()",
+        "live=True",
+        f"{folder}/*.cbf",
+        *CRYSTAL,
+        f"output.directory={out}",
+        "grid.hkl.divisions=1,1,1",
+        "grid.hkl.d_min=2.5",
+        "output.pixels=True",
+        "output.masks=all",
+        "mp.nproc=2",
+        "mp.chunk=1",
+        "watch.interval=0.5",
+        "watch.patience=8",
+    ]
     images = whole_images(stills)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as live:
         for number, content in enumerate(images[:3], 1):

@@ -10,7 +10,7 @@ import pytest
 from dxtbx.model.experiment_list import ExperimentListFactory
 
 from diffuse_framework.command_line import merge, process, scale
-from diffuse_framework.io.outputs import read_map_npz
+from diffuse_framework.io.results import read_map_npz
 from diffuse_framework.io.sums_store import StoredSums
 
 GRID = ("grid.hkl.divisions=1,1,1", "grid.hkl.d_min=2.5")
@@ -23,10 +23,19 @@ def run(command, *args) -> None:
 def test_a_run_leaves_what_it_promises(processed):
     names = {path.name for path in processed.iterdir()}
     assert names == {
-        "diffuse.process.log", "global_voxel_grid_definition.json", "images", "indexed.expt", "indexed.refl",
-        "indexing.parts", "refined_scaling_model_params.json", "sums.h5", "sums.parts", "summary.json",
-        "voxel_data_relative.npz", "voxel_data_relative.nxs",
-    }  # fmt: skip
+        "diffuse.process.log",
+        "global_voxel_grid_definition.json",
+        "images",
+        "indexed.expt",
+        "indexed.refl",
+        "indexing.parts",
+        "refined_scaling_model_params.json",
+        "sums.h5",
+        "sums.parts",
+        "summary.json",
+        "voxel_data_relative.npz",
+        "voxel_data_relative.nxs",
+    }
 
 
 def test_the_map_has_the_arrays_of_the_guide(processed):
@@ -53,7 +62,7 @@ def test_the_json_files_have_the_keys_of_the_guide(processed):
     assert {"refined_parameters", "refinement_statistics", "resolution_smoother"} <= set(scales)
     summary = json.loads((processed / "summary.json").read_text())
     assert summary["images"]["given"] == 6
-    assert summary["images"]["used"] + summary["images"]["refused"] == 6
+    assert summary["images"]["used"] + summary["images"]["rejected"] == 6
     assert summary["images"]["used"] <= summary["images"]["indexed"] <= 6
     assert {part["name"] for part in summary["parts"]} >= {"indexing", "adding up", "scaling", "merging"}
 
@@ -81,7 +90,7 @@ def test_masks_and_pixels_of_each_image(processed):
         n = len(file["intensities"])
         assert file["q_vectors"].shape == (n, 3) and len(file["sigmas"]) == n
         assert len(file["original_panel_ids"]) == len(file["original_slow_coords"]) == n
-        from diffuse_framework.adapters.masks import read_mask
+        from diffuse_framework.adapters.images.masks import read_mask
 
         mask = read_mask(str(pixels[0]).replace("diffuse_data.npz", "total_diffuse_mask.pickle"))
         assert mask[0].sum() == n
@@ -115,12 +124,17 @@ def test_a_truncated_image_is_set_aside_and_the_run_goes_on(stills, tmp_path):
         (tmp_path / f"sim_{number:05d}.cbf").write_bytes(whole[: len(whole) // 2] if number == 2 else whole)
     out = tmp_path / "out"
     run(
-        process, *sorted(tmp_path.glob("*.cbf")), "crystal.unit_cell=34,39,45,90,90,90", "mp.nproc=1",
-        "crystal.space_group=P212121", *GRID, f"output.directory={out}",
-    )  # fmt: skip
-    refused = json.loads((out / "summary.json").read_text())["images"]["refused_images"]
-    assert [(image["name"], image["stage"]) for image in refused] == [("sim_00002.cbf", "reading")]
-    assert "cut short" in refused[0]["reason"]
+        process,
+        *sorted(tmp_path.glob("*.cbf")),
+        "crystal.unit_cell=34,39,45,90,90,90",
+        "mp.nproc=1",
+        "crystal.space_group=P212121",
+        *GRID,
+        f"output.directory={out}",
+    )
+    rejected = json.loads((out / "summary.json").read_text())["images"]["rejected_images"]
+    assert [(image["name"], image["stage"]) for image in rejected] == [("sim_00002.cbf", "reading")]
+    assert "cut short" in rejected[0]["reason"]
 
 
 def test_help_and_configuration(capsys):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffuse_framework.command_line import process
-from diffuse_framework.io.outputs import read_map_npz
+from diffuse_framework.io.results import read_map_npz
 
 
 @pytest.mark.real_data
@@ -27,9 +27,9 @@ def test_real_stills_become_a_map(thaumatin_images, tmp_path):
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["images"]["used"] >= 13
     blank = {f"thau_3_2_{number:04d}.cbf" for number in (16, 17, 18, 19)}
-    refused = {image["name"]: image["reason"] for image in summary["images"]["refused_images"]}
-    assert blank <= set(refused)
-    assert all("spots found" in refused[name] for name in blank)
+    rejected = {image["name"]: image["reason"] for image in summary["images"]["rejected_images"]}
+    assert blank <= set(rejected)
+    assert all("spots found" in rejected[name] for name in blank)
     # The cell that was hinted at, as far as the distance in the header is right.
     assert np.allclose(summary["unit_cell"]["median"], (58, 58, 150, 90, 90, 90), rtol=0.02)
     # The crystal thins out along the scan.

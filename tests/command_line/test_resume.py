@@ -20,7 +20,7 @@ CRYSTAL = ("crystal.unit_cell=34,39,45,90,90,90", "crystal.space_group=P212121")
 SCRIPT = """
 import fnmatch, os, signal, sys
 from diffuse_framework.command_line import process
-from diffuse_framework.io import whole
+from diffuse_framework.io import atomic
 
 pattern, count, when, who = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 main, replace = os.getpid(), os.replace
@@ -44,7 +44,7 @@ class Os:
         if due and when == "after":
             cut_off()
 
-whole.os = Os()
+atomic.os = Os()
 process.run(sys.argv[5:])
 """
 
@@ -119,9 +119,13 @@ def test_killed_while_adding_up_or_later(known, undisturbed, tmp_path, pattern, 
 @pytest.mark.parametrize(("count", "when"), [(2, "after"), (3, "before")])
 def test_killed_while_indexing(stills, processed, tmp_path, count, when):
     args = [
-        *map(str, sorted(stills.glob("*.cbf"))), *CRYSTAL, f"output.directory={tmp_path}", "grid.hkl.divisions=1,1,1",
-        "grid.hkl.d_min=2.5", "mp.nproc=2",
-    ]  # fmt: skip
+        *map(str, sorted(stills.glob("*.cbf"))),
+        *CRYSTAL,
+        f"output.directory={tmp_path}",
+        "grid.hkl.divisions=1,1,1",
+        "grid.hkl.d_min=2.5",
+        "mp.nproc=2",
+    ]
     assert cut_off_run(args, "*.result", count, when).returncode == -signal.SIGKILL
     kept = tmp_path / "indexing.parts"
     before = {name: time for name, time in times(kept).items() if name.endswith(".result")}
@@ -159,9 +163,13 @@ def test_an_image_that_changed_is_read_again(stills, tmp_path):
     for path in sorted(stills.glob("*.cbf"))[:2]:
         (folder / path.name).write_bytes(path.read_bytes())
     args = [
-        *map(str, sorted(folder.glob("*.cbf"))), *CRYSTAL, f"output.directory={tmp_path / 'out'}",
-        "grid.hkl.d_min=3", "mp.nproc=1", "mp.chunk=1",
-    ]  # fmt: skip
+        *map(str, sorted(folder.glob("*.cbf"))),
+        *CRYSTAL,
+        f"output.directory={tmp_path / 'out'}",
+        "grid.hkl.d_min=3",
+        "mp.nproc=1",
+        "mp.chunk=1",
+    ]
     process.execute(args)
     process.execute(args)
     assert "2 of 2 were done" in log(tmp_path / "out") and "2 of 2 chunks" in log(tmp_path / "out")
@@ -174,15 +182,22 @@ def test_two_runs_in_one_folder_do_not_meet(known, tmp_path):
     args = [*known, f"output.directory={tmp_path}"]
     (tmp_path / "diffuse.process.log").write_text("what the run at work says")
     with subprocess.Popen(
-        [sys.executable, "-c", "import sys; from diffuse_framework.io.whole import only_run_in\n"
-         f"with only_run_in({str(tmp_path)!r}): print('in', flush=True); sys.stdin.read()"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as other:  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "import sys; from diffuse_framework.io.atomic import only_run_in\n"
+            f"with only_run_in({str(tmp_path)!r}): print('in', flush=True); sys.stdin.read()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
         assert other.stdout.readline() == "in\n"
         refused = subprocess.run(
             [sys.executable, "-c", "from diffuse_framework.command_line import process; process.run()", *args],
-            capture_output=True, text=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+        )
         other.communicate("")
     assert refused.returncode == 1 and "another diffuse.process is at work in" in refused.stderr
     assert log(tmp_path) == "what the run at work says"

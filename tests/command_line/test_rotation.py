@@ -12,33 +12,46 @@ from dials.array_family import flex
 from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentListFactory
 
-from diffuse_framework.adapters.image_models import ImageModels
-from diffuse_framework.adapters.sequences import orientations
-from diffuse_framework.adapters.single_image import crystal_rotations, read_image
+from diffuse_framework.adapters.images.models import ImageModels
+from diffuse_framework.adapters.images.sequences import orientations
+from diffuse_framework.adapters.images.single_image import crystal_rotations, read_image
 from diffuse_framework.algorithms.binning import shell_numbers, sum_by
 from diffuse_framework.algorithms.rotation import misorientation_deg, turn
-from diffuse_framework.command_line import run_phase3_e2e_visual_check
-from diffuse_framework.command_line.phase_files import places_in_file
 from diffuse_framework.command_line.process import execute, run
 from diffuse_framework.command_line.simulate import run as simulate
+from diffuse_framework.command_line.visual_checks import run_phase3_e2e_visual_check
+from diffuse_framework.command_line.visual_checks.phase_files import places_in_file
 from diffuse_framework.io.sums_store import StoredSums
 from diffuse_framework.simulate.compare import compare_map
 from diffuse_framework.simulate.truth import load
 
 SMALL = [
-    "detector.model=100K", "detector.distance=50", "crystal.unit_cell=24,27,31,90,90,90",
+    "detector.model=100K",
+    "detector.distance=50",
+    "crystal.unit_cell=24,27,31,90,90,90",
     "counts_per_pixel=4",
-    "rotation.width=1", "mp.nproc=1",
-]  # fmt: skip
+    "rotation.width=1",
+    "mp.nproc=1",
+]
 
 
 @pytest.fixture(scope="module")
 def two_sweeps(tmp_path_factory):
     """Two crystals of different scales, ten images each, that slip a little."""
     folder = tmp_path_factory.mktemp("sweeps")
-    simulate([*SMALL, "images=10", "rotation.sweeps=2", "rotation.drift=0.2", "rotation.scale_spread=0.5",
-              "rotation.start=20", "background_rate=2", "background_images=True",
-              f"output.directory={folder}"])  # fmt: skip
+    simulate(
+        [
+            *SMALL,
+            "images=10",
+            "rotation.sweeps=2",
+            "rotation.drift=0.2",
+            "rotation.scale_spread=0.5",
+            "rotation.start=20",
+            "background_rate=2",
+            "background_images=True",
+            f"output.directory={folder}",
+        ]
+    )
     return folder
 
 
@@ -46,14 +59,26 @@ def agreement(folder, truth):
     """How a map is like the truth."""
     with np.load(folder / "voxel_data_relative.npz") as file:
         hkl = np.stack([file[f"{axis}_center"] for axis in "HKL"], -1)
-        return compare_map(truth, hkl, file["I_merged_relative"], file["Sigma_merged_relative"],
-                           weights=file["num_pixels"].astype(float))  # fmt: skip
+        return compare_map(
+            truth,
+            hkl,
+            file["I_merged_relative"],
+            file["Sigma_merged_relative"],
+            weights=file["num_pixels"].astype(float),
+        )
 
 
 def test_given_sweeps_make_the_true_map(two_sweeps, tmp_path):
     files = [str(two_sweeps / "truth.expt"), str(two_sweeps / "truth.refl")]
-    run([*files, f"output.directory={tmp_path}/plain", "mp.method=serial", "masker.bragg.radius=4",
-         "masker.bragg.excitation_width=0.002"])  # fmt: skip
+    run(
+        [
+            *files,
+            f"output.directory={tmp_path}/plain",
+            "mp.method=serial",
+            "masker.bragg.radius=4",
+            "masker.bragg.excitation_error=0.002",
+        ]
+    )
     truth = load(two_sweeps / "truth.h5")
     plain = agreement(tmp_path / "plain", truth)
     assert plain.weighted_anisotropic_correlation > 0.75
@@ -68,10 +93,17 @@ def test_given_sweeps_make_the_true_map(two_sweeps, tmp_path):
     assert np.allclose(found, truth.setting_matrices, atol=1e-6)
 
     empty = f"{two_sweeps}/background/*.cbf"
-    run([*files, f"output.directory={tmp_path}/without", "mp.method=serial", "masker.bragg.radius=4",
-         "masker.bragg.excitation_width=0.002",
-         "corrector.plugins=solid_angle polarization efficiency air background",
-         f"corrector.background.series.images={empty}"])  # fmt: skip
+    run(
+        [
+            *files,
+            f"output.directory={tmp_path}/without",
+            "mp.method=serial",
+            "masker.bragg.radius=4",
+            "masker.bragg.excitation_error=0.002",
+            "corrector.plugins=solid_angle polarization efficiency air background",
+            f"corrector.background.series.images={empty}",
+        ]
+    )
     without = agreement(tmp_path / "without", truth)
     # 0.2 photons a pixel of background in 4 of the crystal.
     assert plain.bias > 0.03
@@ -80,11 +112,15 @@ def test_given_sweeps_make_the_true_map(two_sweeps, tmp_path):
 
 def test_a_sweep_that_turns_the_wrong_way_is_refused_and_why(two_sweeps, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        run([str(two_sweeps / "truth.expt"), "geometry.goniometer.invert_rotation_axis=True",
-             f"output.directory={tmp_path}", "mp.method=serial"])  # fmt: skip
-    assert (
-        "set geometry.goniometer.invert_rotation_axis=True" in (tmp_path / "diffuse.process.log").read_text()
-    )
+        run(
+            [
+                str(two_sweeps / "truth.expt"),
+                "geometry.goniometer.invert_rotation_axis=True",
+                f"output.directory={tmp_path}",
+                "mp.method=serial",
+            ]
+        )
+    assert "set geometry.goniometer.invert_rotation_axis=True" in (tmp_path / "diffuse.process.log").read_text()
 
 
 def test_each_image_of_a_sweep_gets_models_of_its_own(two_sweeps, tmp_path):
@@ -98,9 +134,7 @@ def test_each_image_of_a_sweep_gets_models_of_its_own(two_sweeps, tmp_path):
         folder = tmp_path / image.name
         folder.mkdir()
         models.save(number, frame, folder)
-        (one,) = ExperimentListFactory.from_json_file(
-            str(folder / "indexed_refined_detector.expt"), check_format=False
-        )
+        (one,) = ExperimentListFactory.from_json_file(str(folder / "indexed_refined_detector.expt"), check_format=False)
         assert [Path(path).name for path in one.imageset.paths()] == [image.name]
         # Scan points are halfway between the middles of images, as above.
         np.testing.assert_allclose(orientations(one)[0][0], image.setting_matrix, atol=1e-6)
@@ -123,10 +157,19 @@ def test_the_visual_check_takes_a_sweep(two_sweeps, tmp_path):
     (tmp_path / "dials.phil").write_text("indexing.method = fft3d\nrefinement.parameterisation.scan_varying = False\n")
     base = tmp_path / "out"
     run_phase3_e2e_visual_check.run(
-        ["--cbf-image-paths", *images, "--output-base-dir", str(base), "--pdb-path", str(tmp_path / "model.pdb"),
-         "--dials-phil-path", str(tmp_path / "dials.phil"), "--use-bragg-mask-option-b",
-         "--save-intermediate-phase-outputs"]
-    )  # fmt: skip
+        [
+            "--cbf-image-paths",
+            *images,
+            "--output-base-dir",
+            str(base),
+            "--pdb-path",
+            str(tmp_path / "model.pdb"),
+            "--dials-phil-path",
+            str(tmp_path / "dials.phil"),
+            "--use-bragg-mask-option-b",
+            "--save-intermediate-phase-outputs",
+        ]
+    )
     log = (base / "e2e_phase3_visual_check.log").read_text()
     assert "indexer: dials_sequence" in log and "crystal the same on all images" in log
     for number in range(1, 11):
@@ -139,9 +182,16 @@ def test_the_visual_check_takes_a_sweep(two_sweeps, tmp_path):
 def test_dials_sequence_finds_the_true_orientations(tmp_path):
     simulate([*SMALL, "images=20", f"output.directory={tmp_path}/sim"])
     images = sorted(map(str, (tmp_path / "sim").glob("*.cbf")))
-    run([*images, "crystal.unit_cell=24,27,31,90,90,90", "crystal.space_group=P212121",
-         f"output.directory={tmp_path}/out", "mp.method=serial",
-         "indexer.dials_sequence.nproc=1"])  # fmt: skip
+    run(
+        [
+            *images,
+            "crystal.unit_cell=24,27,31,90,90,90",
+            "crystal.space_group=P212121",
+            f"output.directory={tmp_path}/out",
+            "mp.method=serial",
+            "indexer.dials_sequence.nproc=1",
+        ]
+    )
     text = (tmp_path / "out/diffuse.process.log").read_text()
     assert "indexer: dials_sequence, for the images are rotations" in text
     assert "Integration failed" not in text
@@ -149,9 +199,7 @@ def test_dials_sequence_finds_the_true_orientations(tmp_path):
     assert (flumpy.to_numpy(integrated["intensity.sum.value"]) > 0).sum() > 100
     assert "shoebox" not in integrated
     truth = load(tmp_path / "sim/truth.h5")
-    (experiment,) = ExperimentListFactory.from_json_file(
-        str(tmp_path / "out/indexed.expt"), check_format=False
-    )
+    (experiment,) = ExperimentListFactory.from_json_file(str(tmp_path / "out/indexed.expt"), check_format=False)
     found, _ = orientations(experiment)
     for true, setting in zip(truth.setting_matrices, found, strict=True):
         ways = [setting @ op for op in truth.intensity.symmetry.operators if np.linalg.det(op) > 0]
@@ -168,9 +216,17 @@ def test_two_wedges_of_one_crystal_are_indexed_together(tmp_path):
     for number in [*range(1, 8), *range(9, 16)]:
         name = f"{'first' if number < 8 else 'second'}_{number:05d}.cbf"
         shutil.copy(tmp_path / f"sim/sim_{number:05d}.cbf", tmp_path / name)
-    run([*map(str, sorted(tmp_path.glob("*.cbf"))), "crystal.unit_cell=24,27,31,90,90,90",
-         "crystal.space_group=P212121", f"output.directory={tmp_path}/out", "mp.method=serial",
-         "indexer.dials_sequence.nproc=1", "indexer.dials_sequence.joint=True"])  # fmt: skip
+    run(
+        [
+            *map(str, sorted(tmp_path.glob("*.cbf"))),
+            "crystal.unit_cell=24,27,31,90,90,90",
+            "crystal.space_group=P212121",
+            f"output.directory={tmp_path}/out",
+            "mp.method=serial",
+            "indexer.dials_sequence.nproc=1",
+            "indexer.dials_sequence.joint=True",
+        ]
+    )
     found = ExperimentListFactory.from_json_file(str(tmp_path / "out/indexed.expt"), check_format=False)
     assert len(found) == 2 and len(found.detectors()) == 1
     first, second = (orientations(experiment)[0] for experiment in found)
@@ -185,12 +241,17 @@ def test_two_wedges_of_one_crystal_are_indexed_together(tmp_path):
 def test_staphylococcal_nuclease(snase, tmp_path):
     images, models = snase
     told = [
-        *images, f"input.reference_geometry={models}", f"indexer.given.crystals={models}",
-        "geometry.scan.oscillation=-0.5,1", "geometry.beam.polarization_fraction=0.93",
-        "geometry.detector.panel.trusted_range=250,60000", "grid.hkl.d_min=2.5",
-        "masker.bragg.excitation_width=0.002",
-        "scaler.per_image.max_cycles=20", "mp.method=serial",
-    ]  # fmt: skip
+        *images,
+        f"input.reference_geometry={models}",
+        f"indexer.given.crystals={models}",
+        "geometry.scan.oscillation=-0.5,1",
+        "geometry.beam.polarization_fraction=0.93",
+        "geometry.detector.panel.trusted_range=250,60000",
+        "grid.hkl.d_min=2.5",
+        "masker.bragg.excitation_error=0.002",
+        "scaler.per_image.max_cycles=20",
+        "mp.method=serial",
+    ]
     run([*told, f"output.directory={tmp_path}/right"])
     summary = json.loads((tmp_path / "right/summary.json").read_text())
     assert summary["images"]["used"] == 10

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from diffuse_framework.command_line.parameters import own_plugins, parameters_page
-from diffuse_framework.command_line.scopes import SCOPES
+from diffuse_framework.command_line.shared.scopes import SCOPES
 from diffuse_framework.host.loader import load_registry
 
 ROOT = Path(__file__).parents[2]

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from diffuse_framework import api
-from diffuse_framework.adapters import inputs
-from diffuse_framework.adapters.images import DxtbxSource
-from diffuse_framework.adapters.sequences import SequenceSource
+from diffuse_framework.adapters.images import open as inputs
+from diffuse_framework.adapters.images.sequences import SequenceSource
+from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.errors import ConfigError, DataError, PluginError
 from diffuse_framework.simulate.cbf import ImageWriter
 from diffuse_framework.simulate.compare import compare_merged
 from diffuse_framework.simulate.experiment import SimulationSettings, simulate
-from diffuse_framework.testing.runs import KnownOrientations
+from support.runs import KnownOrientations
 
 PAGE = Path(__file__).parents[2] / "docs" / "python_api.md"
 

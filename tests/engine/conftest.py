@@ -41,8 +41,10 @@ def _keeps_the_rules(method: str, settings: dict, folder: Path, launcher: tuple[
     script = folder / "script.py"
     script.write_text(SCRIPT)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "PATH": f"{folder}:{os.environ['PATH']}"}
-    command = [*launcher, str(script), method, repr(settings)] if launcher else [
-        sys.executable, str(script), method, repr(settings)
-    ]  # fmt: skip
+    command = (
+        [*launcher, str(script), method, repr(settings)]
+        if launcher
+        else [sys.executable, str(script), method, repr(settings)]
+    )
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, cwd=folder)
     assert done.returncode == 0 and "all well" in done.stdout, done.stdout + done.stderr

@@ -200,9 +200,13 @@ if __name__ == "__main__":
     (tmp_path / "cluster.py").write_text(code)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     with subprocess.Popen(
-        [sys.executable, str(tmp_path / "cluster.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=environment, cwd=tmp_path,
-    ) as cluster:  # fmt: skip
+        [sys.executable, str(tmp_path / "cluster.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=tmp_path,
+    ) as cluster:
         keeps_the_rules("dask", {"scheduler": cluster.stdout.readline().strip()}, tmp_path)
         cluster.communicate("\n")
 

@@ -109,7 +109,10 @@ def test_a_host_that_is_cut_off(cluster, tmp_path):
     (tmp_path / "cut.py").write_text(CUT)
     done = subprocess.run(
         ["ip", "netns", "exec", cluster[0], sys.executable, "cut.py", f"tcp://10.77.0.1:{PORT}", cluster[2]],
-        capture_output=True, text=True, timeout=200, cwd=tmp_path,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=200,
+        cwd=tmp_path,
+    )
     assert "all well" in done.stdout, done.stderr
     assert "1 of 2 dask workers are left" in done.stderr and "Traceback" not in done.stderr

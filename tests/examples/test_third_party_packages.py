@@ -31,9 +31,7 @@ def installed(request, tmp_path_factory):
     source = Path(shutil.copytree(parent / request.param, folder / "source", ignore=ignored))
     target = folder / "target"
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run(
-        [*command, "--disable-pip-version-check", "--target", str(target), str(source)], check=True
-    )
+    subprocess.run([*command, "--disable-pip-version-check", "--target", str(target), str(source)], check=True)
     return source, target, stage, name
 
 

@@ -69,8 +69,7 @@ def test_a_broken_plugin_is_listed_and_stops_only_who_selects_it(monkeypatch):
 
 def test_two_packages_of_one_name_are_both_named(monkeypatch):
     points = [
-        entry("scaler_idle", package, monkeypatch, diffuse_scalers=offering(Scaler))
-        for package in ("acme", "other")
+        entry("scaler_idle", package, monkeypatch, diffuse_scalers=offering(Scaler)) for package in ("acme", "other")
     ]
     with pytest.raises(PluginError, match="acme and other"):
         load_registry(points)

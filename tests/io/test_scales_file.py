@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from diffuse_framework.algorithms.scaling_model import ScalingOptions
-from diffuse_framework.algorithms.smooth_scales import Recipe, SmoothScales, scale_smoothly
+from diffuse_framework.algorithms.scaling.fit import Recipe, SmoothScales, scale_smoothly
+from diffuse_framework.algorithms.scaling.model import ScalingOptions
 from diffuse_framework.errors import DataError
-from diffuse_framework.io.outputs import read_scales, write_scales
+from diffuse_framework.io.results import read_scales, write_scales
 from diffuse_framework.model.scales import ErrorModel, ImageScales
 from diffuse_framework.testing.fakes import orthorhombic_grid
-from diffuse_framework.testing.sums import known_sums
+from support.sums import known_sums
 
 OPTIONS = ScalingOptions(scale="smooth", offset=True, offset_q=0.2, absorption=True, resolution=True)
 

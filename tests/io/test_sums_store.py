@@ -9,13 +9,13 @@ import h5py
 import numpy as np
 import pytest
 
-from diffuse_framework.algorithms.fingerprint import fingerprint
 from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.engine.processes import process_engine
 from diffuse_framework.errors import DataError
+from diffuse_framework.fingerprint import fingerprint
+from diffuse_framework.io.atomic import make_folder, write_json, writing
 from diffuse_framework.io.grid_file import grid_from_numbers, grid_to_numbers
 from diffuse_framework.io.sums_store import StoredSums, SumsWriter, parts_folder
-from diffuse_framework.io.whole import make_folder, write_json, writing
 from diffuse_framework.model.voxels import COLUMN_TYPES, COLUMNS, SumsTable
 from diffuse_framework.testing.fakes import orthorhombic_grid
 

@@ -10,27 +10,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffuse_framework.adapters.scattering import form_factors, scattering_of
-from diffuse_framework.adapters.symmetry import symmetry_of
+from diffuse_framework.adapters.models.symmetry import symmetry_of
+from diffuse_framework.adapters.tables.scattering import form_factors, scattering_of
 from diffuse_framework.algorithms.merging import poisson_merge
-from diffuse_framework.algorithms.scaling_model import (
+from diffuse_framework.algorithms.scaling.model import (
     ScalingOptions,
     evaluate,
     layout_from_numbers,
     layout_to_numbers,
 )
-from diffuse_framework.algorithms.smoothers import weight_matrix
+from diffuse_framework.algorithms.scaling.smoothers import weight_matrix
 from diffuse_framework.errors import ConfigError, DataError
-from diffuse_framework.io.outputs import final_model, read_scales, write_results
+from diffuse_framework.io.results import final_model, read_scales, write_results
 from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport
 from diffuse_framework.model.scales import ImageScales
 from diffuse_framework.pipeline.process import Surroundings, process
 from diffuse_framework.pipeline.stored import StoredScaler
 from diffuse_framework.simulate.atoms import true_map
 from diffuse_framework.simulate.rotation import RotationSettings
-from diffuse_framework.testing.atoms import PHOTONS, SETTINGS, AtomImages, Tables
-from diffuse_framework.testing.runs import make_steps, run_pipeline
-from diffuse_framework.testing.sums import known_sums
+from support.atoms import PHOTONS, SETTINGS, AtomImages, Tables
+from support.runs import make_steps, run_pipeline
+from support.sums import known_sums
 
 N_IMAGES = 40
 TABLES = Tables(form_factors, scattering_of, symmetry_of("P222"))
@@ -108,7 +108,6 @@ def test_files_hold_electron_units(images, outcome, tmp_path):
 @pytest.mark.slow
 def test_the_final_model_predicts_the_counts(images, outcome, tmp_path):
 
-
     final, sums = outcome.map, outcome.sums
     write_results(tmp_path, outcome.scales, sums.image_names, final)
     model = json.loads((tmp_path / "scaling_model_final.json").read_text())
@@ -132,9 +131,7 @@ def test_the_final_model_of_a_smooth_scaler_predicts_the_counts(images):
     known = known_sums(options, np.random.default_rng(3), n_images=40, rows_per_image=500, exposure=100.0)
     theory = images.theory
     merged = poisson_merge(known.sums, known.scales)
-    report = AbsoluteReport(
-        images.contents, theory, {}, {}, theory.q, theory.q, theory.q, theory.q, 1.0, 0.0, 0.0, 0.0
-    )
+    report = AbsoluteReport(images.contents, theory, {}, {}, theory.q, theory.q, theory.q, theory.q, 1.0, 0.0, 0.0, 0.0)
     q_of = np.linalg.norm(known.sums.grid.q_of(np.arange(known.sums.grid.size)), axis=1)
     incoherent = np.interp(q_of, theory.q, theory.incoherent)
     k = 40.0
@@ -168,8 +165,6 @@ def s_of(layout, parameters, image, q):
 def test_a_finer_map_reuses_the_scales(images, outcome, tmp_path):
     write_results(tmp_path, outcome.scales, outcome.sums.image_names, outcome.map)
     path = tmp_path / "refined_scaling_model_params.json"
-
-
 
     finer = SETTINGS.replace("3 3 3", "4 4 4")
     steps = replace(make_steps(images.experiment, finer), scaler=StoredScaler(partial(read_scales, path)))

@@ -15,7 +15,7 @@ from diffuse_framework.model.source import Frame
 from diffuse_framework.model.voxels import COLUMNS, SumsTable, concatenate
 from diffuse_framework.pipeline.chunk import ChunkWork
 from diffuse_framework.simulate.experiment import Simulation, SimulationSettings, simulate
-from diffuse_framework.testing.runs import make_steps
+from support.runs import make_steps
 
 
 @pytest.fixture(scope="module")

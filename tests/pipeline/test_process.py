@@ -17,7 +17,7 @@ from diffuse_framework.pipeline.process import Surroundings
 from diffuse_framework.simulate.compare import compare_merged, compare_scales
 from diffuse_framework.simulate.experiment import Simulation, SimulationSettings, simulate
 from diffuse_framework.simulate.images import ModuleSource
-from diffuse_framework.testing.runs import run_pipeline
+from support.runs import run_pipeline
 
 # The simulated crystal stands in a vacuum.
 GRID = """

@@ -7,9 +7,9 @@ import pytest
 from dials.algorithms.integration import Corrections
 from dxtbx.model import BeamFactory, DetectorFactory, ParallaxCorrectedPxMmStrategy
 
-from diffuse_framework.adapters.geometry import geometry_of
-from diffuse_framework.adapters.images import DxtbxSource
-from diffuse_framework.adapters.inputs import images_from_files
+from diffuse_framework.adapters.images.open import images_from_files
+from diffuse_framework.adapters.images.source import DxtbxSource
+from diffuse_framework.adapters.models.geometry import geometry_of
 from diffuse_framework.algorithms.geometry import pixel_positions
 from diffuse_plugins.corrector_efficiency import EfficiencyCorrector
 from diffuse_plugins.corrector_polarization import PolarizationCorrector
@@ -51,9 +51,9 @@ def test_on_the_geometry_of_a_real_header():
 def test_on_a_tilted_detector_with_an_unpolarised_beam():
     beam, detector = thaumatin_models()
     beam.set_polarization_fraction(0.5)
-    fast, slow, origin = (np.array(v) for v in (
-        detector[0].get_fast_axis(), detector[0].get_slow_axis(), detector[0].get_origin()
-    ))  # fmt: skip
+    fast, slow, origin = (
+        np.array(v) for v in (detector[0].get_fast_axis(), detector[0].get_slow_axis(), detector[0].get_origin())
+    )
     cosine, sine = np.cos(np.radians(25)), np.sin(np.radians(25))
     turn = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
     detector[0].set_frame(*(tuple(turn @ vector) for vector in (fast, slow, origin)))

@@ -87,9 +87,7 @@ def test_the_geometry_is_left_alone(corrector):
     assert pickle.dumps(model) == before
 
 
-@pytest.mark.parametrize(
-    "corrector", [PolarizationCorrector, EfficiencyCorrector, AirCorrector], ids=lambda c: c.name
-)
+@pytest.mark.parametrize("corrector", [PolarizationCorrector, EfficiencyCorrector, AirCorrector], ids=lambda c: c.name)
 @settings(deadline=None, max_examples=25)
 @given(model=geometries())
 def test_shares_do_not_exceed_one(corrector, model):

@@ -14,9 +14,9 @@ from dials.array_family import flex
 from dxtbx.model.experiment_list import ExperimentListFactory
 from iotbx.phil import parse
 
-from diffuse_framework.adapters.indexing_ssx import FindSpotsWork
-from diffuse_framework.adapters.inputs import images_from_files, open_source
-from diffuse_framework.algorithms.validation import Limits, validate
+from diffuse_framework.adapters.images.open import images_from_files, open_source
+from diffuse_framework.adapters.indexing.ssx import FindSpotsWork
+from diffuse_framework.algorithms.validation.stills import Limits, validate
 from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.engine.processes import process_engine
 from diffuse_framework.errors import ConfigError, DataError
@@ -83,9 +83,9 @@ def test_each_program_takes_its_own_files(tmp_path):
 @pytest.mark.real_data
 def test_good_stills_are_indexed_and_the_blank_one_is_refused_by_name(indexed):
     assert [image.name for image in indexed.images] == ["thau_3_2_0014.cbf", "thau_3_2_0015.cbf"]
-    (refused,) = indexed.refused
-    assert (refused.name, refused.stage) == ("thau_3_2_0016.cbf", "spot finding")
-    assert refused.reason == "0 spots found, 10 needed"
+    (rejected,) = indexed.rejected
+    assert (rejected.name, rejected.stage) == ("thau_3_2_0016.cbf", "spot finding")
+    assert rejected.reason == "0 spots found, 10 needed"
     accepted, checks = validate(indexed, Limits(max_length_deviation=0.02, max_rms_px=2.0), HINTS.unit_cell)
     assert len(accepted.images) == 2
     assert (checks.n_observed > 30).all()
@@ -102,9 +102,7 @@ def test_files_left_behind_read_back_as_the_same_experiment(indexed, folder, tmp
     experiments = ExperimentListFactory.from_json_file(str(folder / "indexed.expt"))
     reflections = flex.reflection_table.from_file(str(folder / "indexed.refl"))
     reflections.assert_experiment_identifiers_are_consistent(experiments)
-    given = GivenIndexer().index(
-        open_source(experiments, (reflections,)), CrystalHints(), tmp_path, SerialEngine()
-    )
+    given = GivenIndexer().index(open_source(experiments, (reflections,)), CrystalHints(), tmp_path, SerialEngine())
     for one, other in zip(indexed.images, given.images, strict=True):
         np.testing.assert_allclose(one.setting_matrix, other.setting_matrix, rtol=1e-9, atol=1e-15)
         for field in one.spots.__dataclass_fields__:

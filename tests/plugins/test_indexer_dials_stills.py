@@ -18,9 +18,9 @@ from dials.command_line import stills_process
 from dxtbx.model.experiment_list import ExperimentListFactory
 from iotbx.phil import parse
 
-from diffuse_framework.adapters.inputs import images_from_files, open_source
+from diffuse_framework.adapters.images.open import images_from_files, open_source
 from diffuse_framework.algorithms.geometry import project
-from diffuse_framework.algorithms.validation import Limits, validate
+from diffuse_framework.algorithms.validation.stills import Limits, validate
 from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.engine.processes import process_engine
 from diffuse_framework.errors import ConfigError, DataError
@@ -96,9 +96,9 @@ def test_parameters_for_files_and_processes_stay_ours(tmp_path):
 def test_good_stills_are_indexed_and_the_blank_one_is_refused_by_name(indexed):
     assert [image.name for image in indexed.images] == ["thau_3_2_0014.cbf", "thau_3_2_0015.cbf"]
     assert [image.source_index for image in indexed.images] == [0, 1]
-    (refused,) = indexed.refused
-    assert (refused.name, refused.stage) == ("thau_3_2_0016.cbf", "spot finding")
-    assert refused.reason == "0 spots found, 16 needed"
+    (rejected,) = indexed.rejected
+    assert (rejected.name, rejected.stage) == ("thau_3_2_0016.cbf", "spot finding")
+    assert rejected.reason == "0 spots found, 16 needed"
     assert indexed.symmetry.laue_group == "4/mmm"
     assert len(indexed.geometries) == 1
     # Room-temperature thaumatin: the cell is within 2 % of the hint on all images.
@@ -183,9 +183,11 @@ def test_processes_agree_with_one_process_to_the_last_digit(source, tmp_path, ca
         parallel = QUICK.index(source, HINTS, tmp_path, process_engine(2))
     assert our_lines(caplog) == lines
     assert [line.split(":")[0] for line in lines] == [
-        "Indexed thau_3_2_0014.cbf", "Indexed thau_3_2_0015.cbf", "Refused thau_3_2_0016.cbf at spot finding"
-    ]  # fmt: skip
-    assert serial.refused == parallel.refused
+        "Indexed thau_3_2_0014.cbf",
+        "Indexed thau_3_2_0015.cbf",
+        "Rejected thau_3_2_0016.cbf at spot finding",
+    ]
+    assert serial.rejected == parallel.rejected
     for one, other in zip(serial.images, parallel.images, strict=True):
         np.testing.assert_array_equal(one.setting_matrix, other.setting_matrix)
         for field in one.spots.__dataclass_fields__:
@@ -203,7 +205,7 @@ def test_any_dials_parameter_can_be_set_and_dials_stays_out_of_the_terminal(sour
     assert capfd.readouterr().out == ""
     assert [image.name for image in experiment.images] == ["thau_3_2_0014.cbf"]
     # How many spots there are depends on the release of DIALS.
-    assert all(refused.reason.endswith(" spots found, 100 needed") for refused in experiment.refused)
+    assert all(rejected.reason.endswith(" spots found, 100 needed") for rejected in experiment.rejected)
     assert sum("DIALS on thau_3_2_0014.cbf" in record.message for record in caplog.records) == 1
 
 
@@ -249,7 +251,7 @@ def test_a_truncated_image_is_set_aside(thaumatin_images, tmp_path):
     cut.write_bytes(Path(good).read_bytes()[:1_000_000])
     source = open_source(images_from_files([str(cut), good]))
     experiment = QUICK.index(source, HINTS, tmp_path, SerialEngine())
-    (refused,) = experiment.refused
-    assert (refused.name, refused.stage) == ("cut_0001.cbf", "reading")
-    assert "can't read the image" in refused.reason and "\n" not in refused.reason
+    (rejected,) = experiment.rejected
+    assert (rejected.name, rejected.stage) == ("cut_0001.cbf", "reading")
+    assert "can't read the image" in rejected.reason and "\n" not in rejected.reason
     assert len(experiment.images) == 1

@@ -13,9 +13,9 @@ from dials.array_family import flex
 from dxtbx.model import Experiment, ExperimentList
 from dxtbx.model.experiment_list import ExperimentListFactory
 
-from diffuse_framework.adapters.given import given_stills
-from diffuse_framework.adapters.inputs import images_from_files, open_source
-from diffuse_framework.algorithms.validation import Limits, validate
+from diffuse_framework.adapters.images.open import images_from_files, open_source
+from diffuse_framework.adapters.indexing.given import given_stills
+from diffuse_framework.algorithms.validation.stills import Limits, validate
 from diffuse_framework.command_line.simulate import run
 from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.errors import DataError
@@ -30,8 +30,16 @@ NO_HINTS = CrystalHints()
 def simulated(tmp_path_factory):
     """Return a folder of three simulated images with true models."""
     folder = tmp_path_factory.mktemp("given") / "sim"
-    run(["detector.model=100K", "images=3", "crystal.unit_cell=20,22,24,90,90,90", "mp.nproc=1", "seed=4",
-         f"output.directory={folder}"])  # fmt: skip
+    run(
+        [
+            "detector.model=100K",
+            "images=3",
+            "crystal.unit_cell=20,22,24,90,90,90",
+            "mp.nproc=1",
+            "seed=4",
+            f"output.directory={folder}",
+        ]
+    )
     return folder
 
 
@@ -52,7 +60,7 @@ def test_true_models_come_back(simulated, tmp_path):
     truth = truth_file.load(simulated / "truth.h5")
     experiment = index(experiments, [reflections], tmp_path)
     assert tuple(image.name for image in experiment.images) == truth.names
-    assert experiment.refused == ()
+    assert experiment.rejected == ()
     assert len(experiment.geometries) == 1
     for number, image in enumerate(experiment.images):
         np.testing.assert_allclose(image.setting_matrix, truth.setting_matrices[number], atol=1e-9)
@@ -115,8 +123,8 @@ def test_images_without_crystal_are_refused(simulated, tmp_path):
     experiments[1].crystal = None
     experiment = index(experiments, [reflections], tmp_path)
     assert len(experiment.images) == 2
-    (refused,) = experiment.refused
-    assert refused.name == "sim_00002.cbf" and "no crystal" in refused.reason
+    (rejected,) = experiment.rejected
+    assert rejected.name == "sim_00002.cbf" and "no crystal" in rejected.reason
 
 
 def test_images_without_any_crystal_end_it(simulated, tmp_path):
@@ -158,8 +166,8 @@ def test_one_lattice_of_an_image_is_kept(simulated, caplog):
     for identifier, crystal in (("second", experiments[1].crystal), ("0", experiments[0].crystal)):
         lattices.append(Experiment(imageset=experiments[0].imageset, crystal=crystal, identifier=identifier))
     with caplog.at_level("INFO", "diffuse_framework"):
-        stills, refused = given_stills(Lattices(lattices, (first, few)))
-    assert refused == []
+        stills, rejected = given_stills(Lattices(lattices, (first, few)))
+    assert rejected == []
     assert [(still.source_index, len(still.reflections)) for still in stills] == [(1, len(first))]
     assert "sim_00001.cbf has 2 lattices" in caplog.text
 
@@ -206,7 +214,7 @@ def test_crystals_of_another_space_group_than_most_are_refused(simulated, tmp_pa
     experiments[2].crystal.set_space_group(sgtbx.space_group_info("P222").group())
     experiment = index(experiments, [reflections], tmp_path)
     assert len(experiment.images) == 2
-    assert "most images" in experiment.refused[0].reason
+    assert "most images" in experiment.rejected[0].reason
 
 
 def test_a_folder_that_can_not_be_written_to_is_named(simulated, tmp_path):

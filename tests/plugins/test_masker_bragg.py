@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from iotbx.phil import parse
 
-from diffuse_framework.adapters.images import DxtbxSource
-from diffuse_framework.adapters.inputs import images_from_files
-from diffuse_framework.adapters.symmetry import symmetry_of
-from diffuse_framework.algorithms.bad_pixels import BLOCK, block_levels, photons_of
-from diffuse_framework.algorithms.masking import within_range
+from diffuse_framework.adapters.images.open import images_from_files
+from diffuse_framework.adapters.images.source import DxtbxSource
+from diffuse_framework.adapters.models.symmetry import symmetry_of
+from diffuse_framework.algorithms.masking.bad_pixels import BLOCK, block_levels, photons_of
+from diffuse_framework.algorithms.masking.shapes import within_range
 from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.model.experiment import Experiment, Image
 from diffuse_framework.model.pixels import PixelTable
@@ -57,7 +57,7 @@ def test_wider_parameters_mask_more(simulation):
         return mask_of(make(text), simulation.experiment) == 1
 
     reference = masked("")
-    for text in ("radius=7", "excitation_width=0.005", "mosaic_width=1.5", "shape=box"):
+    for text in ("radius=7", "excitation_error=0.005", "mosaic_width=1.5", "shape=box"):
         assert (masked(text) | ~reference).all() and masked(text).sum() > reference.sum(), text
     lower = masked("d_min=4")
     assert (reference | ~lower).all() and lower.sum() < reference.sum()
@@ -72,9 +72,7 @@ def test_the_mosaic_width_of_the_image_counts_unless_another_is_given(simulation
 
 
 def test_nodes_that_a_centred_lattice_lacks_are_not_masked(simulation):
-    centred = replace(
-        simulation.experiment, symmetry=replace(simulation.experiment.symmetry, space_group="I222")
-    )
+    centred = replace(simulation.experiment, symmetry=replace(simulation.experiment.symmetry, space_group="I222"))
     primitive = (mask_of(make(), simulation.experiment) == 1).mean()
     assert (mask_of(make(), centred) == 1).mean() < 0.7 * primitive
 
@@ -107,9 +105,7 @@ THAUMATIN_MOSAIC_WIDTH_DEG = 0.2705
 @pytest.mark.real_data
 def test_the_defaults_cover_the_spots_of_real_stills(thaumatin_images):
     source = DxtbxSource(images_from_files(thaumatin_images(6)))
-    image = Image(
-        source.names[0], 0, 0, 0.02, np.reshape(THAUMATIN_SETTING, (3, 3)), THAUMATIN_MOSAIC_WIDTH_DEG
-    )
+    image = Image(source.names[0], 0, 0, 0.02, np.reshape(THAUMATIN_SETTING, (3, 3)), THAUMATIN_MOSAIC_WIDTH_DEG)
     experiment = Experiment((source.geometry(0),), symmetry_of("P41212"), (image,))
     bragg = mask_of(make(), experiment) == 1
     panel = source.geometry(0).panels[0]

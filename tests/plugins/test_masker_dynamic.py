@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from iotbx.phil import parse
 
-from diffuse_framework.adapters.images import DxtbxSource
-from diffuse_framework.adapters.inputs import images_from_files
+from diffuse_framework.adapters.images.open import images_from_files
+from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.experiment import Experiment, Image

@@ -9,8 +9,8 @@ from dxtbx import flumpy
 from dxtbx.model import BeamFactory, DetectorFactory, ParallaxCorrectedPxMmStrategy
 from iotbx.phil import parse
 
-from diffuse_framework.adapters.geometry import geometry_of
-from diffuse_framework.adapters.masks import write_mask
+from diffuse_framework.adapters.images.masks import write_mask
+from diffuse_framework.adapters.models.geometry import geometry_of
 from diffuse_framework.algorithms.geometry import pixel_q
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.model.experiment import Experiment
@@ -55,9 +55,17 @@ untrusted.pixel = 33,77
 def test_the_same_text_means_the_same_pixels_as_in_dials_generate_mask():
     beam = BeamFactory.simple(1.0)
     detector = DetectorFactory.simple(
-        "PAD", 60.0, (20.0, 30.0), "+x", "-y", (0.172, 0.172), (300, 350), (-1, 10000), [],
+        "PAD",
+        60.0,
+        (20.0, 30.0),
+        "+x",
+        "-y",
+        (0.172, 0.172),
+        (300, 350),
+        (-1, 10000),
+        [],
         ParallaxCorrectedPxMmStrategy(3.9, 0.45),
-    )  # fmt: skip
+    )
     detector[0].set_thickness(0.45)
     detector[0].set_mu(3.9)
     imageset = SimpleNamespace(get_detector=lambda: detector, get_beam=lambda: beam)

@@ -8,13 +8,13 @@ import pytest
 from iotbx.phil import parse
 
 from diffuse_framework.algorithms.merging import poisson_merge
-from diffuse_framework.algorithms.scaling_model import ScalingOptions
-from diffuse_framework.algorithms.smooth_scales import data_sets_by_name, order_by_angle
+from diffuse_framework.algorithms.scaling.fit import data_sets_by_name, order_by_angle
+from diffuse_framework.algorithms.scaling.model import ScalingOptions
 from diffuse_framework.command_line import merge, scale, stats
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.io.sums_store import SumsWriter
-from diffuse_framework.testing.sums import known_sums
+from support.sums import known_sums
 
 
 def make(text: str = "", name: str = "smooth"):
@@ -23,9 +23,7 @@ def make(text: str = "", name: str = "smooth"):
 
 
 def test_parameters_reach_the_model_and_the_scaler_pickles():
-    scaler = pickle.loads(
-        pickle.dumps(make("scale.model=smooth\noffset { refine=True\norder_spacing=None }"))
-    )
+    scaler = pickle.loads(pickle.dumps(make("scale.model=smooth\noffset { refine=True\norder_spacing=None }")))
     assert scaler.recipe.options.scale == "smooth"
     assert scaler.recipe.options.offset
     assert scaler.recipe.options.offset_order is None
@@ -70,9 +68,7 @@ def test_commands_scale_merge_and_judge_with_the_same_model(tmp_path):
         writer.append(table)
     writer.finish()
     sums = str(tmp_path / "sums.h5")
-    scale.run(
-        [sums, "scaler.plugin=smooth", "scaler.smooth.scale.model=smooth", "scaler.smooth.offset.refine=True"]
-    )
+    scale.run([sums, "scaler.plugin=smooth", "scaler.smooth.scale.model=smooth", "scaler.smooth.offset.refine=True"])
     merge.run([sums, "statistics.half_maps=True"])
     stats.run([sums, "statistics.shells=5"])
     for name in (

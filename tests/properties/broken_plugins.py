@@ -15,7 +15,7 @@ from diffuse_framework.algorithms.merging import poisson_merge
 from diffuse_framework.algorithms.symmetry import asymmetric_box
 from diffuse_framework.errors import ConfigError, GeometryError
 from diffuse_framework.model.conventions import DIFFUSE, UNTRUSTED
-from diffuse_framework.model.experiment import Experiment, Image, Refused, Symmetry
+from diffuse_framework.model.experiment import Experiment, Image, Rejected, Symmetry
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.lattice import reciprocal_basis
 from diffuse_framework.model.maps import AbsoluteMap
@@ -109,12 +109,21 @@ class SoundAdder:
     def add(self, number, image, frame, mask, background, pixels, geometry):
         tables = [
             self.voxels.add(
-                number, n, frame.counts[n], mask.panels[n], pixels.q[n], pixels.response[n], image.setting_matrix,
-                image.exposure_s, panel.gain, panel.pedestal,
-                background.counts[n] if background else None, background.variance[n] if background else None,
+                number,
+                n,
+                frame.counts[n],
+                mask.panels[n],
+                pixels.q[n],
+                pixels.response[n],
+                image.setting_matrix,
+                image.exposure_s,
+                panel.gain,
+                panel.pedestal,
+                background.counts[n] if background else None,
+                background.variance[n] if background else None,
             )
             for n, panel in enumerate(geometry.panels)
-        ]  # fmt: skip
+        ]
         return concatenate(tables)
 
 
@@ -290,7 +299,7 @@ class LosesImages(SoundIndexer):
         return replace(experiment, images=experiment.images[: max(1, len(source) - 1)])
 
 
-@broken("indexer", "refused without a reason")
+@broken("indexer", "rejected without a reason")
 @dataclass(frozen=True)
 class RefusesSilently(SoundIndexer):
     """Refuses without saying why."""
@@ -299,7 +308,9 @@ class RefusesSilently(SoundIndexer):
         experiment = self.experiment(source)
         if len(source) == 1:
             return experiment
-        return replace(experiment, images=experiment.images[:-1], refused=(Refused(source.names[-1], "indexing", ""),))
+        return replace(
+            experiment, images=experiment.images[:-1], rejected=(Rejected(source.names[-1], "indexing", ""),)
+        )
 
 
 @broken("indexer", "singular or left-handed")

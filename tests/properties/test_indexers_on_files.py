@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from dxtbx.model.experiment_list import ExperimentListFactory
 
-from diffuse_framework.adapters.inputs import open_source
+from diffuse_framework.adapters.images.open import open_source
 from diffuse_framework.command_line import simulate
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.model.experiment import CrystalHints

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffuse_framework.algorithms.merging import poisson_merge
-from diffuse_framework.algorithms.scaling_model import ScalingOptions
-from diffuse_framework.algorithms.smooth_scales import Recipe, SmoothScales, scale_smoothly
+from diffuse_framework.algorithms.scaling.fit import Recipe, SmoothScales, scale_smoothly
+from diffuse_framework.algorithms.scaling.model import ScalingOptions
 from diffuse_framework.model.voxels import SumsInMemory, concatenate
-from diffuse_framework.testing.sums import KnownSums, known_sums
+from support.sums import KnownSums, known_sums
 
 MODELS = (
     ScalingOptions(),

@@ -21,15 +21,15 @@ from diffuse_framework.pipeline.process import Surroundings
 from diffuse_framework.simulate.detector import header_beam, one_panel
 from diffuse_framework.simulate.experiment import SimulationSettings, simulate
 from diffuse_framework.testing.fakes import FramesInMemory
-from diffuse_framework.testing.runs import run_pipeline
-from diffuse_framework.testing.selections import parameters, selections
+from support.runs import run_pipeline
+from support.selections import parameters, selections
 
 REGISTRY = load_registry()
 # What lets plugins work that do nothing by default, and a grid coarse enough that images overlap.
 FIRST = """
 corrector.background.constant = 0.2
 masker.bragg.radius = 1
-masker.bragg.excitation_width = 0.001
+masker.bragg.excitation_error = 0.001
 absolute_scaler.krogh_moe.contents.formula = C270 H420 N70 O80 S2
 absolute_scaler.norman.contents.formula = C270 H420 N70 O80 S2
 absolute_scaler.wilson.contents.formula = C270 H420 N70 O80 S2
@@ -43,8 +43,6 @@ few = settings(max_examples=6, deadline=None, phases=[Phase.generate])
 def ours(plugin: Plugin) -> bool:
     """Our plugins, without the scaler whose minimiser is for small problems and takes minutes on others."""
     return plugin.package == "diffuse_framework" and plugin.name != "dials_target"
-
-
 
 
 @pytest.fixture(scope="module")

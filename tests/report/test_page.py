@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from diffuse_framework.report.checks import Check
-from diffuse_framework.report.html import Picture, Story, report_page, short_names, to_script
-from diffuse_framework.report.mapping import MapData
-from diffuse_framework.report.volume import decode, pack
-from diffuse_framework.testing.browser import open_page
+from diffuse_framework.report.map.pictures import MapData
+from diffuse_framework.report.map.volume import decode, pack
+from diffuse_framework.report.page.html import Picture, Story, report_page, short_names, to_script
 from diffuse_framework.testing.fakes import orthorhombic_grid
+from support.browser import open_page
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +23,7 @@ def data():
     q = np.linalg.norm(grid.q_of(np.arange(grid.size)), axis=1)
     voxel = np.flatnonzero((q <= 0.4) & (index.sum(axis=1) % 7 != 0))
     hkl = grid.hkl_of(voxel)
-    intensity = (
-        1000 * np.exp(-((q[voxel] / 0.3) ** 2)) * (1.2 + np.cos(2 * np.pi * hkl[:, 0]) * np.cos(hkl[:, 2]))
-    )
+    intensity = 1000 * np.exp(-((q[voxel] / 0.3) ** 2)) * (1.2 + np.cos(2 * np.pi * hkl[:, 0]) * np.cos(hkl[:, 2]))
     rng = np.random.default_rng(3)
     return MapData(
         grid=grid,
@@ -46,8 +44,8 @@ def story(data, **changes) -> Story:
         "images": {
             "given": 4,
             "used": 3,
-            "refused": 1,
-            "refused_images": [{"name": "<b>d.cbf", "stage": "indexing", "reason": "no & lattice"}],
+            "rejected": 1,
+            "rejected_images": [{"name": "<b>d.cbf", "stage": "indexing", "reason": "no & lattice"}],
         },
         "unit_cell": {
             "median": [12.0, 14, 16, 90, 90, 90],
@@ -67,18 +65,21 @@ def story(data, **changes) -> Story:
         },
     }
     checks = [Check("Is it good?", "good", "Yes."), Check("Is it bad?", "bad", "a < b")]
-    base = Story(
-        "A map", data, summary, checks, [("sums.h5", "sums.h5", "sums", 12345)], version="1", made="now"
-    )
+    base = Story("A map", data, summary, checks, [("sums.h5", "sums.h5", "sums", 12345)], version="1", made="now")
     return replace(base, **changes)
 
 
 def shell(d_max, d_min, **more):
     return {
-        "d_max": d_max, "d_min": d_min, "voxels": 10, "completeness": 0.5, "multiplicity": 3.0,
+        "d_max": d_max,
+        "d_min": d_min,
+        "voxels": 10,
+        "completeness": 0.5,
+        "multiplicity": 3.0,
         "intensity": 1e3,
-        "intensity_over_sigma": 12.0, **more,
-    }  # fmt: skip
+        "intensity_over_sigma": 12.0,
+        **more,
+    }
 
 
 def test_packing_keeps_values(data):
@@ -126,10 +127,12 @@ def test_half_sets_and_absolute_scale_are_shown_where_they_exist(data):
         "method": "krogh_moe",
         "estimates": {"krogh_moe": {"k": 2.0, "q": [0.1, 0.2], "k_of_q": [1.9, 2.0]}},
         "profile": {
-            "q": [0.1, 0.2], "total_relative": [5.0, None], "sum_f0_squared": [9.0, 8.0], "incoherent": [1.0,
-                2.0],
+            "q": [0.1, 0.2],
+            "total_relative": [5.0, None],
+            "sum_f0_squared": [9.0, 8.0],
+            "incoherent": [1.0, 2.0],
         },
-    }  # fmt: skip
+    }
     page = report_page(story(data, merging=merging, absolute=absolute))
     assert "Agreement of half data sets" in page and "Measured and calculated scattering" in page
 

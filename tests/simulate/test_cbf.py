@@ -10,9 +10,9 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 pytest.importorskip("dxtbx")
 
-from diffuse_framework.adapters.images import DxtbxSource
-from diffuse_framework.adapters.inputs import images_from_files
-from diffuse_framework.adapters.simulated import sensor_mu_per_mm
+from diffuse_framework.adapters.images.open import images_from_files
+from diffuse_framework.adapters.images.source import DxtbxSource
+from diffuse_framework.adapters.models.simulated import sensor_mu_per_mm
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.simulate.cbf import compress, write_cbf
 from diffuse_framework.simulate.detector import Sensor, header_beam, one_panel, pilatus
@@ -101,7 +101,7 @@ def test_dxtbx_splits_files_into_the_modules_of_module_source(tmp_path):
     from dxtbx import flumpy
     from dxtbx.format.FormatCBFMiniPilatus import FormatCBFMiniPilatus
 
-    from diffuse_framework.adapters.geometry import geometry_of
+    from diffuse_framework.adapters.models.geometry import geometry_of
 
     image = FormatCBFMiniPilatus(str(path), multi_panel=True)
     found = geometry_of(image.get_beam(), image.get_detector())

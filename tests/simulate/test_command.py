@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("dials")
 
-from diffuse_framework.adapters.images import DxtbxSource
-from diffuse_framework.adapters.inputs import images_from_files
+from diffuse_framework.adapters.images.open import images_from_files
+from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.command_line.simulate import run
 from diffuse_framework.simulate import truth as truth_file
 

@@ -17,7 +17,7 @@ from diffuse_framework.simulate.crystals import (
 @pytest.mark.parametrize("space_group", PRIMITIVE_GROUPS)
 def test_symmetry_is_that_of_cctbx(space_group):
     pytest.importorskip("cctbx")
-    from diffuse_framework.adapters.symmetry import symmetry_of
+    from diffuse_framework.adapters.models.symmetry import symmetry_of
 
     ours, theirs = primitive_symmetry(space_group), symmetry_of(space_group)
     assert ours.laue_group == theirs.laue_group
@@ -49,9 +49,7 @@ def test_cell_that_symmetry_forbids_is_refused(space_group, cell):
 
 def test_rotations_are_rotations_without_preference():
     rotations = random_rotations(4000, np.random.default_rng(1))
-    np.testing.assert_allclose(
-        rotations @ rotations.transpose(0, 2, 1), np.tile(np.eye(3), (4000, 1, 1)), atol=1e-12
-    )
+    np.testing.assert_allclose(rotations @ rotations.transpose(0, 2, 1), np.tile(np.eye(3), (4000, 1, 1)), atol=1e-12)
     np.testing.assert_allclose(np.linalg.det(rotations), 1)
     # Each element has mean 0 and mean square 1/3 over all rotations.
     np.testing.assert_allclose(rotations.mean(0), 0, atol=5 * np.sqrt(1 / 3 / 4000))

@@ -78,9 +78,7 @@ def test_expectation_is_the_forward_model():
             air = np.exp(-2e-3 * r)
             q = u / 1.0 - np.array([0, 0, -1.0])
             offset = truth.offsets[index] * np.exp(-0.5 * (np.linalg.norm(q) / 0.25) ** 2)
-            photons = (
-                truth.photons_per_unit * truth.scales[index] * 0.2 * area * polarization * efficiency * air
-            )
+            photons = truth.photons_per_unit * truth.scales[index] * 0.2 * area * polarization * efficiency * air
             photons *= truth.intensity.diffuse(to_hkl @ q) + offset
             assert expected[slow, fast] == pytest.approx(photons + 0.7 * 0.2, rel=1e-9)
 
@@ -96,9 +94,18 @@ def test_factors_are_those_of_dials():
     ours = small_detector(beam_centre_px=(40.5, 80.25))
     beam = BeamFactory.simple(1.0)
     detector = DetectorFactory.simple(
-        "PAD", 30.0, (40.5 * 0.172, 80.25 * 0.172), "+x", "-y", (0.172, 0.172), (160, 125), (-1, 1e6), [],
-        px_mm=ParallaxCorrectedPxMmStrategy(SILICON.mu_per_mm, SILICON.thickness_mm), mu=SILICON.mu_per_mm,
-    )  # fmt: skip
+        "PAD",
+        30.0,
+        (40.5 * 0.172, 80.25 * 0.172),
+        "+x",
+        "-y",
+        (0.172, 0.172),
+        (160, 125),
+        (-1, 1e6),
+        [],
+        px_mm=ParallaxCorrectedPxMmStrategy(SILICON.mu_per_mm, SILICON.thickness_mm),
+        mu=SILICON.mu_per_mm,
+    )
     panel = detector[0]
     panel.set_thickness(SILICON.thickness_mm)
     panel.set_mu(SILICON.mu_per_mm)
@@ -134,9 +141,7 @@ def test_scales_have_mean_one_and_offsets_begin_at_zero():
 
 def test_gaps_read_minus_one_and_the_beamstop_shades():
     detector = with_beamstop(pilatus((1, 2), 60.0, header_beam(1.0)), 4.0)
-    source = simulate(
-        SimulationSettings(n_images=1, cell=CELL, detector=detector, background_rate=50.0)
-    ).source
+    source = simulate(SimulationSettings(n_images=1, cell=CELL, detector=detector, background_rate=50.0)).source
     (counts,) = source.read(0).counts
     assert counts.shape == (407, 487)
     assert (counts[195:212] == -1).all()
@@ -202,10 +207,7 @@ def test_reflections_lie_near_the_ewald_sphere_where_they_are_predicted():
 def test_peaks_hold_their_photons_and_end():
     spots = small_simulation(n_images=1).experiment.images[0].spots
     one = BraggSpots(
-        **{
-            name: getattr(spots, name)[:1]
-            for name in ("hkl", "partiality", "panel", "observed_px", "foreground")
-        },
+        **{name: getattr(spots, name)[:1] for name in ("hkl", "partiality", "panel", "observed_px", "foreground")},
         intensity=np.array([100.0]),
         variance=np.array([100.0]),
         predicted_px=np.array([[50.3, 60.8]]),

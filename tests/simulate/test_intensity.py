@@ -135,12 +135,8 @@ def test_extinct_reflections_have_no_strength():
     def screw_axis(hkl):
         return (hkl[:, 1] == 0) & (hkl[:, 2] == 0) & (hkl[:, 0] % 2 == 1)
 
-    crystal = make_intensity(
-        CELLS["P212121"], primitive_symmetry("P212121"), D_MIN, DiffuseParameters(), 3, screw_axis
-    )
-    strength = crystal.strength(
-        np.array([[1, 0, 0], [-3, 0, 0], [2, 0, 0], [1, 1, 0], [0, 0, 0], [99, 0, 0]])
-    )
+    crystal = make_intensity(CELLS["P212121"], primitive_symmetry("P212121"), D_MIN, DiffuseParameters(), 3, screw_axis)
+    strength = crystal.strength(np.array([[1, 0, 0], [-3, 0, 0], [2, 0, 0], [1, 1, 0], [0, 0, 0], [99, 0, 0]]))
     np.testing.assert_array_equal(strength > 0, [False, False, True, True, False, False])
 
 
@@ -162,9 +158,7 @@ def test_voxel_average_tends_to_the_centre_of_small_voxels():
     crystal = intensity("P212121")
     for divisions, tolerance in (((2, 2, 2), None), ((40, 40, 40), 2e-3)):
         n, low, high = asymmetric_box(crystal.symmetry, divisions, crystal.basis, 2.5)
-        grid = VoxelGrid(
-            crystal.cell, crystal.symmetry, divisions, tuple(low), tuple(high - low + 1), 2.5, np.inf, n
-        )
+        grid = VoxelGrid(crystal.cell, crystal.symmetry, divisions, tuple(low), tuple(high - low + 1), 2.5, np.inf, n)
         voxels = np.random.default_rng(0).integers(0, grid.size, 200)
         voxels = voxels[np.linalg.norm(grid.q_of(voxels), axis=1) < 0.45]
         centre = crystal.diffuse(grid.hkl_of(voxels))

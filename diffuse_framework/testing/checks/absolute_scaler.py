@@ -14,9 +14,7 @@ from diffuse_framework.model.scales import Scales
 from diffuse_framework.testing.checks.common import call, check_finite, first_difference, require
 
 
-def check_absolute_scaler(
-    scaler: Any, merged: MergedMap, scales: Scales, experiment: Experiment | None = None
-) -> bool:
+def check_absolute_scaler(scaler: Any, merged: MergedMap, scales: Scales, experiment: Experiment | None = None) -> bool:
     """Check one absolute scaler on one map.
 
     Rules: the map is multiplied by one positive number, and what is subtracted depends on resolution alone;
@@ -34,9 +32,7 @@ def check_absolute_scaler(
     except DiffuseError:
         return False
     require(first_difference(final.merged, merged) is None, scaler, "merged is not the map it was given")
-    require(
-        np.isfinite(final.scale) and final.scale > 0, scaler, f"scale is {final.scale}; it is a positive number"
-    )
+    require(np.isfinite(final.scale) and final.scale > 0, scaler, f"scale is {final.scale}; it is a positive number")
     require(np.isfinite(final.scale_sigma) and final.scale_sigma >= 0, scaler, f"scale_sigma is {final.scale_sigma}")
     require(str(final.units).strip(), scaler, "units is empty")
     for name in ("intensity", "variance"):

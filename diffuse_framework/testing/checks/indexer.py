@@ -17,7 +17,7 @@ from diffuse_framework.testing.checks.common import BrokenContract, call, requir
 def check_indexer(indexer: Any, source: ImageSource, hints: CrystalHints, folder: Path) -> bool:
     """Check one indexer on one source.
 
-    Rules: it leaves the source as it is; every image is either indexed or refused with a reason, once;
+    Rules: it leaves the source as it is; every image is either indexed or rejected with a reason, once;
     images keep the order of the source; orientations, exposures and spots are usable.
 
     Returns:
@@ -39,15 +39,15 @@ def check_indexer(indexer: Any, source: ImageSource, hints: CrystalHints, folder
         "returns an experiment without images; raise DataError with the reason and what to try",
     )
     names = [image.name for image in experiment.images]
-    refused = [item.name for item in experiment.refused]
+    rejected = [item.name for item in experiment.rejected]
     require(
-        sorted(names + refused) == sorted(source.names),
+        sorted(names + rejected) == sorted(source.names),
         indexer,
-        f"of {len(source)} images {len(names)} are indexed and {len(refused)} refused; each image must be one of "
+        f"of {len(source)} images {len(names)} are indexed and {len(rejected)} rejected; each image must be one of "
         "them, once, under its name in the source",
     )
-    for item in experiment.refused:
-        require(item.reason.strip(), indexer, f"{item.name} is refused without a reason")
+    for item in experiment.rejected:
+        require(item.reason.strip(), indexer, f"{item.name} is rejected without a reason")
     require(
         [source.names[image.source_index] for image in experiment.images] == names
         and [image.source_index for image in experiment.images]
@@ -58,13 +58,11 @@ def check_indexer(indexer: Any, source: ImageSource, hints: CrystalHints, folder
     for image in experiment.images:
         _check_image(say, image, experiment, source)
     operators = {operator.tobytes() for operator in experiment.symmetry.operators}
-    products = {
-        (a @ b).tobytes() for a in experiment.symmetry.operators for b in experiment.symmetry.operators
-    }
+    products = {(a @ b).tobytes() for a in experiment.symmetry.operators for b in experiment.symmetry.operators}
     require(
         products == operators,
         indexer,
-        "the symmetry operators are no group; take them from diffuse_framework.adapters.symmetry.symmetry_of",
+        "the symmetry operators are no group; take them from diffuse_framework.adapters.models.symmetry.symmetry_of",
     )
     return True
 
@@ -94,6 +92,4 @@ def _check_image(say: str, image: Image, experiment: Experiment, source: ImageSo
         "a spot is on a panel that there is not",
     )
     require(np.isfinite(spots.predicted_px).all(), "spots.predicted_px is not finite")
-    require(
-        spots.foreground.ndim == 2 and spots.foreground.shape[1] == 3, "spots.foreground is not (m, 3) integers"
-    )
+    require(spots.foreground.ndim == 2 and spots.foreground.shape[1] == 3, "spots.foreground is not (m, 3) integers")

@@ -69,9 +69,7 @@ def _made(stage: str, factory: Any, parameters: str) -> Any:
         raise BrokenContract(f"{title_of(factory)}: {registry.failed[0].error}")
     for definition in parse(factory.phil, process_includes=True).all_definitions():
         for attribute in ("type", "help"):
-            require(
-                getattr(definition.object, attribute), factory, f"parameter {definition.path} has no .{attribute}"
-            )
+            require(getattr(definition.object, attribute), factory, f"parameter {definition.path} has no .{attribute}")
     inner = f"{stage}.{factory.name} {{\n{parameters}\n}}"
     params = getattr(getattr(scope.fetch(parse(inner)).extract(), stage), factory.name, None)
     try:

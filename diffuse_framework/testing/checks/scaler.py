@@ -120,8 +120,7 @@ def _check_scaler_invariance(
     require(
         other is not None and np.allclose(other.per_image, scales.per_image[order], rtol=rtol),
         scaler,
-        "the scales change with the order of images, rows or tables. Compare with all images alike, not with the "
-        "first",
+        "the scales change with the order of images, rows or tables. Compare with all images alike, not with the first",
     )
 
 
@@ -130,9 +129,7 @@ def _check_scaler_improves(scaler: Any, experiment: Experiment | None) -> None:
         return
     sums, truth = known_scales()
     scales = _fitted(scaler, sums, None)
-    require(
-        scales is not None, scaler, "refuses bright sums of six images that overlap well; see checks.known_scales"
-    )
+    require(scales is not None, scaler, "refuses bright sums of six images that overlap well; see checks.known_scales")
     table = concatenate(list(sums.pieces))
     ratio = np.log(scales.factor(table) / truth[table.image])  # type: ignore[union-attr]
     before, after = np.std(np.log(truth[table.image])), np.std(ratio)

@@ -61,9 +61,7 @@ class IceRingMasker:
         """Return None: rings differ from image to image."""
         return None
 
-    def image_mask(
-        self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable
-    ) -> PixelMask | None:
+    def image_mask(self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable) -> PixelMask | None:
         """Return untrusted on the rings of the image, None where there is none."""
         rings = find_rings(frame, geometry, pixels, self.criteria)
         if not rings:

@@ -81,9 +81,7 @@ def _across_beam(s0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return across, np.cross(beam, across)
 
 
-def radial_profile(
-    frame: Frame, geometry: Geometry, pixels: PixelTable, step: float
-) -> tuple[np.ndarray, np.ndarray]:
+def radial_profile(frame: Frame, geometry: Geometry, pixels: PixelTable, step: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the scattering in bins of |q| and its counting error, both (n_bins,), NaN where unknown.
 
     Pixels far above their bin's mean, such as Bragg peaks, are left out; then the median of the sectors is
@@ -100,9 +98,7 @@ def radial_profile(
     for _ in range(2):
         photons, exposure = np.zeros((n_bins, N_SECTORS)), np.zeros((n_bins, N_SECTORS))
         across, up = _across_beam(geometry.beam.s0)
-        for values, panel, q, response in zip(
-            frame.counts, geometry.panels, pixels.q, pixels.response, strict=True
-        ):
+        for values, panel, q, response in zip(frame.counts, geometry.panels, pixels.q, pixels.response, strict=True):
             low, high = panel.trusted_range
             _add_panel(
                 values, q, response, panel.gain, panel.pedestal, low, high, across, up, step, cap, photons, exposure

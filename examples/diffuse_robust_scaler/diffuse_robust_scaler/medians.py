@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from diffuse_framework.algorithms.binning import sum_by
-from diffuse_framework.algorithms.scaling import shared_voxels
+from diffuse_framework.algorithms.scaling.per_image import shared_voxels
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.scales import ImageScales
 from diffuse_framework.model.voxels import VoxelSums
@@ -120,9 +120,7 @@ def _expected(
     return expected.reshape(len(scales), n_groups)
 
 
-def _weighted_medians(
-    net: np.ndarray, expected: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _weighted_medians(net: np.ndarray, expected: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the weighted median of net / expected of each image (n_images,), and its error.
 
     Weights are exposures: weighting by photons would give the spoilt groups, which are the bright ones, the

@@ -62,9 +62,7 @@ class RobustMedianScaler:
         Raises:
             DataError: images that share too few voxels or photons.
         """
-        scales = fit_medians(
-            sums, self.min_photons, self.min_groups, self.max_groups, self.tolerance, self.max_cycles
-        )
+        scales = fit_medians(sums, self.min_photons, self.min_groups, self.max_groups, self.tolerance, self.max_cycles)
         if not scales.statistics["converged"]:
             logger.warning(
                 "Scaling did not converge in %d cycles: a scale still changed by %.2g of itself. Raise "

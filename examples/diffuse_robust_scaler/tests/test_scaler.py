@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from diffuse_robust_scaler.scaler import RobustMedianScaler
 
-from diffuse_framework.algorithms.scaling import fit_image_scales
+from diffuse_framework.algorithms.scaling.per_image import fit_image_scales
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.model.voxels import COLUMN_TYPES, COLUMNS, SumsInMemory, SumsTable
 from diffuse_framework.testing.conformance import conformance_tests

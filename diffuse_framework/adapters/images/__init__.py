@@ -1,0 +1,1 @@
+"""Images, and the experiments and reflections that come with them."""

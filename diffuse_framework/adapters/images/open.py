@@ -1,0 +1,262 @@
+"""From what the user names on the command line to an image source."""
+
+from __future__ import annotations
+
+import glob
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from dxtbx.format.Format import Format
+from dxtbx.imageset import ImageSetFactory
+from dxtbx.model import Experiment, ExperimentList, Scan
+from dxtbx.model.beam import BeamFactory
+from dxtbx.model.detector import DetectorFactory
+from dxtbx.model.experiment_list import ExperimentListFactory
+from dxtbx.model.goniometer import GoniometerFactory
+from dxtbx.model.scan import ScanFactory
+from scitbx.array_family import flex
+
+from diffuse_framework.adapters.images.detection import DETECT, STILL_WIDTH_DEG, STILLS, choose_kind, detect
+from diffuse_framework.adapters.images.sequences import SequenceSource
+from diffuse_framework.adapters.images.source import DxtbxSource, exposure_of
+from diffuse_framework.errors import DataError, GeometryError
+from diffuse_framework.model.source import ImageSource
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def quiet_dxtbx() -> Iterator[None]:
+    """Hold back what dxtbx prints of stills: attempts to join them into one scan, divisions by their width."""
+    printed = io.StringIO()
+    try:
+        with warnings.catch_warnings(), redirect_stdout(printed):
+            warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning)
+            yield
+    finally:
+        kept = [line for line in printed.getvalue().splitlines(True) if "dxtbx Internal Error" not in line]
+        sys.stdout.write("".join(kept))
+
+
+def images_from_files(paths: list[str]) -> ExperimentList:
+    """Return experiments for image files.
+
+    Raises:
+        DataError: files dxtbx can't read as images.
+    """
+    unhandled: list[str] = []
+    with quiet_dxtbx():
+        experiments = ExperimentListFactory.from_filenames(paths, unhandled=unhandled)
+    if unhandled:
+        raise DataError(f"{unhandled[0]} is not an image that dxtbx can read")
+    return experiments
+
+
+def can_be_read(path: str) -> bool:
+    """Whether the last image of a file, which may still be growing, can be read to its end now."""
+    # dxtbx keeps the content of the last file it opened; opening another, of no length, makes it forget.
+    Format.get_cache_controller().check("", io.BytesIO)
+    try:
+        source = DxtbxSource(images_from_files([path]))
+        source.read(len(source) - 1)
+    # What a half-written file makes of a reader: DataError, and whatever format classes raise on a header.
+    except Exception as error:
+        logger.debug("%s is not complete: %s", path, error)
+        return False
+    return True
+
+
+def files_of(patterns: list[str]) -> list[str]:
+    """Return the files that paths, patterns with ``*`` and templates with ``#`` stand for, in order.
+
+    Raises:
+        DataError: one stands for none.
+    """
+    files = []
+    for pattern in patterns:
+        if Path(pattern).exists():
+            files.append(pattern)
+            continue
+        found = sorted(glob.glob(pattern.replace("#", "[0-9]")))
+        if not found:
+            raise DataError(f"no file matches {pattern}")
+        files += found
+    return files
+
+
+def open_source(
+    experiments: Any,
+    reflections: tuple[Any, ...] = (),
+    reference_geometry: Path | None = None,
+    overrides: Any = None,
+    kind: str = DETECT,
+) -> DxtbxSource:
+    """Return the source of all images, with the geometry the user wants.
+
+    Args:
+        experiments: imported images, or indexed experiments.
+        reflections: reflection tables that belong to them.
+        reference_geometry: an .expt file whose beam, detector and, for rotations, goniometer
+            replace the headers'.
+        overrides: extracted `dials.util.options.geometry_phil_scope`, single values that
+            replace all.
+        kind: "stills", "rotation", or "detect" to find out.
+
+    Returns:
+        A `SequenceSource` for rotations.
+
+    Raises:
+        DataError: no images.
+        GeometryError: stills and rotations together, two detectors, or a geometry that doesn't fit.
+    """
+    if len(experiments) == 0:
+        raise DataError("no images: give image files, a template like img_####.cbf, or an .expt file")
+    if reference_geometry is not None:
+        _adopt_geometry(experiments, Path(reference_geometry))
+    if overrides is not None:
+        experiments = _override(experiments, overrides)
+    if choose_kind(detect(experiments), kind) == STILLS:
+        return DxtbxSource(experiments, reflections)
+    _refuse_widthless(experiments)
+    return SequenceSource(experiments, reflections)
+
+
+def all_have_crystals(source: DxtbxSource) -> bool:
+    """Whether every image of the source comes with an orientation."""
+    return all(experiment.crystal is not None for experiment in source.experiments)
+
+
+def automatic_indexer(source: ImageSource) -> tuple[str, str]:
+    """Return the name of the indexer that suits the images, and why."""
+    if isinstance(source, DxtbxSource) and all_have_crystals(source):
+        return "given", "for the input has crystals"
+    if isinstance(source, SequenceSource):
+        return "dials_sequence", "for the images are rotations"
+    # It indexes as many of the real stills it was tried on as dials_stills, and can leave integration out.
+    return "dials_ssx", "for the images are stills"
+
+
+def _refuse_widthless(experiments: Any) -> None:
+    for experiment in experiments:
+        scan = experiment.scan
+        if scan is None or experiment.goniometer is None or abs(scan.get_oscillation()[1]) <= STILL_WIDTH_DEG:
+            raise GeometryError(
+                f"{experiment.imageset.get_path(0)} can't be processed as a rotation: by its header the "
+                "crystal did "
+                "not turn. Give geometry.scan.oscillation=start,width (degrees, width of one image)"
+            )
+
+
+def _adopt_geometry(experiments: Any, path: Path) -> None:
+    try:
+        reference = ExperimentListFactory.from_json_file(str(path), check_format=False)
+    except FileNotFoundError as error:
+        raise DataError(f"input.reference_geometry: there is no file {path}") from error
+    # Whatever can be wrong with a text file: dxtbx raises KeyError, ValueError, RuntimeError, its own ...
+    except Exception as error:
+        raise DataError(f"input.reference_geometry: {path} is not an .expt file ({error})") from error
+    if len(reference.detectors()) != 1 or len(reference.beams()) != 1:
+        raise GeometryError(
+            f"input.reference_geometry: {path} holds {len(reference.detectors())} detectors and "
+            f"{len(reference.beams())} beams; give a file with one of each"
+        )
+    beam, detector = reference.beams()[0], reference.detectors()[0]
+    wanted = [panel.get_image_size() for panel in detector]
+    for experiment in experiments:
+        found = [panel.get_image_size() for panel in experiment.detector]
+        if found != wanted:
+            raise GeometryError(
+                f"input.reference_geometry: {path} has panels of {wanted} pixels, {experiment.imageset.get_path(0)} "
+                f"has {found}"
+            )
+        experiment.beam, experiment.detector = beam, detector
+    goniometers = reference.goniometers()
+    turning = [experiment for experiment in experiments if experiment.goniometer is not None]
+    if len(goniometers) == 1 and turning:
+        for experiment in turning:
+            experiment.goniometer = goniometers[0]
+        logger.info("Beam, detector and goniometer are those of %s", path)
+    else:
+        logger.info("Beam and detector are those of %s", path)
+
+
+def _override(experiments: Any, overrides: Any) -> ExperimentList:
+    """Apply single values; the factories of dxtbx change the models in place and leave the rest."""
+    try:
+        for beam in experiments.beams():
+            BeamFactory.from_phil(overrides, beam)
+        for detector in experiments.detectors():
+            DetectorFactory.from_phil(overrides, detector, experiments[0].beam)
+        for goniometer in experiments.goniometers():
+            if goniometer is not None:
+                GoniometerFactory.from_phil(overrides, goniometer)
+        if overrides.scan.oscillation is None and overrides.scan.image_range is None:
+            return experiments
+        return _with_scan(experiments, overrides)
+    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
+        raise GeometryError(f"the values of geometry.* can't be applied: {error}") from error
+
+
+def _with_scan(experiments: Any, overrides: Any) -> ExperimentList:
+    """Give all images one scan; images of no width, which dxtbx hands out one by one, become a sweep."""
+    if len(experiments.imagesets()) > 1:
+        raise GeometryError(
+            f"geometry.scan describes one sweep, the images are {len(experiments.imagesets())}: process "
+            "them one "
+            "by one to indexed.expt files, or give an .expt file with the right scans"
+        )
+    crystals = [crystal for crystal in experiments.crystals() if crystal is not None]
+    first, last = experiments[0], experiments[-1]
+    if first.scan is not None and abs(first.scan.get_oscillation()[1]) > STILL_WIDTH_DEG:
+        for scan in experiments.scans():
+            ScanFactory.from_phil(overrides, scan)
+        return experiments
+    if first.scan is None or first.goniometer is None or overrides.scan.oscillation is None:
+        raise GeometryError(
+            f"{first.imageset.get_path(0)} has no scan to change; geometry.scan.oscillation=start,width "
+            "makes one "
+            "where the headers have a goniometer"
+        )
+    if crystals:
+        raise GeometryError("geometry.scan can't make a sweep of stills that have a crystal each")
+    image_range = overrides.scan.image_range
+    numbers = (first.scan.get_image_range()[0], last.scan.get_image_range()[1])
+    wanted: Any = tuple(image_range) if image_range else numbers
+    oscillation: Any = tuple(overrides.scan.oscillation)
+    scan = Scan(wanted, oscillation)
+    if scan.get_num_images() != len(first.imageset):
+        raise GeometryError(
+            f"geometry.scan has {scan.get_num_images()} images, there are {len(first.imageset)}; images "
+            "of a sweep "
+            "are numbered without gaps"
+        )
+    if len(experiments) == scan.get_num_images():
+        scan.set_exposure_times(flex.double([exposure_of(experiment.scan, 0) for experiment in experiments]))
+    imageset = first.imageset
+    imageset = ImageSetFactory.make_sequence(
+        imageset.get_template(),
+        list(range(numbers[0], numbers[1] + 1)),
+        format_class=imageset.get_format_class(),
+        beam=first.beam,
+        detector=first.detector,
+        goniometer=first.goniometer,
+        scan=scan,
+    )
+    logger.info("The images are a sweep from %g degrees on, %g degrees each (geometry.scan)", *scan.get_oscillation())
+    return ExperimentList(
+        [
+            Experiment(
+                imageset=imageset,
+                beam=first.beam,
+                detector=first.detector,
+                goniometer=first.goniometer,
+                scan=scan,
+            )
+        ]
+    )

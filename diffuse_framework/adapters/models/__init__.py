@@ -1,0 +1,1 @@
+"""Models of dxtbx and cctbx as numbers."""

@@ -1,0 +1,1 @@
+"""Scaling models as DIALS has them."""

@@ -1,0 +1,1 @@
+"""Physical tables, and what a cell contains."""

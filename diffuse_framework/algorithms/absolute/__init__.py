@@ -1,0 +1,1 @@
+"""Absolute scales: electron units per unit cell."""

@@ -1,0 +1,316 @@
+"""Bringing crystals whose lattice is more symmetric than they are to one indexing.
+
+A lattice that is more symmetric than the crystal can be indexed in several ways that nothing in
+its geometry tells apart; maps of crystals indexed in different ways must not be added. Here the
+diffuse intensity itself decides: each crystal's sums are folded again with every operator that may
+relate two ways of indexing, and take the one that correlates best with the sums of all others. A voxel
+is named by integers, so this is exact. (The same for Bragg intensities: Brehm & Diederichs (2014),
+Acta Cryst. D70, 101; Gildea & Winter (2018), Acta Cryst. D74, 405.)
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from diffuse_framework.algorithms.binning import shell_numbers, sum_by
+from diffuse_framework.algorithms.masking.shapes import centring_conditions, lattice_possible
+from diffuse_framework.algorithms.symmetry import fold, voxel_operators
+from diffuse_framework.errors import GeometryError
+from diffuse_framework.model.experiment import BraggSpots, Experiment, Image, Symmetry
+from diffuse_framework.model.grid import VoxelGrid
+from diffuse_framework.model.lattice import Cell, reciprocal_basis
+from diffuse_framework.model.voxels import SumsTable
+
+_N_SHELLS = 40
+# Voxels that two crystals must share before their correlation means something.
+_FEWEST_SHARED = 30
+_MOST_CYCLES = 50
+
+
+def reindexing_operators(symmetry: Symmetry, cell: Cell, tolerance_deg: float = 1.0) -> np.ndarray:
+    """Return the ways to index a crystal again on the same lattice, (n, 3, 3) integers, identity first.
+
+    ``operator @ hkl`` are the new indices. They are the rotations of the lattice, one from each coset
+    of the Laue group; other matrices than those of entries -1, 0 and 1 do not occur for reduced or
+    conventional cells.
+
+    Args:
+        symmetry: of the crystal.
+        cell: angstrom and degrees.
+        tolerance_deg: by which lengths (1 degree is 1.7 %) and angles may miss the higher symmetry.
+    """
+    candidates = np.array(list(itertools.product((-1, 0, 1), repeat=9)), np.int64).reshape(-1, 3, 3)
+    candidates = candidates[np.abs(np.linalg.det(candidates) - 1) < 0.5]
+    basis = reciprocal_basis(cell)
+    moved = np.einsum("ab,mbc->mac", basis, candidates)
+    lengths = np.linalg.norm(basis, axis=0)
+    # How far each basis vector is from having the length and the angles of the one it replaces.
+    metric = np.einsum("mai,maj->mij", moved, moved) / np.outer(lengths, lengths)
+    wanted = basis.T @ basis / np.outer(lengths, lengths)
+    off = np.abs(metric - wanted)
+    diagonal = np.einsum("mii->mi", off)
+    same = (off.max(axis=(1, 2)) <= np.radians(tolerance_deg) * 2) & (
+        diagonal.max(axis=1) <= 2 * np.radians(tolerance_deg)
+    )
+    conditions = centring_conditions(symmetry.space_group)
+    cube = np.array(list(itertools.product(range(-3, 4), repeat=3)))
+    allowed = lattice_possible(cube, conditions)
+    found = [np.eye(3, dtype=np.int64)]
+    laue = symmetry.operators.astype(np.int64)
+    for operator in sorted(candidates[same], key=lambda m: (np.abs(m).sum(), m.tolist()), reverse=False):
+        if not np.array_equal(lattice_possible(cube @ operator.T, conditions), allowed):
+            continue
+        if not any(_same_coset(operator, other, laue) for other in found):
+            found.append(operator)
+    return np.stack(found)
+
+
+def _same_coset(first: np.ndarray, second: np.ndarray, laue: np.ndarray) -> bool:
+    """Whether one way of indexing is the other followed by an operator of the Laue group."""
+    return bool((laue @ second == first).all(axis=(1, 2)).any())
+
+
+def triplet(operator: np.ndarray) -> str:
+    """Return an operator (3, 3) as it acts on indices, for example ``k,h,-l``."""
+    texts = []
+    for row in operator:
+        text = "".join(("+" if n > 0 else "-") + name for n, name in zip(row, "hkl", strict=True) if n)
+        texts.append(text.removeprefix("+"))
+    return ",".join(texts)
+
+
+def refold(table: SumsTable, operators: np.ndarray, grid: VoxelGrid) -> SumsTable:
+    """Return sums with the voxel indices of each row changed by an operator and folded again.
+
+    The index that the pixels had is that of the folded voxel taken back by the row's operator; rows
+    that leave the box of the grid, which happens at its very edge only, are left out.
+
+    Args:
+        table: sums.
+        operators: (n, 3, 3) integers, one for each row, on Miller indices.
+        grid: that the voxels belong to.
+
+    Raises:
+        GeometryError: operators that mix axes with different divisions.
+    """
+    n = np.array(grid.divisions, np.int64)
+    scaled = operators.astype(np.int64) * n[:, None]
+    if (scaled % n).any():
+        raise GeometryError(
+            f"the lattice can be indexed in ways that mix axes which the grid divides differently "
+            f"(divisions={','.join(map(str, grid.divisions))}): give them equal divisions, or set "
+            "consistency.reindex=off"
+        )
+    own, _, _ = voxel_operators(grid.symmetry, grid.divisions)
+    back = np.rint(np.linalg.inv(own)).astype(np.int64)[table.operator]
+    index = np.einsum("nab,nbc,nc->na", scaled // n, back, grid.index_of(table.voxel))
+    folded, operator = fold(index, grid.symmetry, grid.divisions)
+    place = folded - np.array(grid.index_min)
+    inside = ((place >= 0) & (place < np.array(grid.dimensions))).all(axis=1)
+    voxel = np.ravel_multi_index(tuple(place[inside].T), grid.dimensions)
+    kept = table.select(inside)
+    moved = replace(
+        kept,
+        voxel=voxel.astype(table.voxel.dtype),
+        operator=operator[inside].astype(table.operator.dtype),
+    )
+    return moved.select(np.lexsort((moved.operator, moved.voxel, moved.panel, moved.image)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What one crystal shows: departures from the mean of its resolution shells."""
+
+    voxel: np.ndarray
+    departure: np.ndarray
+    weight: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """How crystals are brought to one indexing.
+
+    Attributes:
+        operators: (n_operators, 3, 3) on Miller indices, identity first.
+        chosen: (n_crystals,) number of the operator of each crystal.
+        correlations: (n_crystals, n_operators) with all other crystals as they were chosen; NaN where
+            too few voxels are shared.
+    """
+
+    operators: np.ndarray
+    chosen: np.ndarray
+    correlations: np.ndarray
+
+
+def choose_operators(
+    tables: Iterable[SumsTable],
+    crystal_of_image: np.ndarray,
+    grid: VoxelGrid,
+    operators: np.ndarray,
+    rng: np.random.Generator,
+    n_starts: int = 5,
+) -> Choice:
+    """Return the operator that brings each crystal to the indexing of the others.
+
+    Starts from the crystal with the most photons and adds the others one by one, the best seen
+    first; then every crystal is compared with all others until none changes. Further starts begin at
+    random; the one with the highest sum of correlations is taken. The first crystal in the data that
+    anything is compared with keeps its indexing: all that matters is that they agree.
+
+    Args:
+        tables: sums of all images.
+        crystal_of_image: (n_images,) number of each image's crystal, from 0.
+        grid: of the sums.
+        operators: what `reindexing_operators` returns.
+        rng: for random starts.
+        n_starts: number of starts.
+
+    Raises:
+        GeometryError: operators that mix axes with different divisions.
+    """
+    seen = _all_seen(tables, crystal_of_image, grid, operators)
+    n_crystals = len(seen)
+    order = np.argsort([-ways[0].weight.sum() for ways in seen], kind="stable")
+    best: tuple[float, np.ndarray, np.ndarray] | None = None
+    for start in range(n_starts):
+        sequence = order if start == 0 else rng.permutation(n_crystals)
+        chosen = _settle(seen, sequence, grid.size)
+        correlations = _correlations(seen, chosen, grid.size)
+        score = np.nansum(correlations[np.arange(n_crystals), chosen])
+        if best is None or score > best[0] + 1e-9:
+            best = score, chosen, correlations
+    assert best is not None
+    _, chosen, correlations = best
+    return _with_majority_unchanged(Choice(operators, chosen, correlations), grid.symmetry)
+
+
+def _all_seen(
+    tables: Iterable[SumsTable], crystal_of_image: np.ndarray, grid: VoxelGrid, operators: np.ndarray
+) -> list[list[_Seen]]:
+    """What each crystal shows for each operator."""
+    n_crystals = int(crystal_of_image.max()) + 1
+    # Sums by crystal and by the voxel and operator of a row: all that folding again needs.
+    parts: list[list[SumsTable]] = [[] for _ in range(n_crystals)]
+    for table in tables:
+        table = table.select(table.exposure > 0)
+        crystals = crystal_of_image[table.image]
+        for crystal in np.unique(crystals[crystals >= 0]):
+            parts[crystal].append(table.select(crystals == crystal))
+    return [[_departures(pieces, operator, grid) for operator in operators] for pieces in parts]
+
+
+def _departures(pieces: list[SumsTable], operator: np.ndarray, grid: VoxelGrid) -> _Seen:
+    counts, exposure = np.zeros(grid.size), np.zeros(grid.size)
+    for piece in pieces:
+        moved = refold(piece, np.broadcast_to(operator, (len(piece), 3, 3)), grid)
+        counts += sum_by(moved.voxel, moved.counts - moved.background, grid.size)
+        exposure += sum_by(moved.voxel, moved.exposure, grid.size)
+    voxel = np.flatnonzero(exposure)
+    counts, exposure = counts[voxel], exposure[voxel]
+    shell, _ = shell_numbers(np.linalg.norm(grid.q_of(voxel), axis=1), _N_SHELLS)
+    mean = sum_by(shell, counts, _N_SHELLS) / np.maximum(sum_by(shell, exposure, _N_SHELLS), 1e-300)
+    expected = np.maximum(mean[shell] * exposure, 1e-300)
+    # Relative to the shell: counts / expected - 1, whose variance is 1 / expected.
+    return _Seen(voxel, counts / expected - 1, expected)
+
+
+def _settle(seen: list[list[_Seen]], sequence: np.ndarray, size: int) -> np.ndarray:
+    chosen = np.full(len(seen), -1)
+    total, weight = np.zeros(size), np.zeros(size)
+    for crystal in sequence:
+        found = [_correlation(way, total, weight) for way in seen[crystal]]
+        chosen[crystal] = 0 if np.isnan(found).all() else int(np.nanargmax(found))
+        _add(seen[crystal][chosen[crystal]], total, weight, 1)
+    for _ in range(_MOST_CYCLES):
+        changed = False
+        for crystal in sequence:
+            _add(seen[crystal][chosen[crystal]], total, weight, -1)
+            found = [_correlation(way, total, weight) for way in seen[crystal]]
+            if not np.isnan(found).all():
+                better = int(np.nanargmax(found))
+                changed |= better != chosen[crystal]
+                chosen[crystal] = better
+            _add(seen[crystal][chosen[crystal]], total, weight, 1)
+        if not changed:
+            break
+    return chosen
+
+
+def _correlations(seen: list[list[_Seen]], chosen: np.ndarray, size: int) -> np.ndarray:
+    total, weight = np.zeros(size), np.zeros(size)
+    for ways, number in zip(seen, chosen, strict=True):
+        _add(ways[number], total, weight, 1)
+    found = np.empty((len(seen), len(seen[0])))
+    for crystal, (ways, number) in enumerate(zip(seen, chosen, strict=True)):
+        _add(ways[number], total, weight, -1)
+        found[crystal] = [_correlation(way, total, weight) for way in ways]
+        _add(ways[number], total, weight, 1)
+    return found
+
+
+def _add(way: _Seen, total: np.ndarray, weight: np.ndarray, sign: int) -> None:
+    total[way.voxel] += sign * way.weight * way.departure
+    weight[way.voxel] += sign * way.weight
+
+
+def _correlation(way: _Seen, total: np.ndarray, weight: np.ndarray) -> float:
+    """Weighted correlation of one crystal with the sum of others, NaN where they share too little."""
+    others = weight[way.voxel]
+    shared = others > 1e-6
+    if np.count_nonzero(shared) < _FEWEST_SHARED:
+        return np.nan
+    mine, theirs = way.departure[shared], total[way.voxel][shared] / others[shared]
+    w = 1 / (1 / way.weight[shared] + 1 / others[shared])
+    mine = mine - np.average(mine, weights=w)
+    theirs = theirs - np.average(theirs, weights=w)
+    norm = np.sqrt((w * mine**2).sum() * (w * theirs**2).sum())
+    return float((w * mine * theirs).sum() / norm) if norm > 0 else np.nan
+
+
+def _with_majority_unchanged(choice: Choice, symmetry: Symmetry) -> Choice:
+    """Turn all choices together so that as many crystals as possible keep their indexing."""
+    laue = symmetry.operators.astype(np.int64)
+    common = int(np.bincount(choice.chosen).argmax())
+    if common == 0:
+        return choice
+    back = np.rint(np.linalg.inv(choice.operators[common])).astype(np.int64)
+    renamed = []
+    for operator in choice.operators:
+        moved = back @ operator
+        numbers = [n for n, other in enumerate(choice.operators) if _same_coset(moved, other, laue)]
+        if not numbers:
+            # The cosets form no group; any common indexing will do.
+            return choice
+        renamed.append(numbers[0])
+    columns = np.empty_like(choice.correlations)
+    columns[:, renamed] = choice.correlations
+    return Choice(choice.operators, np.array(renamed)[choice.chosen], columns)
+
+
+def reindexed_image(image: Image, operator: np.ndarray) -> Image:
+    """Return an image whose indices are ``operator @ hkl``: q stays, so A becomes A inverse(operator)."""
+    back = np.linalg.inv(operator)
+    spots: BraggSpots = replace(image.spots, hkl=(image.spots.hkl @ operator.T).astype(image.spots.hkl.dtype))
+    return replace(image, setting_matrix=image.setting_matrix @ back, spots=spots)
+
+
+def crystal_numbers(experiment: Experiment) -> np.ndarray:
+    """Return the number of each image's crystal, (n_images,) from 0; one without counts as its own."""
+    keys = [
+        ("image", number) if image.crystal is None else ("crystal", image.crystal)
+        for number, image in enumerate(experiment.images)
+    ]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return np.array([numbers[key] for key in keys], int)
+
+
+def refolded(
+    tables: Iterable[SumsTable], crystal_of_image: np.ndarray, choice: Choice, grid: VoxelGrid
+) -> Iterator[SumsTable]:
+    """Yield the tables with every crystal's rows folded again by its operator."""
+    for table in tables:
+        yield refold(table, choice.operators[choice.chosen[crystal_of_image[table.image]]], grid)

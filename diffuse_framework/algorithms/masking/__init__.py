@@ -1,0 +1,1 @@
+"""Which pixels can't be used, and which belong to Bragg peaks."""

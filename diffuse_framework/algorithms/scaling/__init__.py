@@ -1,0 +1,1 @@
+"""Scaling models: what they are, how they are fitted, what disagrees with them."""

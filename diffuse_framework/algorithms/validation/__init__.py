@@ -1,0 +1,1 @@
+"""Which indexed images and sweeps can be trusted."""

@@ -1,0 +1,162 @@
+"""Command lines as DIALS reads them, with one clear line for each mistake."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import re
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dials.util import Sorry
+from iotbx.phil import parse
+
+from diffuse_framework.adapters.images.hdf5 import what_is_missing
+from diffuse_framework.adapters.images.open import can_be_read, quiet_dxtbx
+from diffuse_framework.adapters.indexing.dials_phil import refuse_includes
+from diffuse_framework.errors import ConfigError
+
+
+def parse_arguments(parser: Any, args: list[str], file_parameters: dict[str, str] | None = None) -> tuple[Any, Any]:
+    """Return parameters and options of a DIALS `ArgumentParser`.
+
+    Args:
+        parser: the parser.
+        args: the command line.
+        file_parameters: which parameter a bare file name stands for, by its ending.
+
+    Raises:
+        ConfigError: anything that can't be understood, in one line.
+    """
+    args = [_as_parameter(arg, file_parameters or {}) for arg in _expanded(args)]
+    # DIALS 3.30 lets argparse print the usage before every message; one line is enough.
+    parser.error = _refuse
+    _refuse_unknown_options(parser, args)
+    try:
+        with quiet_dxtbx():
+            return parser.parse_args(args, show_diff_phil=False)
+    except (Sorry, RuntimeError, ValueError, AttributeError) as error:
+        raise ConfigError(_unreadable(str(error), args) or _in_one_line(str(error))) from error
+    except SystemExit as error:
+        # DIALS 3.30 exits with a message where 3.12 raises RuntimeError.
+        if isinstance(error.code, str):
+            raise ConfigError(_in_one_line(error.code)) from error
+        raise
+    # A damaged image makes dxtbx's format classes raise anything: OSError, KeyError, AssertionError ...
+    except Exception as error:
+        damaged = [arg for arg in args if Path(arg).is_file() and not _is_text(arg) and not can_be_read(arg)]
+        if not damaged:
+            raise
+        others = f" (and {len(damaged) - 1} others)" if len(damaged) > 1 else ""
+        raise ConfigError(
+            what_is_missing(damaged[0])
+            or f"{damaged[0]}{others} can't be read; it is cut short or damaged ({_in_one_line(str(error))})"
+        ) from error
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(_in_one_line(message))
+
+
+def _refuse_unknown_options(parser: Any, args: list[str]) -> None:
+    """DIALS passes over options that it doesn't know, and over the images that stand before them."""
+    _, others = argparse.ArgumentParser.parse_known_args(parser, args)
+    unknown = [arg for arg in others if arg.startswith("-")]
+    if unknown:
+        raise ConfigError(f"there is no option {unknown[0]}; -h lists those that there are")
+
+
+def _unreadable(message: str, args: list[str]) -> str:
+    """Say in one line what DIALS says with tracebacks of all its readers: a file that nothing can read."""
+    if "filename template" in message:
+        return "dxtbx takes images only if their names hold a number: rename them, for example to image_0001.cbf"
+    if "Unable to handle" not in message:
+        return ""
+    files = [arg for arg in args if Path(arg).is_file() and arg in message]
+    if not files:
+        return ""
+    others = f" (and {len(files) - 1} others)" if len(files) > 1 else ""
+    if re.search(r"_data_\d+\.h5$", files[0]):
+        return f"{files[0]}{others} holds pixels alone: give the master file that belongs to it"
+    return (
+        f"{files[0]}{others} is neither an image that dxtbx can read nor a file of experiments, reflections or "
+        "parameters"
+    )
+
+
+def _expanded(args: list[str]) -> list[str]:
+    """Replace templates and patterns by the files they stand for; refuse files that aren't there."""
+    result = []
+    for arg in args:
+        if arg.startswith("-") or re.match(r"[\w.]+\s*=", arg):
+            result.append(arg)
+        elif "#" in arg and not Path(arg).exists():
+            result += template_files(arg)
+        elif glob.has_magic(arg) and not Path(arg).exists():
+            found = sorted(glob.glob(arg))
+            if not found:
+                raise ConfigError(f"no file matches {arg}")
+            result += found
+        elif not Path(arg).exists():
+            raise ConfigError(f"there is no file {arg}")
+        elif Path(arg).is_dir():
+            raise ConfigError(f"{arg} is a folder; give its images, for example {arg.rstrip('/')}/*.cbf")
+        else:
+            _check_phil(arg)
+            result.append(arg)
+    return result
+
+
+def _as_parameter(arg: str, file_parameters: dict[str, str]) -> str:
+    name = file_parameters.get(Path(arg).suffix) if Path(arg).exists() else None
+    return f'{name}="{arg}"' if name else arg
+
+
+def template_files(template: str) -> list[str]:
+    """Return the files of a template such as ``image_####.cbf``, in order.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    pattern = re.sub("#+", lambda run: "[0-9]" * len(run.group()), _escape(template))
+    found = sorted(glob.glob(pattern))
+    if not found:
+        raise ConfigError(f"no file matches the template {template}")
+    return found
+
+
+def _escape(template: str) -> str:
+    return "#".join(glob.escape(part) for part in template.split("#"))
+
+
+def is_phil(path: str) -> bool:
+    """Whether a name is that of a parameter file."""
+    return path.endswith((".phil", ".eff", ".def", ".params"))
+
+
+def _is_text(path: str) -> bool:
+    return is_phil(path) or path.endswith((".expt", ".refl", ".json"))
+
+
+def _check_phil(path: str) -> None:
+    """Refuse a parameter file with a mistake by its line; the parser would only call it unknown."""
+    if not is_phil(path):
+        return
+    try:
+        parse(file_name=path)
+        refuse_includes(path, Path(path).read_text())
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not a text file of parameters") from error
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: {_in_one_line(str(error))}") from error
+
+
+def _in_one_line(text: str) -> str:
+    """Fold a message of several lines, without the tracebacks that DIALS puts in."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    kept = [line for line in lines if not line.startswith(("Traceback", "File ", "raise ", "^"))]
+    if "Best matches:" in kept:
+        # What a short name may mean is listed one by one; all of it is needed to choose.
+        start = kept.index("Best matches:") + 1
+        return f"{' '.join(kept[:start])} {', '.join(kept[start:])}"
+    return " ".join(kept[:4])

@@ -1,0 +1,84 @@
+"""From files to a source of images: geometry that is replaced, masks that came along."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from dials.util.options import geometry_phil_scope
+from dxtbx import flumpy
+from dxtbx.format.image import ImageBool
+from iotbx.phil import parse
+
+from diffuse_framework.adapters.images.open import all_have_crystals, images_from_files, open_source
+from diffuse_framework.command_line import simulate
+from diffuse_framework.errors import DataError, GeometryError
+
+
+@pytest.fixture(scope="module")
+def stills(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stills")
+    simulate.run([f"output.directory={folder}", "images=3", "mp.nproc=1", "exposure_time=0.25"])
+    return sorted(str(path) for path in folder.glob("*.cbf"))
+
+
+def overrides(text: str):
+    return geometry_phil_scope.fetch(parse(text)).extract().geometry
+
+
+def test_a_source_reads_what_was_written_in_any_process(stills):
+    source = open_source(images_from_files(stills))
+    assert source.names == ("sim_00001.cbf", "sim_00002.cbf", "sim_00003.cbf")
+    assert source.exposure_s(1) == pytest.approx(0.25)
+    again = pickle.loads(pickle.dumps(source))
+    assert (source.read(2).counts[0] == again.read(2).counts[0]).all()
+    assert not all_have_crystals(source)
+
+
+def test_single_values_replace_those_of_the_headers(stills):
+    text = "geometry.beam.wavelength = 1.1\ngeometry.beam.polarization_fraction = 0.9\ngeometry.detector.distance = 123"
+    geometry = open_source(images_from_files(stills), overrides=overrides(text)).geometry(2)
+    assert geometry.beam.wavelength == pytest.approx(1.1)
+    assert geometry.beam.polarization_fraction == pytest.approx(0.9)
+    assert geometry.panels[0].origin_mm[2] == pytest.approx(-123)
+
+
+def test_a_reference_geometry_replaces_beam_and_detector(stills, tmp_path):
+    reference = images_from_files(stills[:1])
+    reference[0].beam.set_wavelength(1.3)
+    reference.as_file(str(tmp_path / "reference.expt"))
+    source = open_source(images_from_files(stills), reference_geometry=tmp_path / "reference.expt")
+    assert [source.geometry(n).beam.wavelength for n in range(3)] == pytest.approx([1.3] * 3)
+
+
+def test_a_reference_of_another_detector_is_refused(stills, tmp_path):
+    reference = images_from_files(stills[:1])
+    reference[0].detector[0].set_image_size((100, 200))
+    reference.as_file(str(tmp_path / "reference.expt"))
+    with pytest.raises(GeometryError, match=r"100, 200"):
+        open_source(images_from_files(stills), reference_geometry=tmp_path / "reference.expt")
+
+
+@pytest.mark.parametrize("content", ["", "{}", "not json"])
+def test_a_reference_that_is_none_is_refused(stills, tmp_path, content):
+    (tmp_path / "reference.expt").write_text(content)
+    with pytest.raises((DataError, GeometryError), match=r"reference\.expt"):
+        open_source(images_from_files(stills), reference_geometry=tmp_path / "reference.expt")
+
+
+def test_a_mask_that_was_applied_with_dials_is_used(stills):
+    experiments = images_from_files(stills)
+    mask = np.ones((619, 487), bool)
+    mask[100:120] = False
+    for experiment in experiments:
+        experiment.imageset.external_lookup.mask.data = ImageBool(flumpy.from_numpy(mask))
+    trusted = open_source(experiments).trusted_pixels(1)
+    assert not trusted[0][100:120].any()
+    assert trusted[0][50, 50]
+
+
+def test_files_that_are_no_images_are_named(tmp_path):
+    (tmp_path / "notes.cbf").write_text("hello")
+    with pytest.raises(DataError, match=r"notes\.cbf"):
+        images_from_files([str(tmp_path / "notes.cbf")])

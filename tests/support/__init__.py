@@ -1,0 +1,1 @@
+"""What tests and benchmarks share: makers of data, and a browser."""
