@@ -12,50 +12,34 @@
 from __future__ import annotations
 
 import glob
-import tempfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from dxtbx.model.experiment_list import ExperimentListFactory
 from iotbx.phil import parse
-from libtbx import Auto
 
-from diffuse_framework.adapters.images.open import automatic_indexer, images_from_files, open_source
+from diffuse_framework.adapters.images.open import images_from_files, open_source
 from diffuse_framework.adapters.images.source import DxtbxSource
-from diffuse_framework.config.scope import build_scope
-from diffuse_framework.config.selection import select, select_steps
+from diffuse_framework.adapters.indexing.automatic import AutomaticIndexer
+from diffuse_framework.config.scope import build_scope, core_text
+from diffuse_framework.config.selection import select_named, select_steps
 from diffuse_framework.engine.processes import process_engine
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.host.registry import Registry
-from diffuse_framework.io.atomic import make_folder
+from diffuse_framework.io.atomic import make_folder, only_run_in
 from diffuse_framework.io.results import write_results
-from diffuse_framework.model.experiment import CrystalHints, Experiment
+from diffuse_framework.model.experiment import CrystalHints
 from diffuse_framework.model.lattice import Cell
 from diffuse_framework.model.source import ImageSource
-from diffuse_framework.pipeline.process import Outcome, Surroundings, process
-from diffuse_framework.stages.indexer import Indexer
+from diffuse_framework.pipeline.process import Outcome
+from diffuse_framework.pipeline.run import RunSettings
+from diffuse_framework.pipeline.run import run as run_pipeline
+from diffuse_framework.pipeline.stored import StoredScaler
 from diffuse_framework.stages.steps import Steps
-from diffuse_framework.stages.work import Mapper
-
-
-@dataclass(frozen=True)
-class AutomaticIndexer:
-    """What indexer.plugin=Auto stands for, once the images are there to tell: as in diffuse.process.
-
-    Attributes:
-        choose: makes the indexer of a name.
-    """
-
-    choose: Callable[[str], Indexer]
-
-    def index(self, source: ImageSource, hints: CrystalHints, folder: Path, mapper: Mapper) -> Experiment:
-        """Index with `given` where crystals come with the images, else by the kind of the images."""
-        name, _ = automatic_indexer(source)
-        return self.choose(name).index(source, hints, folder, mapper)
 
 
 def open_images(images: str | Path | Iterable[str | Path]) -> DxtbxSource:
@@ -80,13 +64,13 @@ def make_steps(parameters: str = "", registry: Registry | None = None, **plugins
     """Return the plugins that `parameters` select, except for those given as objects.
 
     Args:
-        parameters: PHIL text, as in a file for `diffuse.process`.
+        parameters: PHIL text of plugins and their parameters, as in a file for `diffuse.process`.
         registry: the plugins there are; all that are installed where not given.
-        **plugins: objects by the names of `Steps`: ``scaler=MyScaler(width=2)``; maskers and correctors are
-            sequences.
+        **plugins: objects by the names of `Steps`: ``scaler=MyScaler(width=2)``; validators, maskers and
+            correctors are sequences.
 
     Raises:
-        ConfigError: a parameter or a step that there is not.
+        ConfigError: a parameter or a step that there is not, or one that belongs to the command alone.
         PluginError: a plugin that there is not.
     """
     names = Steps.__dataclass_fields__
@@ -94,22 +78,36 @@ def make_steps(parameters: str = "", registry: Registry | None = None, **plugins
     if unknown:
         raise ConfigError(f"there is no step {', '.join(unknown)}; there are {', '.join(names)}")
     registry = registry or load_registry()
-    scope = build_scope(registry)
+    scope = build_scope(registry, core="")
     try:
         working, unused = scope.fetch(parse(parameters), track_unused_definitions=True)
         params = working.extract()
     except (RuntimeError, ValueError) as error:
         raise ConfigError(" ".join(str(error).split())) from error
     if unused:
-        raise ConfigError(f"there is no parameter {', '.join(item.path for item in unused)}")
-    steps = select_steps(registry, params, "given")
-    if params.indexer.plugin is Auto and not params.indexer.given.crystals:
-        # It lacks what only a plugin needs: name, parameters and from_params.
-        automatic = AutomaticIndexer(partial(select, registry, params, "indexer"))
-        steps = replace(steps, indexer=cast(Indexer, automatic))
-    for name in {"maskers", "correctors"} & set(plugins):
+        raise ConfigError("; ".join(_unknown(item.path) for item in unused))
+    steps = select_steps(registry, params, AutomaticIndexer(partial(select_named, registry, params, "indexer")))
+    for name in {"validators", "maskers", "correctors"} & set(plugins):
         plugins[name] = tuple(plugins[name])
     return replace(steps, **plugins)
+
+
+_INSTEAD = {
+    "crystal.unit_cell": "give run(unit_cell=...)",
+    "crystal.space_group": "give run(space_group=...)",
+    "crystal.reference": "give run(reference_cell=...)",
+    "input.scales": "give run(scales=...)",
+    "mp.nproc": "give run(nproc=...)",
+    "output.directory": "give run(folder=...)",
+}
+
+
+def _unknown(path: str) -> str:
+    """Say that a parameter selects no plugin and is none's, and what to do instead."""
+    known = any(item.path == path for item in parse(core_text(), process_includes=True).all_definitions())
+    if not known:
+        return f"there is no parameter {path}"
+    return f"{path} is a parameter of diffuse.process and of no plugin: {_INSTEAD.get(path, 'use the command for it')}"
 
 
 def run(
@@ -117,28 +115,34 @@ def run(
     steps: Steps,
     unit_cell: Cell | None = None,
     space_group: str | None = None,
+    reference_cell: Cell | None = None,
     nproc: int = 1,
     folder: str | Path | None = None,
-    validate: Callable[[Experiment], Experiment] = replace,
+    scales: str | Path | None = None,
 ) -> Outcome:
-    """Go from images to the map; sums stay in memory.
+    """Go from images to the map, as `diffuse.process` does.
 
     Args:
         source: all images.
         steps: the plugins.
         unit_cell: of the crystal where it is known, angstrom and degrees.
         space_group: Hermann-Mauguin symbol where it is known.
+        reference_cell: that every image's cell is compared with; `unit_cell` where not given.
         nproc: processes.
-        folder: for what the indexer leaves behind; a temporary one where not given.
-        validate: sets aside images that are indexed badly; none where not given.
+        folder: for sums and results, where a run that was cut off goes on; without it nothing is kept.
+        scales: a file of scales of an earlier run that is used in place of a scaler.
 
     Raises:
         DiffuseError: whatever a step refuses.
     """
-    hints = CrystalHints(unit_cell, space_group)
-    with tempfile.TemporaryDirectory() as temporary:
-        around = Surroundings(folder=make_folder(Path(folder or temporary)), mapper=process_engine(nproc))
-        return process(source, steps, hints, validate, around)
+    if scales is not None:
+        steps = replace(steps, scaler=StoredScaler.of_file(Path(scales), load_registry()))
+    hints = CrystalHints(unit_cell, space_group, reference_cell)
+    engine = process_engine(nproc)
+    if folder is None:
+        return run_pipeline(source, steps, engine, RunSettings(hints=hints))
+    with only_run_in(make_folder(Path(folder)).absolute()) as path:
+        return run_pipeline(source, steps, engine, RunSettings(path, hints))
 
 
 def write(outcome: Outcome, folder: str | Path) -> None:
@@ -147,4 +151,4 @@ def write(outcome: Outcome, folder: str | Path) -> None:
     Raises:
         DataError: they can't be written.
     """
-    write_results(make_folder(Path(folder)), outcome.scales, outcome.sums.image_names, outcome.map)
+    write_results(make_folder(Path(folder)), outcome.map, outcome.scales, outcome.sums.image_names, outcome.scaled_by)

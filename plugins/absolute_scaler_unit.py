@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from diffuse_framework import hookimpl
 from diffuse_framework.model.experiment import Experiment
-from diffuse_framework.model.maps import AbsoluteMap, MergedMap
+from diffuse_framework.model.maps import RELATIVE, AbsoluteMap, MergedMap
 from diffuse_framework.model.scales import Scales
 
 PHIL = ""
@@ -27,7 +27,7 @@ class UnitScaler:
 
     def scale(self, merged: MergedMap, scales: Scales, experiment: Experiment | None) -> AbsoluteMap:
         """Return the map as it is."""
-        return AbsoluteMap(merged, merged.intensity, merged.variance, 1.0, 0.0, "relative")
+        return AbsoluteMap(merged, merged.intensity, merged.variance, 1.0, 0.0, RELATIVE)
 
 
 @hookimpl

@@ -78,6 +78,7 @@ class DialsSequenceIndexer:
     """Spot finding, indexing, refinement and integration of whole sweeps of rotation images."""
 
     name: ClassVar[str] = "dials_sequence"
+    interface: ClassVar[int] = 2
     phil: ClassVar[str] = PHIL
     find_spots_phil: tuple[str, ...] = ()
     index_phil: tuple[str, ...] = ()

@@ -46,7 +46,7 @@ method = None
 refine_all_candidates = True
   .type = bool
   .help = "Refine every lattice that may fit before choosing one. False indexes two to three times"
-          "faster, but lets wrong lattices pass where spots are few: leave it to validation.*."
+          "faster, but lets wrong lattices pass where spots are few: leave it to validator.*."
 integrate = True
   .type = bool
   .help = "Integrate Bragg reflections. The diffuse map needs no Bragg intensities."
@@ -69,6 +69,7 @@ class DialsSsxIndexer:
     """Spot finding, indexing and integration by the functions behind dials.ssx_index and ssx_integrate."""
 
     name: ClassVar[str] = "dials_ssx"
+    interface: ClassVar[int] = 2
     phil: ClassVar[str] = PHIL
     find_spots_phil: tuple[str, ...] = ()
     index_phil: tuple[str, ...] = ()

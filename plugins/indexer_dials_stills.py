@@ -29,7 +29,7 @@ d_min = None
 refine_all_candidates = True
   .type = bool
   .help = "Refine every lattice that may fit before choosing one. False indexes two to three times"
-          "faster, but lets wrong lattices pass where spots are few: leave it to validation.*."
+          "faster, but lets wrong lattices pass where spots are few: leave it to validator.*."
 integrate = True
   .type = bool
   .help = "Integrate Bragg reflections. The diffuse map needs no Bragg intensities."
@@ -45,6 +45,7 @@ class DialsStillsIndexer:
     """Spot finding, indexing, refinement and integration by dials.stills_process."""
 
     name: ClassVar[str] = "dials_stills"
+    interface: ClassVar[int] = 2
     phil: ClassVar[str] = PHIL
     phil_files: tuple[str, ...] = ()
     min_spots: int | None = None

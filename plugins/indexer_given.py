@@ -32,6 +32,7 @@ class GivenIndexer:
     """Crystals of the .expt files and reflections of the .refl files in the input; nothing is indexed."""
 
     name: ClassVar[str] = "given"
+    interface: ClassVar[int] = 2
     phil: ClassVar[str] = PHIL
     crystals: Path | None = None
 

@@ -18,6 +18,7 @@ class DialsTargetScaler(SmoothScaler):
     """The model of `smooth`, by DIALS's parameter manager and Levenberg-Marquardt; for small data."""
 
     name: ClassVar[str] = "dials_target"
+    interface: ClassVar[int] = 2
 
     def fit(self, sums: VoxelSums, experiment: Experiment | None) -> Scales:
         """Return the fitted model; raises as `smooth` does, and for more data than fit into memory."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from diffuse_framework import hookimpl
 from diffuse_framework.algorithms.scaling.per_image import fit_image_scales
 from diffuse_framework.model.experiment import Experiment
-from diffuse_framework.model.scales import Scales
+from diffuse_framework.model.grid import VoxelGrid
+from diffuse_framework.model.scales import ImageScales, Scales
 from diffuse_framework.model.voxels import VoxelSums
 
 logger = logging.getLogger(__name__)
@@ -29,6 +31,7 @@ class PerImageScaler:
     """One multiplicative scale per image, by Poisson maximum likelihood."""
 
     name: ClassVar[str] = "per_image"
+    interface: ClassVar[int] = 2
     phil: ClassVar[str] = PHIL
     tolerance: float = 1e-4
     max_cycles: int = 200
@@ -53,6 +56,11 @@ class PerImageScaler:
                 scales.statistics["largest_change"],
             )
         return scales
+
+    @classmethod
+    def scales_from_plain(cls, plain: Mapping[str, Any], image_names: tuple[str, ...], grid: VoxelGrid) -> Scales:
+        """Return the scales that were written."""
+        return ImageScales.from_plain(plain)
 
 
 @hookimpl

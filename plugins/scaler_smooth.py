@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from diffuse_framework import hookimpl
 from diffuse_framework.algorithms.scaling.bragg_reference import Reflections, bragg_reference
 from diffuse_framework.algorithms.scaling.fit import (
     Recipe,
+    SmoothScales,
     data_sets_by_name,
     order_by_angle,
     order_of_images,
@@ -21,6 +23,7 @@ from diffuse_framework.algorithms.scaling.gauss_newton import Restraints
 from diffuse_framework.algorithms.scaling.model import ScalingOptions
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.model.experiment import Experiment
+from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.scales import Scales
 from diffuse_framework.model.voxels import VoxelSums
 
@@ -148,6 +151,7 @@ class SmoothScaler:
     """Scale, offset, panel, absorption and resolution, each smooth, by weighted least squares."""
 
     name: ClassVar[str] = "smooth"
+    interface: ClassVar[int] = 2
     phil: ClassVar[str] = PHIL
     recipe: Recipe = Recipe()
     one_data_set: bool = False
@@ -171,6 +175,11 @@ class SmoothScaler:
         scales = scale_smoothly(sums, data_set, order, self.recipe, reflections=self.reflections(sums, experiment))
         warn(scales.statistics)
         return scales
+
+    @classmethod
+    def scales_from_plain(cls, plain: Mapping[str, Any], image_names: tuple[str, ...], grid: VoxelGrid) -> Scales:
+        """Return the model that was written; on another grid without its outliers."""
+        return SmoothScales.from_plain(plain, grid)
 
     def reflections(self, sums: VoxelSums, experiment: Experiment | None) -> Reflections | None:
         """Return the Bragg reference, None where it is not asked for."""

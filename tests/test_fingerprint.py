@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pickle
+import shutil
+import subprocess
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffuse_framework.fingerprint import fingerprint
+import diffuse_framework
+from diffuse_framework.fingerprint import code_versions, fingerprint, source_digest
 from diffuse_framework.testing import fakes
 from diffuse_framework.testing.strategies import geometries
 
@@ -92,3 +96,42 @@ def test_an_edited_plugin_is_another(tmp_path, monkeypatch):
         names.append(fingerprint(importlib.import_module("edited_plugin").Masker()))
         del sys.modules["edited_plugin"]
     assert names[0] != names[1]
+
+
+def test_a_plugin_whose_helper_was_edited_is_another(tmp_path, monkeypatch):
+    package = tmp_path / "edited_package"
+    (package / "deep").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "masker.py").write_text("from edited_package.deep.rings import WIDTH\nclass Masker:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    names = []
+    for width in ("WIDTH = 1", "WIDTH = 22"):
+        (package / "deep" / "rings.py").write_text(width)
+        importlib.invalidate_caches()
+        names.append(fingerprint(importlib.import_module("edited_package.masker").Masker()))
+        for name in [name for name in sys.modules if name.startswith("edited_package")]:
+            del sys.modules[name]
+    assert names[0] != names[1]
+
+
+def test_every_file_of_ours_counts_and_so_do_the_programs_below():
+    ours, plugins, *programs = code_versions()
+    assert ours == source_digest("diffuse_framework") and plugins == source_digest("diffuse_plugins")
+    assert len({ours, plugins, source_digest("numpy")}) == 3
+    assert [program.split()[0] for program in programs] == ["dials", "dxtbx", "numpy", "numba"]
+
+
+def test_an_edited_file_of_ours_makes_other_sums(tmp_path, monkeypatch):
+    copy = tmp_path / "diffuse_framework"
+    shutil.copytree(Path(diffuse_framework.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    code = "from diffuse_framework.fingerprint import code_versions; print(code_versions()[0])"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+
+    def digest() -> str:
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True).stdout
+
+    before = digest()
+    with (copy / "algorithms" / "binning.py").open("a") as file:
+        file.write("# edited\n")
+    assert before and digest() != before

@@ -5,7 +5,9 @@ All take arrays of merged voxels and resolution shells; none reads files.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -64,11 +66,27 @@ class SomeImages:
         """Return True for rows of the chosen images that are no outliers."""
         return self.use[table.image] & self.scales.keep(table)
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return the scales of all images: a half set is not kept."""
+        return self.scales.to_plain()
 
-def half_maps(sums: VoxelSums, scales: Scales, rng: np.random.Generator) -> tuple[MergedMap, MergedMap]:
-    """Return the merged maps of two random halves of the images, on one scale."""
+
+Merge = Callable[[VoxelSums, Scales], MergedMap]
+
+
+def half_maps(
+    sums: VoxelSums, scales: Scales, rng: np.random.Generator, merge: Merge = poisson_merge
+) -> tuple[MergedMap, MergedMap]:
+    """Return the maps of two random halves of the images, on one scale.
+
+    Args:
+        sums: of all images.
+        scales: of all images.
+        rng: splits the images.
+        merge: the merger of the map that they are halves of.
+    """
     second = half_sets(len(sums.image_names), rng)
-    return poisson_merge(sums, SomeImages(scales, ~second)), poisson_merge(sums, SomeImages(scales, second))
+    return merge(sums, SomeImages(scales, ~second)), merge(sums, SomeImages(scales, second))
 
 
 def shells_of_equal_volume(q_max: float, n_shells: int, q_min: float = 0.0) -> np.ndarray:

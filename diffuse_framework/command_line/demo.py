@@ -15,8 +15,11 @@ import numpy as np
 
 from diffuse_framework.command_line import process, simulate
 from diffuse_framework.command_line.shared.failures import report_failures
+from diffuse_framework.host.loader import load_registry
+from diffuse_framework.io import filenames
 from diffuse_framework.io.atomic import writing
-from diffuse_framework.io.results import read_map_npz, read_scales
+from diffuse_framework.io.results import read_map_npz
+from diffuse_framework.io.scales import read_scales
 from diffuse_framework.io.sums_store import StoredSums
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.report.figures import draw_plane, plane_values
@@ -53,14 +56,14 @@ def run(args: list[str] | None = None) -> None:
 
 
 def _compare(truth: Truth, results: Path, picture: Path) -> None:
-    sums = StoredSums(results / "sums.h5")
-    arrays = read_map_npz(results / "voxel_data_relative.npz")
+    sums = StoredSums(results / filenames.SUMS)
+    arrays = read_map_npz(results / filenames.RELATIVE_MAP)
     voxel = arrays["voxel_indices"]
     expected = truth.intensity.voxel_average(sums.grid, voxel)
     hkl = np.stack([arrays[f"{axis}_center"] for axis in "HKL"], axis=1)
     intensity, sigma = arrays["I_merged_relative"], arrays["Sigma_merged_relative"]
     agreement = compare_map(truth, hkl, intensity, sigma, expected, arrays["num_pixels"])
-    scales = read_scales(results / "refined_scaling_model_params.json", sums.image_names, sums.grid)
+    scales = read_scales(results / filenames.SCALES, sums.image_names, sums.grid, load_registry())
     recovered = compare_scales(truth, sums.image_names, scales.per_image)
     logger.info("\nThe map against the simulated truth, %d voxels:", agreement.voxels)
     logger.info("  correlation                            %.4f", agreement.weighted_correlation)

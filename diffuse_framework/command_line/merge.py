@@ -1,5 +1,7 @@
 """Merge the sums of an earlier run again with the scales beside them; no image is read.
 
+What is not typed is as in that run: its merger, its absolute scaler and their parameters.
+
 Examples::
 
   diffuse.merge diffuse/sums.h5
@@ -10,28 +12,16 @@ Examples::
 
 from __future__ import annotations
 
-import logging
 import sys
 
-import numpy as np
-
-from diffuse_framework.algorithms.statistics import half_maps
 from diffuse_framework.command_line.shared.failures import report_failures
+from diffuse_framework.command_line.shared.logs import logger
 from diffuse_framework.command_line.shared.reduce import open_sums
 from diffuse_framework.config.selection import select
 from diffuse_framework.host.registry import Registry
-from diffuse_framework.io.atomic import write_figure
-from diffuse_framework.io.results import (
-    read_scales,
-    write_absolute,
-    write_grid,
-    write_half_maps,
-    write_map,
-)
-from diffuse_framework.report.figures import absolute_scale_figure
-from diffuse_framework.report.summary import log_map, map_statistics
-
-logger = logging.getLogger(__name__)
+from diffuse_framework.io.scales import read_maker
+from diffuse_framework.pipeline.run import make_map
+from diffuse_framework.stages.steps import MergingSteps
 
 USAGE = "diffuse.merge [options] [params.phil] sums.h5 [refined_scaling_model_params.json]"
 
@@ -43,18 +33,10 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
     opened = open_sums(args, registry, "diffuse.merge", USAGE, __doc__, ("merger", "absolute_scaler"))
     if opened is None:
         return
-    merger = select(opened.registry, opened.params, "merger")
-    absolute_scaler = select(opened.registry, opened.params, "absolute_scaler")
-    scales = read_scales(opened.scales_path, opened.sums.image_names, opened.sums.grid)
-    final = absolute_scaler.scale(merger.merge(opened.sums, scales), scales, None)
-    log_map(final, map_statistics(final.merged))
-    write_grid(opened.folder / "global_voxel_grid_definition.json", opened.sums.grid)
-    halves = None
-    if opened.params.statistics.half_maps:
-        halves = half_maps(opened.sums, scales, np.random.default_rng(opened.params.statistics.seed))
-        write_half_maps(opened.folder, halves)
-    write_map(opened.folder, final, halves)
-    if final.report is not None:
-        write_absolute(opened.folder, final, scales, opened.sums.image_names, halves)
-        write_figure(opened.folder / "absolute_scale.png", absolute_scale_figure(final.report))
+    steps = MergingSteps(
+        select(opened.registry, opened.params, "merger"), select(opened.registry, opened.params, "absolute_scaler")
+    )
+    options = opened.params.statistics
+    seed = options.seed if options.half_maps else None
+    make_map(opened.sums, opened.scales(), read_maker(opened.scales_path), steps, opened.folder, seed)
     logger.info("The map is in %s", opened.folder)

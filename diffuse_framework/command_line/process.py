@@ -24,7 +24,6 @@ being taken::
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,54 +32,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dials.util.options import ArgumentParser, flatten_experiments, flatten_reflections
-from libtbx import Auto
+from dials.util.options import ArgumentParser
 
-from diffuse_framework.adapters.images.open import automatic_indexer, images_from_files, open_source
 from diffuse_framework.adapters.images.source import DxtbxSource
-from diffuse_framework.adapters.images.xds import read_xds
-from diffuse_framework.adapters.models.reference import reference_cell
-from diffuse_framework.adapters.models.symmetry import cell_of
-from diffuse_framework.algorithms.validation.stills import Limits, validate
-from diffuse_framework.algorithms.validation.sweeps import SweepLimits, validate_sweeps
-from diffuse_framework.command_line.shared.arguments import parse_arguments, template_files
+from diffuse_framework.adapters.indexing.automatic import AutomaticIndexer
+from diffuse_framework.command_line.shared.arguments import parse_arguments
 from diffuse_framework.command_line.shared.failures import report_failures
-from diffuse_framework.command_line.shared.image_files import ImageFiles
 from diffuse_framework.command_line.shared.live import follow, mentions_live, settings_of, split_images
-from diffuse_framework.command_line.shared.logs import log_start, run_description, start_logs
+from diffuse_framework.command_line.shared.logs import log_start, logger, run_description, start_logs
 from diffuse_framework.command_line.shared.progress import ShowProgress
+from diffuse_framework.command_line.shared.run_inputs import engine_of, hints_of, image_files_of, open_images
 from diffuse_framework.config.presets import with_presets
 from diffuse_framework.config.scope import build_scope
-from diffuse_framework.config.selection import select_steps
-from diffuse_framework.engine.choose import open_engine
-from diffuse_framework.engine.dask import DaskSettings
-from diffuse_framework.engine.processes import available_cpus
-from diffuse_framework.errors import ConfigError, DataError
+from diffuse_framework.config.selection import select_named, select_steps
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.host.registry import Registry
-from diffuse_framework.io.atomic import file_in, make_folder, only_run_in, write_figure, write_json
-from diffuse_framework.io.journal import Journal
-from diffuse_framework.io.results import read_scales, write_results
-from diffuse_framework.io.sums_store import StoredSums, SumsWriter
-from diffuse_framework.model.experiment import CrystalHints, Experiment
+from diffuse_framework.io import filenames
+from diffuse_framework.io.atomic import file_in, make_folder, only_run_in
 from diffuse_framework.pipeline.frozen import freeze
-from diffuse_framework.pipeline.process import Outcome, Surroundings, process
-from diffuse_framework.pipeline.reindexing import ResolveAmbiguity
+from diffuse_framework.pipeline.process import Outcome
+from diffuse_framework.pipeline.run import RunSettings
+from diffuse_framework.pipeline.run import run as run_pipeline
 from diffuse_framework.pipeline.stored import StoredScaler
-from diffuse_framework.report.summary import (
-    Stopwatch,
-    log_experiment,
-    log_map,
-    map_statistics,
-    nothing_left_text,
-    run_summary,
-    scales_text,
-    sweeps_text,
-)
-
-logger = logging.getLogger(__name__)
-
-SHORTEST_AXIS = 2.0
+from diffuse_framework.report.summary import Stopwatch
 
 USAGE = "diffuse.process [options] [params.phil] image_*.cbf | indexed.expt indexed.refl"
 
@@ -153,30 +127,6 @@ def _output_folder(params: Any, options: Any, changed: str, registry: Registry) 
         yield folder
 
 
-def _follow(args: list[str], registry: Registry) -> Finished:
-    """Process images as they come."""
-    patterns, others = split_images(args)
-    params, options, changed = _parsed(others, registry)
-    with _output_folder(params, options, changed, registry) as folder:
-
-        def one_round(files: list[str], frozen: Outcome | None = None, last: bool = False) -> Finished:
-            params, _, _ = _parsed(others + files, registry)
-            finished = _process(params, changed, folder, registry, frozen, prune=last)
-            # Here, for it loads matplotlib.
-            from diffuse_framework.command_line.report import write_report
-
-            write_report(folder, folder / "report.html")
-            return finished
-
-        return follow(
-            patterns,
-            lambda files, frozen: one_round(files, frozen).outcome,
-            lambda files: one_round(files, last=True),
-            params.watch.interval,
-            params.watch.patience,
-        )
-
-
 def _process(
     params: Any,
     changed: str,
@@ -197,133 +147,48 @@ def _process(
     """
     watch = Stopwatch()
     with watch("opening images"):
-        source = _open_images(params)
-    hints = _hints(params)
-    automatic, why = _auto_indexer(params, source)
-    steps = select_steps(registry, params, automatic)
+        source = open_images(params)
+    logger.info("%d images", len(source))
+    steps = select_steps(registry, params, AutomaticIndexer(partial(select_named, registry, params, "indexer")))
     if params.input.scales:
-        steps = replace(steps, scaler=StoredScaler(partial(read_scales, Path(params.input.scales))))
+        steps = replace(steps, scaler=StoredScaler.of_file(Path(params.input.scales), registry))
     if frozen is not None:
         steps = freeze(steps, frozen)
-    why = f", {why}" if params.indexer.plugin is Auto else ""
-    logger.info("%d images; indexer: %s%s", len(source), steps.indexer.name, why)
-    agree = ResolveAmbiguity(params.consistency.tolerance) if params.consistency.reindex == "auto" else None
-    with open_engine(params.mp.method, _workers(params), _dask_settings(params)) as engine:
-        journal = Journal(ShowProgress(engine, lambda: watch.now), folder / "indexing.parts")
-        around = Surroundings(
-            folder=folder,
-            mapper=journal,
-            make_sink=partial(SumsWriter, folder / "sums.h5"),
-            watch=watch,
-            chunk_size=params.mp.chunk,
-            write_pixels=_image_files(params, folder),
-        )
-        outcome = process(source, steps, hints, partial(_validated, params, source), around, agree)
-
-    with watch("writing"):
-        write_results(folder, outcome.scales, outcome.sums.image_names, outcome.map)
-        if outcome.map.report is not None:
-            from diffuse_framework.report.figures import absolute_scale_figure
-
-            write_figure(folder / "absolute_scale.png", absolute_scale_figure(outcome.map.report))
-    if prune:
-        journal.prune()
-        StoredSums(folder / "sums.h5").prune()
-    statistics = map_statistics(outcome.map.merged)
-    logger.info("\n%s", scales_text(outcome.scales, outcome.sums.image_names))
-    log_map(outcome.map, statistics)
-    logger.info("%s\n", watch.table())
-    write_json(
-        folder / "summary.json",
-        run_summary(len(source), outcome.experiment, outcome.scales, statistics, watch)
-        | {"run": run_description(changed, registry)},
+    settings = RunSettings(
+        folder=folder,
+        hints=hints_of(params),
+        chunk_size=params.mp.chunk,
+        write_pixels=image_files_of(params, folder),
+        prune=prune,
+        parameters=changed,
+        description=run_description(changed, registry),
     )
+    with engine_of(params) as engine:
+        outcome = run_pipeline(source, steps, ShowProgress(engine, lambda: watch.now), settings, watch)
     shown = params.output.directory
     logger.info("Results are in %s; diffuse.report %s shows them", shown, shown)
     return Finished(folder, source, outcome)
 
 
-def _open_images(params: Any) -> DxtbxSource:
-    experiments = flatten_experiments(params.input.experiments)
-    for template in params.input.template or []:
-        experiments.extend(images_from_files(template_files(template)))
-    reflections = tuple(flatten_reflections(params.input.reflections))
-    for folder in params.input.xds or []:
-        if folder is not None:
-            found, table = read_xds(Path(folder))
-            experiments.extend(found)
-            reflections += () if table is None else (table,)
-    return open_source(experiments, reflections, params.input.reference_geometry, params.geometry, params.input.kind)
+def _follow(args: list[str], registry: Registry) -> Finished:
+    """Process images as they come."""
+    patterns, others = split_images(args)
+    params, options, changed = _parsed(others, registry)
+    with _output_folder(params, options, changed, registry) as folder:
 
+        def one_round(files: list[str], frozen: Outcome | None = None, last: bool = False) -> Finished:
+            params, _, _ = _parsed(others + files, registry)
+            finished = _process(params, changed, folder, registry, frozen, prune=last)
+            # Here, for it loads matplotlib.
+            from diffuse_framework.command_line.report import write_report
 
-def _auto_indexer(params: Any, source: DxtbxSource) -> tuple[str, str]:
-    """Return what indexer.plugin=Auto stands for, and why."""
-    given = getattr(params.indexer, "given", None)
-    if given is not None and given.crystals:
-        return "given", "for indexer.given.crystals is set"
-    return automatic_indexer(source)
+            write_report(folder, folder / filenames.REPORT)
+            return finished
 
-
-def _hints(params: Any) -> CrystalHints:
-    cell, group = params.crystal.unit_cell, params.crystal.space_group
-    # PHIL completes a cell of too few numbers with ones.
-    if cell and min(cell_of(cell)[:3]) < SHORTEST_AXIS:
-        raise ConfigError(
-            f"crystal.unit_cell={cell_of(cell)} is no crystal's: give three lengths in angstrom and three angles "
-            "in degrees, separated by commas"
+        return follow(
+            patterns,
+            lambda files, frozen: one_round(files, frozen).outcome,
+            lambda files: one_round(files, last=True),
+            params.watch.interval,
+            params.watch.patience,
         )
-    if cell and group and not group.group().is_compatible_unit_cell(cell):
-        raise ConfigError(f"crystal.unit_cell={cell_of(cell)} can't be that of crystal.space_group={group}")
-    return CrystalHints(cell_of(cell) if cell else None, str(group) if group else None)
-
-
-def _workers(params: Any) -> int:
-    if params.mp.nproc is not Auto:
-        return params.mp.nproc
-    if params.mp.method == "dask" and params.mp.dask.cluster == "slurm" and not params.mp.dask.scheduler:
-        raise ConfigError("mp.dask.cluster=slurm starts one job a worker: say how many with mp.nproc=")
-    return available_cpus()
-
-
-def _dask_settings(params: Any) -> DaskSettings:
-    dask = params.mp.dask
-    return DaskSettings(
-        scheduler=dask.scheduler or "",
-        cluster=dask.cluster,
-        n_workers=_workers(params) if params.mp.method == "dask" else 1,
-        memory=dask.memory,
-        queue=dask.queue or "",
-        account=dask.account or "",
-        walltime=dask.walltime,
-        directives=tuple(line for line in dask.directives if line),
-    )
-
-
-def _validated(params: Any, source: DxtbxSource, experiment: Experiment) -> Experiment:
-    reference = None
-    if params.crystal.reference:
-        reference, _ = reference_cell(Path(params.crystal.reference))
-    elif params.crystal.unit_cell:
-        reference = cell_of(params.crystal.unit_cell)
-    limits = Limits(**{name: getattr(params.validation, name) for name in Limits.__dataclass_fields__})
-    # Sweeps first and whole: of one that turns the wrong way the first image would pass by itself.
-    experiment, sweeps = validate_sweeps(
-        experiment,
-        source.read,
-        SweepLimits(params.validation.max_misorientation, params.validation.min_bright),
-    )
-    if sweeps:
-        logger.info("\n%s", sweeps_text(sweeps))
-    if experiment.images:
-        experiment, _ = validate(experiment, limits, reference)
-    log_experiment(experiment, len(source))
-    if not experiment.images:
-        raise DataError(nothing_left_text(experiment))
-    return experiment
-
-
-def _image_files(params: Any, folder: Path) -> ImageFiles | None:
-    masks = params.output.masks
-    if masks == "none" and not params.output.pixels:
-        return None
-    return ImageFiles(make_folder(folder / "images"), masks, params.output.pixels)

@@ -16,13 +16,11 @@ import io
 import logging
 import os
 from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from iotbx.phil import parse
 
 from diffuse_framework import __version__
 from diffuse_framework.adapters.images.masks import read_mask
@@ -30,34 +28,19 @@ from diffuse_framework.adapters.images.single_image import read_image
 from diffuse_framework.command_line.shared.diagnostics import images_of_run, run_map, save_text
 from diffuse_framework.command_line.shared.failures import report_failures
 from diffuse_framework.command_line.shared.logs import start_logs
-from diffuse_framework.command_line.stats import merging_statistics
-from diffuse_framework.errors import DataError
+from diffuse_framework.command_line.shared.reduce import open_sums
+from diffuse_framework.config.selection import select
+from diffuse_framework.errors import DataError, DiffuseError
+from diffuse_framework.io import filenames
 from diffuse_framework.io.inputs import read_json
-from diffuse_framework.io.results import file_stem, read_scales
-from diffuse_framework.io.sums_store import StoredSums
+from diffuse_framework.io.results import file_stem
 from diffuse_framework.model.pixels import CorrectedPixels
+from diffuse_framework.pipeline.run import statistics
 from diffuse_framework.report.image.pictures import Extraction, overlay
 from diffuse_framework.report.map.checks import map_checks
 from diffuse_framework.report.page.html import Picture, Story, report_page
 
 logger = logging.getLogger("diffuse_framework.look")
-
-KINDS = {
-    "voxel_data_relative.npz": "the map on a relative scale, as a table of voxels",
-    "voxel_data_relative.nxs": "the same as a NeXus box",
-    "voxel_data_absolute.npz": "the map on an absolute scale, as a table of voxels",
-    "voxel_data_absolute.nxs": "the same as a NeXus box",
-    "absolute_scale.json": "how the absolute scale was found",
-    "absolute_scale.png": "the same as a picture",
-    "scaling_model_final.json": "all that was scaled by, for other programs",
-    "merging_statistics.json": "agreement of half data sets",
-    "global_voxel_grid_definition.json": "the voxel grid",
-    "refined_scaling_model_params.json": "scale factors",
-    "sums.h5": "sums per voxel and image: diffuse.scale and diffuse.merge start from them",
-    "indexed.expt": "orientations and geometry, for DIALS",
-    "indexed.refl": "Bragg reflections, for DIALS",
-    "summary.json": "numbers of this run",
-}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -87,7 +70,7 @@ def run(args: list[str] | None = None) -> None:
     start_logs(options.verbose, None)
     if not options.folder.is_dir():
         raise DataError(f"there is no folder {options.folder}; give the output folder of diffuse.process")
-    output = options.output or options.folder / "report.html"
+    output = options.output or options.folder / filenames.REPORT
     write_report(options.folder, output, options.image, not options.no_image)
     print(f"The report is in {output} ({output.stat().st_size / 1e6:.1f} MB); open it in any browser")
 
@@ -121,12 +104,12 @@ def _story(folder: Path, output: Path, pictures: list[Picture]) -> Story:
     return Story(
         title=f"Diffuse scattering: {folder.resolve().name}",
         map=data,
-        summary=_optional(folder / "summary.json"),
+        summary=_optional(folder / filenames.SUMMARY),
         checks=checks,
         files=_files(folder, output),
         pictures=pictures,
         merging=_merging(folder),
-        absolute=_optional(folder / "absolute_scale.json"),
+        absolute=_optional(folder / filenames.ABSOLUTE_SCALE),
         version=__version__,
         made=datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
     )
@@ -138,18 +121,20 @@ def _optional(path: Path) -> dict[str, Any]:
 
 def _merging(folder: Path) -> dict[str, Any]:
     """Return the agreement of half data sets: as diffuse.stats left it since the last scaling, else worked out."""
-    written, scales = folder / "merging_statistics.json", folder / "refined_scaling_model_params.json"
+    written, scales = folder / filenames.STATISTICS, folder / filenames.SCALES
     if written.is_file() and written.stat().st_mtime >= scales.stat().st_mtime:
         return read_json(written)
-    if not (folder / "sums.h5").is_file():
+    if not (folder / filenames.SUMS).is_file():
         return {}
-    options = parse((files("diffuse_phil") / "reduce.phil").read_text()).extract().statistics
     try:
-        sums = StoredSums(folder / "sums.h5")
-        if len(sums.image_names) < 2:
+        opened = open_sums([str(folder / filenames.SUMS)], None, "diffuse.stats", "", "", ("merger",), log=False)
+        if opened is None or len(opened.sums.image_names) < 2:
             return {}
-        return merging_statistics(sums, read_scales(scales, sums.image_names, sums.grid), options)[0]
-    except DataError as error:
+        options, merger = opened.params.statistics, select(opened.registry, opened.params, "merger")
+        return statistics(opened.sums, opened.scales(), merger, options.shells, options.isotropic_width, options.seed)[
+            0
+        ]
+    except DiffuseError as error:
         logger.warning("No agreement of half data sets: %s", error)
         return {}
 
@@ -159,7 +144,7 @@ def _files(folder: Path, output: Path) -> list[tuple[str, str, str, int]]:
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.resolve() != output.resolve() and not path.name.startswith("."):
             link = quote(os.path.relpath(path, output.resolve().parent))
-            what = KINDS.get(path.name, "log" if path.suffix == ".log" else "")
+            what = filenames.MEANINGS.get(path.name, "log" if path.suffix == ".log" else "")
             found.append((path.name, link, what, path.stat().st_size))
     return found
 
@@ -177,7 +162,7 @@ def _masked_image(folder: Path, image: Path | None) -> list[Picture]:
         logger.info("No picture of an image: no image of the run is where it was, or no mask was kept")
         return []
     path, total, trusted = masked[0]
-    frame, geometry, _ = read_image(path, folder / "indexed.expt")
+    frame, geometry, _ = read_image(path, folder / filenames.INDEXED)
     photons = tuple(
         (values - panel.pedestal) / panel.gain for values, panel in zip(frame.counts, geometry.panels, strict=True)
     )
@@ -193,7 +178,7 @@ def _masked_image(folder: Path, image: Path | None) -> list[Picture]:
 
 
 def _masks_of(folder: Path, name: str) -> tuple[Path, Path]:
-    stem = folder / "images" / file_stem(name)
+    stem = folder / filenames.IMAGES / file_stem(name)
     return Path(f"{stem}_total_diffuse_mask.pickle"), Path(f"{stem}_pixel_mask.pickle")
 
 

@@ -1,5 +1,7 @@
 """Scale the images of an earlier run again, from its sums; no image is read.
 
+What is not typed is as in that run: its scaler and its parameters.
+
 Examples::
 
   diffuse.scale diffuse/sums.h5 scaler.per_image.tolerance=1e-6
@@ -8,21 +10,19 @@ Examples::
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 
 from diffuse_framework.adapters.scaling.model import write_scaled_experiments
 from diffuse_framework.algorithms.scaling.fit import SmoothScales
 from diffuse_framework.command_line.shared.failures import report_failures
+from diffuse_framework.command_line.shared.logs import logger
 from diffuse_framework.command_line.shared.reduce import open_sums
 from diffuse_framework.config.selection import select
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.host.registry import Registry
-from diffuse_framework.io.results import write_scales
-from diffuse_framework.report.summary import scales_text, scaling_text
-
-logger = logging.getLogger(__name__)
+from diffuse_framework.io import filenames
+from diffuse_framework.pipeline.run import scale
 
 USAGE = "diffuse.scale [options] [params.phil] sums.h5"
 
@@ -34,18 +34,12 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
     opened = open_sums(args, registry, "diffuse.scale", USAGE, __doc__, ("scaler",))
     if opened is None:
         return
-    scaler = select(opened.registry, opened.params, "scaler")
-    scales = scaler.fit(opened.sums, None)
-    logger.info("\n%s\n", scales_text(scales, opened.sums.image_names))
-    path = opened.folder / "refined_scaling_model_params.json"
-    write_scales(path, scales, opened.sums.image_names)
-    if "chi_squared" in scales.statistics:
-        logger.info("%s\n", scaling_text(scales.statistics))
+    scales = scale(opened.sums, select(opened.registry, opened.params, "scaler"), opened.folder)
     experiments = opened.params.input.experiments
     if experiments:
         if not isinstance(scales, SmoothScales):
             raise ConfigError("only scaler.plugin=smooth and dials_target make a scaling model that DIALS can hold")
-        scaled = opened.folder / "scaled.expt"
+        scaled = opened.folder / filenames.SCALED
         write_scaled_experiments(Path(experiments), scaled, scales)
         logger.info("The experiments with their scaling models are in %s", scaled)
-    logger.info("Scales are in %s; diffuse.merge makes the map", path)
+    logger.info("Scales are in %s; diffuse.merge makes the map", opened.folder / filenames.SCALES)

@@ -12,15 +12,17 @@ from diffuse_framework.host.hookspecs import STAGES
 from diffuse_framework.host.registry import FailedPlugin, Plugin, Registry
 
 # Stages of which a run has several, in the order they are written down.
-SEVERAL = ("masker", "corrector")
+SEVERAL = ("validator", "masker", "corrector")
 
 # The plugins a run takes unless told otherwise.
 DEFAULTS = {
     "indexer": "Auto",
+    "validator": "sweeps images",
     "masker": "trusted dynamic bragg",
     "corrector": "solid_angle polarization efficiency air",
     "grid": "hkl",
     "accumulator": "sums",
+    "reindexer": "diffuse",
     "scaler": "per_image",
     "merger": "poisson",
     "absolute_scaler": "unit",
@@ -29,10 +31,12 @@ DEFAULTS = {
 _HELP = {
     "indexer": "Finds the crystal's orientation on each image. Auto takes orientations that come with the "
     "input, and indexes where there are none.",
+    "validator": "Reject indexed images that can't be trusted.",
     "masker": "Take out pixels that can't be used, or that belong to Bragg peaks.",
     "corrector": "Factors of a pixel's response, and backgrounds.",
     "grid": "The voxels of reciprocal space.",
     "accumulator": "Adds pixels to voxels.",
+    "reindexer": "Brings crystals whose lattice is more symmetric than they are (P4, P3 and others) to one indexing.",
     "scaler": "Brings images to one relative scale.",
     "merger": "Merges the observations of each voxel.",
     "absolute_scaler": "Puts the merged map on its final scale.",

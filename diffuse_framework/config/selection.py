@@ -9,17 +9,17 @@ from libtbx import Auto
 from diffuse_framework.config.scope import SEVERAL
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.host.registry import Registry
+from diffuse_framework.stages.indexer import Indexer
 from diffuse_framework.stages.steps import Steps
 
 
-def select(registry: Registry, params: Any, stage: str, auto: str | None = None) -> Any:
+def select(registry: Registry, params: Any, stage: str) -> Any:
     """Return the chosen plugin of a stage, or the tuple of those of a stage that has several.
 
     Args:
         registry: all plugins.
         params: the whole extracted PHIL tree.
         stage: for example "scaler".
-        auto: what Auto stands for.
 
     Raises:
         PluginError: a name that isn't there.
@@ -33,25 +33,44 @@ def select(registry: Registry, params: Any, stage: str, auto: str | None = None)
         if twice:
             raise ConfigError(f"{stage}.plugins names {', '.join(twice)} twice")
         return tuple(_make(registry, scope, stage, name) for name in names)
-    name = auto if scope.plugin is Auto and auto else scope.plugin
-    if name is None or name is Auto:
+    if scope.plugin is None or scope.plugin is Auto:
         raise ConfigError(f"{stage}.plugin names no plugin")
-    return _make(registry, scope, stage, name)
+    return _make(registry, scope, stage, scope.plugin)
+
+
+def select_named(registry: Registry, params: Any, stage: str, name: str) -> Any:
+    """Return the plugin `name` of a stage, whatever its scope selects.
+
+    Raises:
+        PluginError, ConfigError: see `select`.
+    """
+    return _make(registry, getattr(params, stage), stage, name)
 
 
 def _make(registry: Registry, scope: Any, stage: str, name: str) -> Any:
     return registry.find(stage, name).factory.from_params(getattr(scope, name, None))
 
 
-def select_steps(registry: Registry, params: Any, auto_indexer: str) -> Steps:
-    """Return the plugins of all stages; `auto_indexer` is what indexer.plugin=Auto stands for."""
+def select_steps(registry: Registry, params: Any, indexer: Indexer | None = None) -> Steps:
+    """Return the plugins of all stages.
+
+    Args:
+        registry: all plugins.
+        params: the whole extracted PHIL tree.
+        indexer: what indexer.plugin=Auto stands for.
+
+    Raises:
+        PluginError, ConfigError: see `select`.
+    """
+    if indexer is None or params.indexer.plugin is not Auto:
+        indexer = select(registry, params, "indexer")
     return Steps(
-        indexer=select(registry, params, "indexer", auto_indexer),
+        indexer=indexer,
+        validators=select(registry, params, "validator"),
         maskers=select(registry, params, "masker"),
         correctors=select(registry, params, "corrector"),
-        grid=select(registry, params, "grid"),
-        accumulator=select(registry, params, "accumulator"),
-        scaler=select(registry, params, "scaler"),
-        merger=select(registry, params, "merger"),
-        absolute_scaler=select(registry, params, "absolute_scaler"),
+        **{
+            stage: select(registry, params, stage)
+            for stage in ("grid", "accumulator", "reindexer", "scaler", "merger", "absolute_scaler")
+        },
     )

@@ -6,12 +6,29 @@ import pluggy
 
 hookspec = pluggy.HookspecMarker("diffuse_framework")
 
-STAGES = ("indexer", "masker", "corrector", "grid", "accumulator", "scaler", "merger", "absolute_scaler")
+# In the order in which a run comes to them.
+STAGES = (
+    "indexer",
+    "validator",
+    "masker",
+    "corrector",
+    "grid",
+    "accumulator",
+    "reindexer",
+    "scaler",
+    "merger",
+    "absolute_scaler",
+)
 
 
 @hookspec
 def diffuse_indexers() -> list[type]:
     """Return classes that follow `stages.indexer.Indexer`."""
+
+
+@hookspec
+def diffuse_validators() -> list[type]:
+    """Return classes that follow `stages.validator.Validator`."""
 
 
 @hookspec
@@ -32,6 +49,11 @@ def diffuse_grids() -> list[type]:
 @hookspec
 def diffuse_accumulators() -> list[type]:
     """Return classes that follow `stages.accumulator.Accumulator`."""
+
+
+@hookspec
+def diffuse_reindexers() -> list[type]:
+    """Return classes that follow `stages.reindexer.Reindexer`."""
 
 
 @hookspec

@@ -16,30 +16,49 @@ from diffuse_framework.stages.grid import Grid
 from diffuse_framework.stages.indexer import Indexer
 from diffuse_framework.stages.masker import Masker
 from diffuse_framework.stages.merger import Merger
+from diffuse_framework.stages.reindexer import Reindexer
 from diffuse_framework.stages.scaler import Scaler
+from diffuse_framework.stages.validator import Validator
 
 # Raise a number when plugins written for the old one no longer work.
 INTERFACES = {
-    "indexer": 1,
+    "indexer": 2,
+    "validator": 1,
     "masker": 1,
     "corrector": 1,
     "grid": 1,
     "accumulator": 1,
-    "scaler": 1,
+    "reindexer": 1,
+    "scaler": 2,
     "merger": 1,
     "absolute_scaler": 1,
 }
 
-_PROTOCOLS = (Indexer, Masker, Corrector, Grid, Accumulator, Scaler, Merger, AbsoluteScaler)
+_PROTOCOLS = (
+    Indexer,
+    Validator,
+    Masker,
+    Corrector,
+    Grid,
+    Accumulator,
+    Reindexer,
+    Scaler,
+    Merger,
+    AbsoluteScaler,
+)
 
 
 def _methods(protocol: type) -> dict[str, tuple[str, ...]]:
-    """Return the arguments of each method that the pipeline calls, without self."""
-    functions = {name: value for name, value in vars(protocol).items() if inspect.isfunction(value)}
+    """Return the arguments of each method that the pipeline calls, without self or cls."""
+    functions = {
+        name: getattr(value, "__func__", value)
+        for name, value in vars(protocol).items()
+        if not name.startswith("_") and name != "from_params"
+    }
     return {
         name: tuple(inspect.signature(function).parameters)[1:]
         for name, function in functions.items()
-        if not name.startswith("_")
+        if inspect.isfunction(function)
     }
 
 

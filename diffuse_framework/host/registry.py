@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import keyword
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,42 @@ class Plugin:
     def summary(self) -> str:
         """First line of the class's docstring."""
         return (self.factory.__doc__ or "").strip().split("\n")[0]
+
+
+@dataclass(frozen=True)
+class PluginRecord:
+    """What a file says of the plugin that made its content.
+
+    Attributes:
+        stage, name: of the plugin.
+        interface: of its stage, for which it was written.
+        package: top-level Python package of its class.
+    """
+
+    stage: str
+    name: str
+    interface: int
+    package: str
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return it as JSON holds it."""
+        return {"stage": self.stage, "plugin": self.name, "interface": self.interface, "package": self.package}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> PluginRecord:
+        """Return the record that `to_plain` wrote.
+
+        Raises:
+            KeyError, TypeError: it is none.
+        """
+        return cls(str(plain["stage"]), str(plain["plugin"]), int(plain["interface"]), str(plain["package"]))
+
+
+def record_of(stage: str, plugin: Any) -> PluginRecord:
+    """Return what a file says of a plugin, or of any object that does its work."""
+    factory = type(plugin)
+    name = getattr(plugin, "name", factory.__name__)
+    return PluginRecord(stage, name, getattr(plugin, "interface", 1), factory.__module__.split(".")[0])
 
 
 @dataclass(frozen=True)

@@ -106,8 +106,8 @@ def file_in(folder: Path, name: str) -> Path:
 
 
 @contextmanager
-def only_run_in(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder; the system itself lets them in when this process ends, however it does.
+def only_run_in(folder: Path) -> Iterator[Path]:
+    """Keep other runs out of a folder, and give it; when this process ends, however it does, the system lets them in.
 
     Raises:
         DataError: another run is at work there.
@@ -128,7 +128,7 @@ def only_run_in(folder: Path) -> Iterator[None]:
         for left in Path(folder).rglob(".*.part*"):
             left.unlink(missing_ok=True)
         try:
-            yield
+            yield Path(folder)
         finally:
             path.unlink(missing_ok=True)
 
@@ -143,11 +143,19 @@ def write_figure(path: Path, figure: Any) -> None:
         figure.savefig(temporary, format=path.suffix.lstrip("."), dpi=120)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write text, ending with one line break.
+
+    Raises:
+        DataError: it can't be written.
+    """
+    with writing(path) as temporary:
+        temporary.write_text(text.rstrip("\n") + "\n")
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as JSON; numpy numbers and arrays become numbers and lists, NaN becomes null."""
-    text = json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"
-    with writing(path) as temporary:
-        temporary.write_text(text)
+    write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False))
 
 
 def _plain(value: Any) -> Any:

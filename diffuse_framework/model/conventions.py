@@ -34,3 +34,6 @@ import numpy as np
 UNTRUSTED = np.uint8(0)
 BRAGG = np.uint8(1)
 DIFFUSE = np.uint8(2)
+
+INDEXED, REFLECTIONS = "indexed.expt", "indexed.refl"
+"""What an indexer leaves in the folder it is given, as DIALS writes them."""

@@ -36,10 +36,12 @@ class CrystalHints:
     Attributes:
         unit_cell: angstrom and degrees.
         space_group: Hermann-Mauguin symbol.
+        reference_cell: that every image's cell is compared with; the unit cell where None.
     """
 
     unit_cell: Cell | None = None
     space_group: str | None = None
+    reference_cell: Cell | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from diffuse_framework.model.contents import CellContents, Theory
 from diffuse_framework.model.grid import VoxelGrid
+
+RELATIVE = "relative"
+"""The units of a map that has no absolute scale."""
 
 
 def _nothing() -> np.ndarray:
@@ -112,17 +117,84 @@ class AbsoluteReport:
     forward_share: float
     method: str = ""
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return the content of ``absolute_scale.json``."""
+        contents = self.contents
+        return {
+            "method": self.method,
+            "estimates": {
+                name: {
+                    "k": one.scale,
+                    "sigma": one.sigma,
+                    "sigma_counting": one.sigma_counting,
+                    "sigma_spread": one.sigma_spread,
+                    "b_factor": one.b_factor,
+                    "q": one.q,
+                    "k_of_q": one.scales,
+                }
+                for name, one in self.estimates.items()
+            },
+            "no_estimate": self.failures,
+            "limit": self.limit,
+            "beamstop_share": self.beamstop_share,
+            "filled_share": self.filled_share,
+            "forward_share": self.forward_share,
+            "profile": {
+                "q": self.q,
+                "total_relative": self.total,
+                "bragg_relative": self.bragg,
+                "completeness": self.completeness,
+                "sum_f0_squared": np.interp(self.q, self.theory.q, self.theory.coherent),
+                "incoherent": np.interp(self.q, self.theory.q, self.theory.incoherent),
+            },
+            "tables": self.theory.source,
+            "cell_contents": {
+                "elements": dict(zip(contents.elements, contents.counts, strict=True)),
+                "ordered": dict(zip(contents.elements, contents.ordered, strict=True)),
+                "solvent": dict(zip(contents.elements, contents.solvent, strict=True)),
+                "electrons": contents.electrons,
+                "volume": contents.cell_volume,
+                "copies": contents.copies,
+                "molecule_mass": contents.molecule_mass,
+                "matthews_coefficient": contents.matthews,
+                "solvent_fraction": contents.solvent_fraction,
+                "source": contents.source,
+                "notes": contents.notes,
+            },
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Subtracted:
+    """What an absolute scaler took off a map besides multiplying it: a function of resolution alone.
+
+    Attributes:
+        q: (n,) |q| in 1/angstrom, ascending.
+        intensity: (n,) in the map's final units, at each q.
+        source: of the values.
+    """
+
+    q: np.ndarray
+    intensity: np.ndarray
+    source: str = ""
+
+    def at(self, q: np.ndarray) -> np.ndarray:
+        """Return what was subtracted at |q| (m,), 1/angstrom."""
+        return np.interp(q, self.q, self.intensity)
+
 
 @dataclass(frozen=True, eq=False)
 class AbsoluteMap:
-    """A merged map with what puts it on its final scale.
+    """A merged map with what puts it on its final scale: intensity = scale x merged intensity - subtracted(|q|).
 
     Attributes:
         merged: the map before.
         intensity, variance: (n,) after; the variance leaves out the scale's own uncertainty.
         scale, scale_sigma: final units per relative unit and its uncertainty.
-        units: of the intensity.
-        report: how the scale was found; None where the map stays on its relative scale.
+        units: of the intensity, `RELATIVE` where the map has no absolute scale.
+        report: how the scale was found: an `AbsoluteReport`, or names and values (plain numbers, text, arrays, and
+            lists and dictionaries of them) that say what the method likes; None for nothing to say.
+        subtracted: what was subtracted, None for nothing.
     """
 
     merged: MergedMap
@@ -131,4 +203,23 @@ class AbsoluteMap:
     scale: float
     scale_sigma: float
     units: str
-    report: AbsoluteReport | None = None
+    report: AbsoluteReport | Mapping[str, Any] | None = None
+    subtracted: Subtracted | None = None
+
+    @property
+    def is_absolute(self) -> bool:
+        """Whether it has left its relative scale."""
+        return self.units != RELATIVE
+
+    @property
+    def report_table(self) -> dict[str, Any]:
+        """The report as names and values."""
+        if isinstance(self.report, AbsoluteReport):
+            return self.report.to_plain()
+        return dict(self.report or {})
+
+    def subtracted_at(self, voxel: np.ndarray) -> np.ndarray:
+        """Return what was subtracted at voxels (m,) of the grid."""
+        if self.subtracted is None:
+            return np.zeros(len(voxel))
+        return self.subtracted.at(np.linalg.norm(self.merged.grid.q_of(voxel), axis=1))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -54,6 +55,12 @@ class Scales(Protocol):
     def error_model(self) -> ErrorModel:
         """The variance of observations."""
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return all of the model as text, numbers, None, arrays, and lists and dictionaries of them.
+
+        The scaler that made it turns them into the same model again (`stages.scaler.Scaler.scales_from_plain`).
+        """
+
 
 @dataclass(frozen=True, eq=False)
 class ImageScales:
@@ -75,3 +82,23 @@ class ImageScales:
     def keep(self, table: SumsTable) -> np.ndarray:
         """Return True for every row."""
         return np.ones(len(table), bool)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the scales, statistics and error model."""
+        return {
+            "per_image": self.per_image,
+            "per_image_sigma": self.per_image_sigma,
+            "statistics": self.statistics,
+            "error_model": asdict(self.error_model),
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> ImageScales:
+        """Return the scales that `to_plain` took apart."""
+        return cls(
+            plain["per_image"], plain["per_image_sigma"], plain["statistics"], ErrorModel(**plain["error_model"])
+        )
+
+    def of_images(self, numbers: np.ndarray) -> ImageScales:
+        """Return the scales of the images `numbers` (m,), in that order."""
+        return replace(self, per_image=self.per_image[numbers], per_image_sigma=self.per_image_sigma[numbers])

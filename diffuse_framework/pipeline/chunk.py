@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from diffuse_framework import __version__
 from diffuse_framework.algorithms.geometry import pixel_q
 from diffuse_framework.errors import DataError
-from diffuse_framework.fingerprint import fingerprint
+from diffuse_framework.fingerprint import code_versions, fingerprint
 from diffuse_framework.model.conventions import DIFFUSE, UNTRUSTED
 from diffuse_framework.model.experiment import Experiment, Image
 from diffuse_framework.model.geometry import Geometry
@@ -66,7 +65,7 @@ class ChunkWork:
         """Return a name for all that the sums of the images `numbers` depend on."""
         if self._common is None:
             self._common = fingerprint(
-                __version__, self._grid, self._maskers, self._correctors, self._accumulator, self._write_pixels
+                code_versions(), self._grid, self._maskers, self._correctors, self._accumulator, self._write_pixels
             )
         return fingerprint(self._common, [self._key_of(number) for number in numbers])
 

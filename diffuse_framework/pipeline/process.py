@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -10,7 +11,9 @@ from typing import Protocol
 
 import numpy as np
 
+from diffuse_framework.algorithms.indexing.ambiguity import reindexed_experiment, reindexed_tables
 from diffuse_framework.errors import DataError
+from diffuse_framework.host.registry import PluginRecord, record_of
 from diffuse_framework.model.experiment import CrystalHints, Experiment
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.maps import AbsoluteMap
@@ -18,10 +21,10 @@ from diffuse_framework.model.scales import Scales
 from diffuse_framework.model.source import ImageSource
 from diffuse_framework.model.voxels import SumsInMemory, SumsTable, VoxelSums
 from diffuse_framework.pipeline.chunk import ChunkWork, PixelWriter
-from diffuse_framework.pipeline.reindexing import ResolveAmbiguity
 from diffuse_framework.stages.masker import Masker
+from diffuse_framework.stages.reindexer import Reindexer
 from diffuse_framework.stages.scaler import Scaler
-from diffuse_framework.stages.steps import Steps
+from diffuse_framework.stages.steps import MergingSteps, Steps
 from diffuse_framework.stages.work import Mapper
 
 
@@ -67,6 +70,7 @@ class Surroundings:
         mapper: spreads work.
         make_sink: called with the grid and the images' names.
         watch: called with the name of each part of the story; a context around it.
+        indexed: called with the experiment when it is known which images go on.
         chunk_size: images a worker takes at a time.
         write_pixels: called by workers with each image's mask and corrected pixels.
     """
@@ -75,50 +79,72 @@ class Surroundings:
     mapper: Mapper
     make_sink: Callable[[VoxelGrid, tuple[str, ...]], Sink] = MemorySink
     watch: Callable[[str], AbstractContextManager] = nullcontext
+    indexed: Callable[[Experiment], None] = lambda experiment: None
     chunk_size: int = 4
     write_pixels: PixelWriter | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """All that a run ends with; `maskers` know the data."""
+    """All that a run ends with.
+
+    Attributes:
+        experiment: the images that went on, and those that were rejected.
+        sums: of their pixels.
+        scales: the scaling model.
+        scaled_by: the scaler that made it.
+        map: on its final scale.
+        maskers: that know the data.
+    """
 
     experiment: Experiment
     sums: VoxelSums
     scales: Scales
+    scaled_by: PluginRecord
     map: AbsoluteMap
     maskers: tuple[Masker, ...] = ()
 
 
-def process(
-    source: ImageSource,
-    steps: Steps,
-    hints: CrystalHints,
-    validate: Callable[[Experiment], Experiment],
-    around: Surroundings,
-    agree: ResolveAmbiguity | None = None,
-) -> Outcome:
+def process(source: ImageSource, steps: Steps, hints: CrystalHints, around: Surroundings) -> Outcome:
     """Go from images to the final map.
 
     Args:
         source: all images.
         steps: the chosen plugins.
         hints: what is known of the crystal.
-        validate: sets aside images whose indexing can't be trusted.
         around: where and how.
-        agree: brings crystals to one indexing; None trusts that they are.
+
+    Raises:
+        DiffuseError: whatever a step refuses.
     """
     with around.watch("indexing"):
-        experiment = steps.indexer.index(source, hints, around.folder, around.mapper)
-        experiment = validate(experiment)
-    with around.watch("adding up"):
+        experiment = index(source, steps, hints, around)
+    with around.watch("accumulation"):
         maskers = tuple(masker.prepare(source, experiment, around.mapper) for masker in steps.maskers)
         sums = collect(source, experiment, replace(steps, maskers=maskers), around)
-    if agree is not None:
-        with around.watch("comparing crystals"):
-            sums, experiment = agree(sums, experiment, around.make_sink)
-    scales, final = reduce_sums(sums, steps, experiment, around)
-    return Outcome(experiment, sums, scales, final, maskers)
+    with around.watch("re-indexing"):
+        sums, experiment = reindex(sums, experiment, steps.reindexer, around)
+    with around.watch("scaling"):
+        scales = fit_scales(sums, steps.scaler, experiment)
+    with around.watch("merging"):
+        final = merge(sums, scales, steps.merging, experiment)
+    return Outcome(experiment, sums, scales, maker_of(steps.scaler), final, maskers)
+
+
+def index(source: ImageSource, steps: Steps, hints: CrystalHints, around: Surroundings) -> Experiment:
+    """Images -> orientations that can be trusted.
+
+    Raises:
+        DataError: no image is left.
+    """
+    experiment = steps.indexer.index(source, hints, around.folder, around.mapper)
+    for validator in steps.validators:
+        if experiment.images:
+            experiment = validator.validate(experiment, source, hints, around.mapper)
+    around.indexed(experiment)
+    if not experiment.images:
+        raise DataError(_nothing_left(experiment))
+    return experiment
 
 
 def collect(source: ImageSource, experiment: Experiment, steps: Steps, around: Surroundings) -> VoxelSums:
@@ -132,27 +158,58 @@ def collect(source: ImageSource, experiment: Experiment, steps: Steps, around: S
     return sink.finish()
 
 
-def reduce_sums(
-    sums: VoxelSums, steps: Steps, experiment: Experiment | None, around: Surroundings
-) -> tuple[Scales, AbsoluteMap]:
-    """Sums -> map: fast, run again at will."""
-    with around.watch("scaling"):
-        scales = steps.scaler.fit(sums, experiment)
-        _check_scales(scales, sums.image_names, steps.scaler)
-    with around.watch("merging"):
-        merged = steps.merger.merge(sums, scales)
-        return scales, steps.absolute_scaler.scale(merged, scales, experiment)
+def reindex(
+    sums: VoxelSums, experiment: Experiment, reindexer: Reindexer, around: Surroundings
+) -> tuple[VoxelSums, Experiment]:
+    """Sums -> sums of crystals that are indexed in one way; the same objects where nothing changes.
+
+    Raises:
+        DataError: no image is left.
+    """
+    reindexing = reindexer.reindex(sums, experiment)
+    if reindexing.changes_nothing:
+        return sums, experiment
+    reindexed = reindexed_experiment(experiment, reindexing)
+    if not reindexed.images:
+        raise DataError(_nothing_left(reindexed))
+    sink = around.make_sink(sums.grid, tuple(image.name for image in reindexed.images))
+    for table in reindexed_tables(sums.tables(), reindexing, sums.grid):
+        sink.append(table)
+    return sink.finish(), reindexed
 
 
-def _check_scales(scales: Scales, image_names: tuple[str, ...], scaler: Scaler) -> None:
-    """Refuse scales that would make a wrong map in silence.
+def fit_scales(sums: VoxelSums, scaler: Scaler, experiment: Experiment | None) -> Scales:
+    """Sums -> scales; those that would make a wrong map in silence are refused.
 
     Raises:
         DataError: a scale is no positive number.
     """
-    for name, scale in zip(image_names, scales.per_image, strict=True):
+    scales = scaler.fit(sums, experiment)
+    for name, scale in zip(sums.image_names, scales.per_image, strict=True):
         if not 0 < scale < np.inf:
             raise DataError(
                 f"scaler {scaler.name!r} gives {name} the scale {scale:g}, which is no positive number: leave that "
                 "image out, or take another scaler"
             )
+    return scales
+
+
+def maker_of(scaler: Scaler) -> PluginRecord:
+    """Return which scaler a model came from: of scales that were read from a file, the one that made the file."""
+    return getattr(scaler, "maker", None) or record_of("scaler", scaler)
+
+
+def merge(sums: VoxelSums, scales: Scales, steps: MergingSteps, experiment: Experiment | None) -> AbsoluteMap:
+    """Sums and scales -> map: fast, run again at will."""
+    return steps.absolute_scaler.scale(steps.merger.merge(sums, scales), scales, experiment)
+
+
+def _nothing_left(experiment: Experiment) -> str:
+    """Say why no image is left, in one line, and what to try."""
+    stage, number = Counter(rejected.stage for rejected in experiment.rejected).most_common(1)[0]
+    example = next(rejected for rejected in experiment.rejected if rejected.stage == stage)
+    return (
+        f"no image is left: {number} of {len(experiment.rejected)} were rejected at {stage} (for example "
+        f"{example.name}: {example.reason}). Try: check crystal.unit_cell, crystal.reference and the geometry, or "
+        "loosen the limits of validator.*"
+    )

@@ -16,7 +16,6 @@ from tabulate import tabulate
 
 from diffuse_framework.algorithms.binning import shell_numbers, sum_by
 from diffuse_framework.algorithms.validation.stills import spot_deviations
-from diffuse_framework.algorithms.validation.sweeps import SweepCheck
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.lattice import cell_of_matrix
@@ -67,21 +66,10 @@ def _peak_mib() -> float:
     return max(usage) / 1024
 
 
-def refused_text(experiment: Experiment) -> str:
+def rejected_text(experiment: Experiment) -> str:
     """Return a table of the images rejected, with their reasons."""
     rows = [(rejected.name, rejected.stage, rejected.reason) for rejected in experiment.rejected]
     return tabulate(rows, ("image", "rejected in", "because"), "simple")
-
-
-def nothing_left_text(experiment: Experiment) -> str:
-    """Return why no image is left, in one line, and what to try."""
-    stage, number = Counter(rejected.stage for rejected in experiment.rejected).most_common(1)[0]
-    example = next(rejected for rejected in experiment.rejected if rejected.stage == stage)
-    return (
-        f"no image is left: {number} of {len(experiment.rejected)} were rejected at {stage} (for example "
-        f"{example.name}: {example.reason}). Try: check crystal.unit_cell, crystal.reference and the geometry, or "
-        "loosen the limits of validation.*"
-    )
 
 
 def cells_text(experiment: Experiment) -> str:
@@ -233,7 +221,7 @@ def log_experiment(experiment: Experiment, n_images: int) -> None:
     """Log how indexing went."""
     logger.info("\n%d of %d images go on", len(experiment.images), n_images)
     if experiment.rejected:
-        logger.info("\n%s", refused_text(experiment))
+        logger.info("\n%s", rejected_text(experiment))
     if experiment.images:
         logger.info("\n%s\n", cells_text(experiment))
         rows = spot_rows(experiment)
@@ -247,23 +235,6 @@ def log_experiment(experiment: Experiment, n_images: int) -> None:
         logger.debug("\n%s\n", tabulate(first_columns, ("image", "rms px", "rms q"), "simple", floatfmt=".5f"))
 
 
-def sweeps_text(checks: tuple[SweepCheck, ...]) -> str:
-    """Return a table of how steady the crystal was on each sweep, and how bright pixels lie on it."""
-    rows = [
-        (
-            check.first if check.n_images == 1 else f"{check.first} ... {check.last}",
-            check.crystal,
-            f"{check.rms_misorientation_deg:.3f}",
-            f"{check.max_misorientation_deg:.3f}",
-            f"{check.max_drift:.2%}",
-            " ".join("-" if found is None else f"{found.score:.2f}" for found in check.bright),
-        )
-        for check in checks
-    ]
-    header = ("sweep", "crystal", "wanders rms", "most / deg", "cell drift", "bright pixels on lattice")
-    return tabulate(rows, header, "simple", disable_numparse=True)
-
-
 def log_map(final: AbsoluteMap, statistics: dict[str, Any]) -> None:
     """Log what the map amounts to."""
     logger.info(
@@ -272,8 +243,26 @@ def log_map(final: AbsoluteMap, statistics: dict[str, Any]) -> None:
         statistics,
     )
     logger.info("Merged intensities are in relative units\n\n%s\n", shells_text(statistics))
-    if final.report is not None:
+    if isinstance(final.report, AbsoluteReport):
         logger.info("%s\n", absolute_text(final.report))
+    elif final.is_absolute:
+        rows = [(name, _short(value)) for name, value in final.report_table.items()]
+        logger.info(
+            "Absolute scale %.5g +- %.2g, %s\n\n%s\n",
+            final.scale,
+            final.scale_sigma,
+            final.units,
+            tabulate(rows, ("", "as its method reports"), "simple", disable_numparse=True),
+        )
+
+
+def _short(value: Any) -> str:
+    """A value of a report in a line; arrays and long lists by their size."""
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    if isinstance(value, np.ndarray | list | tuple | dict) and len(value) > 6:
+        return f"{len(value)} values"
+    return str(value)
 
 
 def absolute_text(report: AbsoluteReport) -> str:

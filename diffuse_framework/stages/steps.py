@@ -11,18 +11,35 @@ from diffuse_framework.stages.grid import Grid
 from diffuse_framework.stages.indexer import Indexer
 from diffuse_framework.stages.masker import Masker
 from diffuse_framework.stages.merger import Merger
+from diffuse_framework.stages.reindexer import Reindexer
 from diffuse_framework.stages.scaler import Scaler
+from diffuse_framework.stages.validator import Validator
+
+
+@dataclass(frozen=True)
+class MergingSteps:
+    """What makes a map of sums and scales."""
+
+    merger: Merger
+    absolute_scaler: AbsoluteScaler
 
 
 @dataclass(frozen=True)
 class Steps:
-    """One plugin per stage; any number of maskers and correctors."""
+    """One plugin per stage; any number of validators, maskers and correctors."""
 
     indexer: Indexer
+    validators: tuple[Validator, ...]
     maskers: tuple[Masker, ...]
     correctors: tuple[Corrector, ...]
     grid: Grid
     accumulator: Accumulator
+    reindexer: Reindexer
     scaler: Scaler
     merger: Merger
     absolute_scaler: AbsoluteScaler
+
+    @property
+    def merging(self) -> MergingSteps:
+        """The last two."""
+        return MergingSteps(self.merger, self.absolute_scaler)

@@ -29,7 +29,7 @@ class TemplateIndexer:
 
     name: ClassVar[str] = "template"
     phil: ClassVar[str] = PHIL
-    interface: ClassVar[int] = 1
+    interface: ClassVar[int] = 2
     rotation_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @classmethod

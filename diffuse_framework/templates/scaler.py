@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from diffuse_framework import hookimpl
 from diffuse_framework.algorithms.binning import sum_by
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.experiment import Experiment
+from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.scales import ImageScales
 from diffuse_framework.model.voxels import VoxelSums
 
@@ -27,7 +29,7 @@ class TemplateScaler:
 
     name: ClassVar[str] = "template"
     phil: ClassVar[str] = PHIL
-    interface: ClassVar[int] = 1
+    interface: ClassVar[int] = 2
     d_min: float = 0.0
 
     @classmethod
@@ -56,6 +58,11 @@ class TemplateScaler:
         rates = net / exposure
         scales = rates / rates.mean()
         return ImageScales(scales, scales * np.sqrt(photons) / net, {"photons": float(photons.sum())})
+
+    @classmethod
+    def scales_from_plain(cls, plain: Mapping[str, Any], image_names: tuple[str, ...], grid: VoxelGrid) -> ImageScales:
+        """Return the scales that were written: what `to_plain` of them gave, read back in a later run."""
+        return ImageScales.from_plain(plain)
 
 
 @hookimpl

@@ -23,8 +23,11 @@ from diffuse_framework.testing.checks import (
     check_masker,
     check_merger,
     check_plugin,
+    check_reindexer,
     check_scaler,
+    check_validator,
 )
+from diffuse_framework.testing.round_trip import check_round_trip
 
 
 def conformance_tests(
@@ -69,6 +72,8 @@ def conformance_tests(
                 f"{factory.__name__} refuses each of {len(accepted)} data sets it was tried on, so nothing is known "
                 "of it; give conformance_tests the parameters with which it works"
             )
+        if stage in _KEPT:
+            check_round_trip(stage, plugin, parameters)
 
     test_contract.__doc__ = f"{factory.__name__} keeps the contract of {stage}."
     return test_contract
@@ -81,6 +86,12 @@ def _indexer(plugin: Any, data: Any) -> bool:
     hints = data.draw(st.sampled_from([CrystalHints(), CrystalHints(cell, symmetry.space_group)]))
     with tempfile.TemporaryDirectory() as folder:
         return check_indexer(plugin, images.source, hints, Path(folder))
+
+
+def _validator(plugin: Any, data: Any) -> bool:
+    images = data.draw(strategies.data_sets(max_panels=4))
+    hints = data.draw(st.sampled_from([CrystalHints(), CrystalHints(reference_cell=(30, 40, 50, 90, 90, 90))]))
+    return check_validator(plugin, images.experiment, images.source, hints)
 
 
 def _masker(plugin: Any, data: Any) -> bool:
@@ -112,6 +123,12 @@ def _accumulator(plugin: Any, data: Any) -> bool:
     )
 
 
+def _reindexer(plugin: Any, data: Any) -> bool:
+    images = data.draw(strategies.data_sets(max_panels=4))
+    sums = data.draw(strategies.voxel_sums(symmetry=images.experiment.symmetry, n_images=len(images.experiment.images)))
+    return check_reindexer(plugin, sums, images.experiment)
+
+
 def _scaler(plugin: Any, data: Any) -> bool:
     return check_scaler(plugin, data.draw(strategies.voxel_sums()))
 
@@ -126,12 +143,17 @@ def _absolute_scaler(plugin: Any, data: Any) -> bool:
     return check_absolute_scaler(plugin, merged, data.draw(strategies.image_scales(3)))
 
 
+# Of these something is written that another run reads back.
+_KEPT = ("scaler", "merger", "absolute_scaler")
+
 _CASES: dict[str, Callable[[Any, Any], bool]] = {
     "indexer": _indexer,
+    "validator": _validator,
     "masker": _masker,
     "corrector": _corrector,
     "grid": _grid,
     "accumulator": _accumulator,
+    "reindexer": _reindexer,
     "scaler": _scaler,
     "merger": _merger,
     "absolute_scaler": _absolute_scaler,

@@ -318,10 +318,15 @@ class SumsCase(Summarised, SumsInMemory):
 
 
 @st.composite
-def voxel_sums(draw: Any, max_images: int = 6) -> SumsCase:
-    """Draw sums of images that overlap, with empty voxels, rows of Bragg pixels only, and any count rate."""
-    grid = draw(grids())
-    n_images = draw(st.integers(1, max_images))
+def voxel_sums(
+    draw: Any, max_images: int = 6, symmetry: Symmetry | None = None, n_images: int | None = None
+) -> SumsCase:
+    """Draw sums of images that overlap, with empty voxels, rows of Bragg pixels only, and any count rate.
+
+    Symmetry and number of images are drawn where they are not given.
+    """
+    grid = draw(grids(symmetry))
+    n_images = n_images or draw(st.integers(1, max_images))
     rng = np.random.default_rng(draw(seeds()))
     level = draw(st.sampled_from([0.01, 1.0, 30.0, 1e6]))
     unit = draw(st.sampled_from([1e-8, 1e-3, 1.0, 1e5]))

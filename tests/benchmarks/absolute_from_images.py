@@ -19,7 +19,7 @@ from diffuse_framework.adapters.models.symmetry import symmetry_of
 from diffuse_framework.adapters.tables.scattering import form_factors, scattering_of
 from diffuse_framework.simulate.rotation import RotationSettings
 from support.atoms import PHOTONS, AtomImages, Tables
-from support.runs import run_pipeline
+from support.runs import run_known
 
 CUTOFFS = (0.5, 0.6, 0.7, 0.8)
 SHELLS = ((0.4, 0.5), (0.5, 0.6), (0.6, 0.7), (0.7, 0.8))
@@ -35,7 +35,7 @@ def measured(kind: str, seed: int) -> list[str]:
     n_images, rotation = KINDS[kind]
     tables = Tables(form_factors, scattering_of, symmetry_of("P222"))
     images = AtomImages(tables, n_images, rotation, seed, exposure_s=0.5)
-    outcome = run_pipeline(images.source, images.experiment, images.parameters("krogh_moe"))
+    outcome = run_known(images.source, images.experiment, images.parameters("krogh_moe"))
     merged, estimates = outcome.map.merged, outcome.map.report.estimates
     found = estimates["krogh_moe"]
     by_cutoff = np.interp(CUTOFFS, found.q, found.scales) * PHOTONS

@@ -15,7 +15,7 @@ import numpy as np
 
 from diffuse_framework.simulate.compare import compare_merged, compare_scales
 from diffuse_framework.simulate.experiment import SimulationSettings, simulate
-from support.runs import run_pipeline
+from support.runs import run_known
 
 PARAMETERS = """
 grid.hkl.divisions = 2 2 2
@@ -36,7 +36,7 @@ def main() -> None:
         simulation = simulate(SimulationSettings(n_images=n_images, counts_per_pixel=level, seed=1))
         for merger in ("poisson", "inverse_variance"):
             measured, expected = (
-                run_pipeline(source, simulation.experiment, PARAMETERS % merger)
+                run_known(source, simulation.experiment, PARAMETERS % merger)
                 for source in (simulation.source, simulation.source.diffuse_only())
             )
             merged, exact = measured.map.merged, expected.map.merged

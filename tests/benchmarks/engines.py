@@ -33,7 +33,7 @@ from diffuse_framework.fingerprint import fingerprint
 from diffuse_framework.io.sums_store import StoredSums, SumsWriter, _Fold
 from diffuse_framework.model.voxels import COLUMNS
 from diffuse_framework.pipeline.chunk import ChunkWork
-from support.runs import make_steps
+from support.runs import known_steps
 
 CHUNK = 4
 
@@ -63,7 +63,7 @@ def measure(folder: Path, n_images: int) -> None:
     """Print all figures."""
     source = open_source(ExperimentListFactory.from_filenames(unpack(folder, n_images, 15)))
     experiment = experiment_on(source)
-    steps = make_steps(experiment, "masker.plugins = trusted bragg\ngrid.hkl.d_min = 1.6")
+    steps = known_steps(experiment, "masker.plugins = trusted bragg\ngrid.hkl.d_min = 1.6")
     grid = steps.grid.build(experiment)
     maskers = tuple(masker.prepare(source, experiment, SerialEngine()) for masker in steps.maskers)
     work = ChunkWork(source, experiment, grid, maskers, steps.correctors, steps.accumulator)

@@ -11,23 +11,19 @@ one other.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from tabulate import tabulate
 
 from diffuse_framework.algorithms.indexing.ambiguity import crystal_numbers, reindexed_image, reindexing_operators
 from diffuse_framework.algorithms.symmetry import fold
-from diffuse_framework.engine.base import SerialEngine
-from diffuse_framework.model.experiment import CrystalHints, Experiment
-from diffuse_framework.pipeline.process import Surroundings, process
-from diffuse_framework.pipeline.reindexing import ResolveAmbiguity
+from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.simulate.compare import compare_merged
 from diffuse_framework.simulate.crystals import primitive_symmetry
 from diffuse_framework.simulate.detector import header_beam, one_panel
 from diffuse_framework.simulate.experiment import Simulation, SimulationSettings, simulate
 from diffuse_framework.simulate.rotation import RotationSettings
-from support.runs import make_steps
+from support.runs import run_known
 
 PARAMETERS = """
 masker.plugins = trusted bragg
@@ -73,10 +69,13 @@ def main() -> None:
         operators = reindexing_operators(symmetry, CELLS[group])
         mixed = wrongly_indexed(simulation, operators)
         found = []
-        for experiment, agree in ((simulation.experiment, None), (mixed, None), (mixed, ResolveAmbiguity())):
-            around = Surroundings(Path(), SerialEngine())
-            steps = make_steps(experiment, PARAMETERS)
-            outcome = process(simulation.source, steps, CrystalHints(), lambda e: e, around, agree)
+        for experiment, reindexer in (
+            (simulation.experiment, "as_indexed"),
+            (mixed, "as_indexed"),
+            (mixed, "diffuse"),
+        ):
+            parameters = f"{PARAMETERS}reindexer.plugin = {reindexer}"
+            outcome = run_known(simulation.source, experiment, parameters)
             found.append(best_way(simulation, outcome.map.merged, operators))
         crystals = crystal_numbers(simulation.experiment)
         numbers = [

@@ -21,7 +21,7 @@ from diffuse_framework.adapters.images.open import open_source
 from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.io.sums_store import SumsWriter
 from diffuse_framework.pipeline.chunk import ChunkWork
-from support.runs import make_steps
+from support.runs import known_steps
 
 CHUNK = 4
 
@@ -30,7 +30,7 @@ def measure(n_images: int, folder: Path) -> None:
     """Print the peak memory of this process after so many images."""
     source = open_source(ExperimentListFactory.from_filenames(unpack(folder, n_images, N_INDEXED)))
     experiment = experiment_on(source)
-    steps = make_steps(experiment)
+    steps = known_steps(experiment)
     grid = steps.grid.build(experiment)
     maskers = tuple(masker.prepare(source, experiment, SerialEngine()) for masker in steps.maskers)
     work = ChunkWork(source, experiment, grid, maskers, steps.correctors, steps.accumulator)

@@ -38,7 +38,7 @@ from diffuse_framework.model.mask import combine
 from diffuse_framework.model.source import Frame
 from diffuse_framework.pipeline.chunk import ChunkWork
 from diffuse_framework.simulate.nxmx import SeriesWriter
-from support.runs import make_steps
+from support.runs import known_steps
 
 BYTES_A_PIXEL = {"q": 12, "response": 4, "values": 4, "mask": 1}
 
@@ -140,7 +140,7 @@ def as_hdf5(drawn: Drawn, folder: Path, dtype: type, n_images: int = 12) -> Any:
 def rates(label: str, source: Any, copying: float) -> None:
     """Print CPU milliseconds an image and million pixels a second of the whole and of its parts."""
     experiment = experiment_on(source)
-    steps = make_steps(experiment)
+    steps = known_steps(experiment)
     grid = steps.grid.build(experiment)
     start = time.process_time()
     maskers = tuple(masker.prepare(source, experiment, SerialEngine()) for masker in steps.maskers)

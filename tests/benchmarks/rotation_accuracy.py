@@ -18,7 +18,7 @@ from diffuse_framework.simulate.crystals import primitive_symmetry
 from diffuse_framework.simulate.detector import header_beam, one_panel
 from diffuse_framework.simulate.experiment import Simulation, SimulationSettings, simulate
 from diffuse_framework.simulate.rotation import RotationSettings
-from support.runs import run_pipeline
+from support.runs import run_known
 
 CRYSTALS = {
     "P212121": (24.0, 27.0, 31.0, 90.0, 90.0, 90.0),
@@ -86,7 +86,7 @@ def main() -> None:
         for name, simulation, steps in cases:
             start = time.process_time()
             parameters = PARAMETERS + (f"accumulator.sums.{steps}" if steps else "")
-            merged = run_pipeline(simulation.source, simulation.experiment, parameters).map.merged
+            merged = run_known(simulation.source, simulation.experiment, parameters).map.merged
             found = compare_merged(simulation.truth, merged)
             rows.append(
                 (

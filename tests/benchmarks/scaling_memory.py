@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from diffuse_framework.algorithms.scaling.model import ScalingOptions
-from diffuse_framework.io.results import read_scales
+from diffuse_framework.host.loader import load_registry
+from diffuse_framework.io.scales import read_scales
 from diffuse_framework.io.sums_store import StoredSums, SumsWriter
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.testing.fakes import orthorhombic_grid
@@ -69,7 +70,8 @@ def main() -> None:
         print(f"observations {n_rows:.3g} in {known.grid.size:.3g} voxels of the box, {size:.0f} MiB on disk")
         print(f"  they take {32 * n_rows / 2**20:.0f} MiB; {options.memory_mib:.0f} MiB may be in memory", flush=True)
         measured("diffuse.scale", folder, [*PHIL, f"scaler.smooth.memory_mib={options.memory_mib}"])
-        scales = read_scales(folder / "refined_scaling_model_params.json", known.image_names, known.grid)
+        path = folder / "refined_scaling_model_params.json"
+        scales = read_scales(path, known.image_names, known.grid, load_registry())
         print(f"  outliers {scales.statistics['outliers']['rejected']}, cycles {scales.statistics['cycles']}")
         ratio = scales.per_image / known.scales.per_image
         print(f"  scales against the truth: {100 * np.std(ratio / ratio.mean()):.3f} % rms", flush=True)

@@ -7,7 +7,6 @@ import json
 import pickle
 import shutil
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -26,8 +25,7 @@ from diffuse_framework.io.journal import Journal, read_plain
 from diffuse_framework.io.results import file_stem
 from diffuse_framework.model.scales import ImageScales
 from diffuse_framework.pipeline.chunk import ChunkWork
-from diffuse_framework.pipeline.process import Surroundings, reduce_sums
-from support.runs import make_steps
+from diffuse_framework.pipeline.process import fit_scales
 from support.sums import known_sums
 
 CRYSTAL = ("crystal.unit_cell=34,39,45,90,90,90", "crystal.space_group=P212121")
@@ -132,9 +130,8 @@ def test_a_scale_that_is_no_positive_number(scale, results, tmp_path, capsys):
             return ImageScales(scales, np.ones(len(scales)), {})
 
     sums = known_sums(ScalingOptions(), np.random.default_rng(0), n_images=4, rows_per_image=50).sums
-    steps = replace(make_steps(None), scaler=Broken())
     with pytest.raises(DataError, match="scaler 'broken' gives .* no positive number"):
-        reduce_sums(sums, steps, None, Surroundings(Path(), SerialEngine()))
+        fit_scales(sums, Broken(), None)
 
 
 def test_names_with_spaces_and_letters_of_any_language(stills, processed, tmp_path, monkeypatch):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from diffuse_framework import api
-from diffuse_framework.adapters.images import open as inputs
 from diffuse_framework.adapters.images.sequences import SequenceSource
 from diffuse_framework.adapters.images.source import DxtbxSource
+from diffuse_framework.adapters.indexing import automatic
 from diffuse_framework.errors import ConfigError, DataError, PluginError
 from diffuse_framework.simulate.cbf import ImageWriter
 from diffuse_framework.simulate.compare import compare_merged
@@ -49,7 +49,7 @@ def test_the_page_runs_from_image_files_to_the_map(simulation, tmp_path, monkeyp
 def test_a_plugin_object_takes_the_place_of_the_selected_one(simulation):
     indexer = KnownOrientations(simulation.experiment)
     steps = api.make_steps("grid.hkl.d_min = 3", indexer=indexer, correctors=[])
-    assert steps.indexer is indexer and steps.correctors == () and steps.maskers
+    assert steps.indexer is indexer and steps.correctors == () and steps.maskers and steps.validators
     steps = api.make_steps("grid.hkl.d_min = 3", indexer=indexer)
     outcome = api.run(simulation.source, steps)
     assert compare_merged(simulation.truth, outcome.map.merged).correlation > 0.7
@@ -65,17 +65,17 @@ def test_a_plugin_object_takes_the_place_of_the_selected_one(simulation):
     ],
 )
 def test_the_indexer_that_nobody_named_follows_from_the_images(source, crystals, name, tmp_path, monkeypatch):
-    monkeypatch.setattr(inputs, "all_have_crystals", lambda source: crystals)
+    monkeypatch.setattr(automatic, "all_have_crystals", lambda source: crystals)
     steps = api.make_steps("grid.hkl.d_min = 3\nindexer.dials_sequence.d_min = 2.5")
     asked = []
 
     def choose(chosen):
         asked.append(steps.indexer.choose(chosen))
-        return KnownOrientations("the experiment")
+        return asked[-1] if len(asked) == 1 else KnownOrientations("the experiment")
 
-    assert api.AutomaticIndexer(choose).index(source, None, tmp_path, None) == "the experiment"
-    assert [indexer.name for indexer in asked] == [name]
-    assert name != "dials_sequence" or asked[0].d_min == 2.5
+    assert automatic.AutomaticIndexer(choose).index(source, None, tmp_path, None) == "the experiment"
+    assert [indexer.name for indexer in asked] == ["given", name]
+    assert name != "dials_sequence" or asked[-1].d_min == 2.5
     assert api.make_steps("indexer.plugin = dials_ssx").indexer.name == "dials_ssx"
 
 
@@ -83,6 +83,8 @@ def test_the_indexer_that_nobody_named_follows_from_the_images(source, crystals,
     ("parameters", "plugins", "error", "message"),
     [
         ("grid.hkl.dmin = 3", {}, ConfigError, "there is no parameter grid.hkl.dmin"),
+        ("crystal.unit_cell = 1 2 3 90 90 90", {}, ConfigError, r"of diffuse.process and of no plugin: give run\(unit"),
+        ("live = True", {}, ConfigError, "live is a parameter of diffuse.process and of no plugin: use the command"),
         ("grid.hkl.d_min = three", {}, ConfigError, "d_min"),
         ("grid {", {}, ConfigError, "no matching"),
         ("", {"scalers": None}, ConfigError, "there is no step scalers; there are indexer"),
@@ -97,3 +99,18 @@ def test_what_cannot_be_is_said(parameters, plugins, error, message):
 def test_no_images_is_said(tmp_path):
     with pytest.raises(DataError, match="no file matches"):
         api.open_images(tmp_path / "*.cbf")
+
+
+def test_a_run_with_a_folder_is_that_of_the_command(simulation, tmp_path):
+    steps = api.make_steps("grid.hkl.d_min = 3", indexer=KnownOrientations(simulation.experiment))
+    kept = api.run(simulation.source, steps, folder=tmp_path / "kept")
+    assert {path.name for path in (tmp_path / "kept").iterdir()} >= {
+        "sums.h5",
+        "summary.json",
+        "parameters.phil",
+        "voxel_data_relative.npz",
+        "refined_scaling_model_params.json",
+    }
+    again = api.run(simulation.source, steps, scales=tmp_path / "kept" / "refined_scaling_model_params.json")
+    assert (again.map.intensity == kept.map.intensity).all()
+    assert again.scaled_by == kept.scaled_by

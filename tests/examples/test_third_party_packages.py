@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "diffuse_ice_rings": (ROOT / "examples", "masker", "ice_rings"),
     "diffuse_robust_scaler": (ROOT / "examples", "scaler", "robust_median"),
+    "diffuse_shell_scaler": (ROOT / "examples", "scaler", "shells"),
+    "diffuse_high_angle": (ROOT / "examples", "absolute_scaler", "high_angle"),
     "plugin_template": (ROOT / "docs", "masker", "template"),
 }
 

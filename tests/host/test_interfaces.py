@@ -9,7 +9,7 @@ import pytest
 from diffuse_framework import hookimpl
 from diffuse_framework.errors import PluginError
 from diffuse_framework.host.hookspecs import STAGES
-from diffuse_framework.host.interfaces import INTERFACES, METHODS
+from diffuse_framework.host.interfaces import INTERFACES, METHODS, interface_of
 from diffuse_framework.host.loader import GROUP, load_registry
 
 
@@ -18,12 +18,17 @@ class Scaler:
 
     name = "idle"
     phil = ""
+    interface = INTERFACES["scaler"]
 
     @classmethod
     def from_params(cls, params):
         return cls()
 
     def fit(self, sums, experiment):
+        raise NotImplementedError
+
+    @classmethod
+    def scales_from_plain(cls, plain, image_names, grid):
         raise NotImplementedError
 
 
@@ -40,13 +45,19 @@ def entry(monkeypatch, **attributes) -> EntryPoint:
 
 def test_every_stage_has_an_interface_with_methods():
     assert tuple(INTERFACES) == STAGES
-    assert METHODS["scaler"] == {"fit": ("sums", "experiment")}
+    assert METHODS["scaler"] == {
+        "fit": ("sums", "experiment"),
+        "scales_from_plain": ("plain", "image_names", "grid"),
+    }
     assert all(METHODS.values())
 
 
-@pytest.mark.parametrize("attributes", [{}, {"interface": INTERFACES["scaler"]}])
-def test_a_plugin_that_states_nothing_was_written_for_the_first(monkeypatch, attributes):
-    assert load_registry([entry(monkeypatch, **attributes)]).find("scaler", "idle")
+def test_a_plugin_that_states_the_interface_of_today_loads(monkeypatch):
+    assert load_registry([entry(monkeypatch)]).find("scaler", "idle")
+
+
+def test_a_plugin_that_states_nothing_was_written_for_the_first():
+    assert interface_of(object) == 1
 
 
 @pytest.mark.parametrize(

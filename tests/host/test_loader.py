@@ -9,6 +9,7 @@ import pytest
 
 from diffuse_framework import hookimpl
 from diffuse_framework.errors import PluginError
+from diffuse_framework.host.interfaces import INTERFACES
 from diffuse_framework.host.loader import GROUP, load_registry
 
 
@@ -17,12 +18,17 @@ class Scaler:
 
     name = "idle"
     phil = ""
+    interface = INTERFACES["scaler"]
 
     @classmethod
     def from_params(cls, params):
         return cls()
 
     def fit(self, sums, experiment):
+        raise NotImplementedError
+
+    @classmethod
+    def scales_from_plain(cls, plain, image_names, grid):
         raise NotImplementedError
 
 

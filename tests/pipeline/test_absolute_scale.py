@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,20 +14,22 @@ from diffuse_framework.algorithms.merging import poisson_merge
 from diffuse_framework.algorithms.scaling.model import (
     ScalingOptions,
     evaluate,
-    layout_from_numbers,
-    layout_to_numbers,
 )
 from diffuse_framework.algorithms.scaling.smoothers import weight_matrix
+from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.errors import ConfigError, DataError
-from diffuse_framework.io.results import final_model, read_scales, write_results
-from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport
+from diffuse_framework.host.loader import load_registry
+from diffuse_framework.host.registry import PluginRecord
+from diffuse_framework.io.plain import decoded
+from diffuse_framework.io.results import final_model, write_results
+from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport, Subtracted
 from diffuse_framework.model.scales import ImageScales
-from diffuse_framework.pipeline.process import Surroundings, process
+from diffuse_framework.pipeline.run import run
 from diffuse_framework.pipeline.stored import StoredScaler
 from diffuse_framework.simulate.atoms import true_map
 from diffuse_framework.simulate.rotation import RotationSettings
 from support.atoms import PHOTONS, SETTINGS, AtomImages, Tables
-from support.runs import make_steps, run_pipeline
+from support.runs import known_steps, run_known
 from support.sums import known_sums
 
 N_IMAGES = 40
@@ -43,13 +43,13 @@ def images() -> AtomImages:
 
 @pytest.fixture(scope="module")
 def outcome(images):
-    return run_pipeline(images.source, images.experiment, images.parameters("krogh_moe"))
+    return run_known(images.source, images.experiment, images.parameters("krogh_moe"))
 
 
 @pytest.fixture(scope="module")
 def sweep():
     images = AtomImages(TABLES, 90, RotationSettings(1.0), exposure_s=0.5)
-    return images, run_pipeline(images.source, images.experiment, images.parameters("krogh_moe"))
+    return images, run_known(images.source, images.experiment, images.parameters("krogh_moe"))
 
 
 @pytest.mark.slow
@@ -92,7 +92,7 @@ def assert_unbiased(images, outcome):
 @pytest.mark.slow
 def test_files_hold_electron_units(images, outcome, tmp_path):
     final = outcome.map
-    write_results(tmp_path, outcome.scales, outcome.sums.image_names, final)
+    write_results(tmp_path, final, outcome.scales, outcome.sums.image_names, outcome.scaled_by)
     with np.load(tmp_path / "voxel_data_absolute.npz") as file:
         assert np.allclose(file["I_abs_diffuse"], final.intensity)
         assert np.allclose(file["Sigma_abs_diffuse"], np.sqrt(final.variance))
@@ -109,7 +109,7 @@ def test_files_hold_electron_units(images, outcome, tmp_path):
 def test_the_final_model_predicts_the_counts(images, outcome, tmp_path):
 
     final, sums = outcome.map, outcome.sums
-    write_results(tmp_path, outcome.scales, sums.image_names, final)
+    write_results(tmp_path, final, outcome.scales, sums.image_names, outcome.scaled_by)
     model = json.loads((tmp_path / "scaling_model_final.json").read_text())
     incoherent = model["incoherent"]
     expected = observed = 0.0
@@ -138,9 +138,12 @@ def test_the_final_model_of_a_smooth_scaler_predicts_the_counts(images):
     # What images share in proportion to their scale belongs to the map.
     axis = known.scales.layout.parts["offset"].q
     absolute = k * (known.intensity + weight_matrix(axis, q_of) @ known.scales.common) - incoherent
-    final = AbsoluteMap(merged, k * merged.intensity - incoherent[merged.voxel], merged.variance, k, 0.1, "e", report)
-    model = final_model(final, known.scales, known.sums.image_names)
-    layout, parameters = layout_from_numbers(layout_to_numbers(known.scales.layout)), model["model"]["parameters"]
+    subtracted = Subtracted(theory.q, theory.incoherent)
+    intensity = k * merged.intensity - incoherent[merged.voxel]
+    final = AbsoluteMap(merged, intensity, merged.variance, k, 0.1, "e", report, subtracted)
+    smooth = PluginRecord("scaler", "smooth", 2, "diffuse_plugins")
+    model = final_model(final, known.scales, known.sums.image_names, smooth)
+    layout, parameters = known.scales.layout, decoded(model["model"]["values"])["parameters"]
     for number in (0, 17, 39):
         table = known.sums.pieces[number]
         q = q_of[table.voxel]
@@ -163,25 +166,19 @@ def s_of(layout, parameters, image, q):
 
 @pytest.mark.slow
 def test_a_finer_map_reuses_the_scales(images, outcome, tmp_path):
-    write_results(tmp_path, outcome.scales, outcome.sums.image_names, outcome.map)
+    write_results(tmp_path, outcome.map, outcome.scales, outcome.sums.image_names, outcome.scaled_by)
     path = tmp_path / "refined_scaling_model_params.json"
 
     finer = SETTINGS.replace("3 3 3", "4 4 4")
-    steps = replace(make_steps(images.experiment, finer), scaler=StoredScaler(partial(read_scales, path)))
-    around = Surroundings(folder=Path(), mapper=_Serial())
-    other = process(images.source, steps, None, lambda experiment: experiment, around)
+    scaler = StoredScaler.of_file(path, load_registry())
+    other = run(images.source, replace(known_steps(images.experiment, finer), scaler=scaler), SerialEngine())
     assert np.allclose(other.scales.per_image, outcome.scales.per_image, rtol=1e-12)
     assert other.map.merged.grid.divisions == (4, 4, 4)
 
 
-class _Serial:
-    def map(self, work, items):
-        return map(work, items)
-
-
 @pytest.mark.parametrize("method", ["krogh_moe", "norman", "wilson"])
 def test_each_method_uses_its_own_scale(images, method):
-    scaler = make_steps(images.experiment, images.parameters(method)).absolute_scaler
+    scaler = known_steps(images.experiment, images.parameters(method)).absolute_scaler
     truth = true_map(images.crystal, images.theory, (3, 3, 3), 1.25)
     final = scaler.scale(truth, None, images.experiment)
     assert final.report.method == method
@@ -190,16 +187,16 @@ def test_each_method_uses_its_own_scale(images, method):
 
 def test_sums_alone_need_a_wavelength(images):
     truth = true_map(images.crystal, images.theory, (2, 2, 2), 1.5)
-    scaler = make_steps(images.experiment, images.parameters("norman")).absolute_scaler
+    scaler = known_steps(images.experiment, images.parameters("norman")).absolute_scaler
     with pytest.raises(ConfigError, match="wavelength"):
         scaler.scale(truth, None, None)
     for extra in ({"wavelength": "1.0"}, {"breit_dirac": "False"}):
-        scaler = make_steps(images.experiment, images.parameters("norman", **extra)).absolute_scaler
+        scaler = known_steps(images.experiment, images.parameters("norman", **extra)).absolute_scaler
         assert scaler.scale(truth, None, None).scale == pytest.approx(1, rel=0.05)
 
 
 def test_contents_are_needed(images):
-    scaler = make_steps(images.experiment, "absolute_scaler.plugin = norman").absolute_scaler
+    scaler = known_steps(images.experiment, "absolute_scaler.plugin = norman").absolute_scaler
     truth = true_map(images.crystal, images.theory, (2, 2, 2), 1.5)
     with pytest.raises(ConfigError, match=r"absolute_scaler.norman.contents.*diffuse.merge"):
         scaler.scale(truth, None, images.experiment)
@@ -207,17 +204,17 @@ def test_contents_are_needed(images):
 
 def test_files_and_ranges_are_checked_before_any_image_is_read(images):
     with pytest.raises(DataError, match="nosuch.fasta"):
-        make_steps(
+        known_steps(
             images.experiment,
             "absolute_scaler.plugin = norman\nabsolute_scaler.norman.contents.sequence = nosuch.fasta",
         )
     with pytest.raises(ConfigError, match="range"):
-        make_steps(images.experiment, images.parameters("krogh_moe", range="0.8 0.5"))
+        known_steps(images.experiment, images.parameters("krogh_moe", range="0.8 0.5"))
 
 
 def test_spots_need_images(images):
     text = images.parameters("wilson", intensities="spots")
-    scaler = make_steps(images.experiment, text).absolute_scaler
+    scaler = known_steps(images.experiment, text).absolute_scaler
     truth = true_map(images.crystal, images.theory, (2, 2, 2), 1.5)
     scales = ImageScales(np.ones(N_IMAGES), np.zeros(N_IMAGES))
     with pytest.raises(DataError, match="intensities=map"):

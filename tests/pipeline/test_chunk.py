@@ -15,7 +15,7 @@ from diffuse_framework.model.source import Frame
 from diffuse_framework.model.voxels import COLUMNS, SumsTable, concatenate
 from diffuse_framework.pipeline.chunk import ChunkWork
 from diffuse_framework.simulate.experiment import Simulation, SimulationSettings, simulate
-from support.runs import make_steps
+from support.runs import known_steps
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def simulation() -> Simulation:
 def work_on(simulation: Simulation, source: Any = None) -> ChunkWork:
     source = source or simulation.source
     experiment = simulation.experiment
-    steps = make_steps(experiment, "grid.hkl.divisions = 2 2 2\ngrid.hkl.d_min = 2.5")
+    steps = known_steps(experiment, "grid.hkl.divisions = 2 2 2\ngrid.hkl.d_min = 2.5")
     maskers = tuple(m.prepare(simulation.source, experiment, SerialEngine()) for m in steps.maskers)
     grid = steps.grid.build(experiment)
     return ChunkWork(source, experiment, grid, maskers, steps.correctors, steps.accumulator)

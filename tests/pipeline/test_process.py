@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.engine.processes import process_engine
 from diffuse_framework.errors import DataError
-from diffuse_framework.io.sums_store import SumsWriter
 from diffuse_framework.model.maps import MergedMap
-from diffuse_framework.pipeline.process import Surroundings
+from diffuse_framework.pipeline.run import RunSettings
 from diffuse_framework.simulate.compare import compare_merged, compare_scales
 from diffuse_framework.simulate.experiment import Simulation, SimulationSettings, simulate
 from diffuse_framework.simulate.images import ModuleSource
-from support.runs import run_pipeline
+from support.runs import run_known
 
 # The simulated crystal stands in a vacuum.
 GRID = """
@@ -34,7 +31,7 @@ def simulation() -> Simulation:
 
 @pytest.fixture(scope="module")
 def outcome(simulation):
-    return run_pipeline(simulation.source, simulation.experiment, GRID)
+    return run_known(simulation.source, simulation.experiment, GRID)
 
 
 def same(a: MergedMap, b: MergedMap) -> bool:
@@ -59,31 +56,28 @@ def test_the_scales_are_recovered(simulation, outcome):
 def test_there_is_no_bias_at_any_count_rate(level):
     n_images = 40 if level < 0.1 else 12
     simulation = simulate(SimulationSettings(n_images=n_images, counts_per_pixel=level, seed=9))
-    outcome = run_pipeline(simulation.source, simulation.experiment, GRID)
+    outcome = run_known(simulation.source, simulation.experiment, GRID)
     bias = compare_merged(simulation.truth, outcome.map.merged).bias
     photons = outcome.map.merged.counts.sum()
     assert abs(bias) < max(0.01, 4 / np.sqrt(photons))
 
 
 def test_engines_and_stores_agree_to_the_bit(simulation, outcome, tmp_path):
-    def writer(grid, names):
-        return SumsWriter(tmp_path / "sums.h5", grid, names)
-
-    around = Surroundings(folder=Path(), mapper=process_engine(2), make_sink=writer)
-    other = run_pipeline(simulation.source, simulation.experiment, GRID, around)
+    settings = RunSettings(folder=tmp_path)
+    other = run_known(simulation.source, simulation.experiment, GRID, process_engine(2), settings)
     assert same(outcome.map.merged, other.map.merged)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 5, 100])
 def test_chunks_change_nothing_but_rounding(simulation, outcome, chunk_size):
-    around = Surroundings(folder=Path(), mapper=SerialEngine(), chunk_size=chunk_size)
-    other = run_pipeline(simulation.source, simulation.experiment, GRID, around).map.merged
+    settings = RunSettings(chunk_size=chunk_size)
+    other = run_known(simulation.source, simulation.experiment, GRID, settings=settings).map.merged
     assert (outcome.map.merged.voxel == other.voxel).all()
     assert np.allclose(outcome.map.merged.intensity, other.intensity, rtol=1e-6)
 
 
 def test_the_order_of_maskers_and_correctors_changes_nothing_but_rounding(simulation, outcome):
-    other = run_pipeline(
+    other = run_known(
         simulation.source,
         simulation.experiment,
         GRID + "masker.plugins = bragg dynamic trusted\ncorrector.plugins = efficiency polarization solid_angle",
@@ -94,7 +88,7 @@ def test_the_order_of_maskers_and_correctors_changes_nothing_but_rounding(simula
 
 def test_the_order_of_images_changes_nothing_but_rounding(simulation, outcome):
     backwards = replace(simulation.experiment, images=simulation.experiment.images[::-1])
-    other = run_pipeline(simulation.source, backwards, GRID)
+    other = run_known(simulation.source, backwards, GRID)
     assert np.allclose(outcome.scales.per_image, other.scales.per_image[::-1], rtol=1e-4)
     assert np.allclose(outcome.map.merged.intensity, other.map.merged.intensity, rtol=1e-4)
 
@@ -113,7 +107,7 @@ def test_doubled_exposure_and_counts_give_the_same_map(simulation, outcome):
 
     images = tuple(replace(image, exposure_s=2 * image.exposure_s) for image in simulation.experiment.images)
     doubled = replace(simulation.experiment, images=images)
-    other = run_pipeline(Doubled(simulation.source), doubled, GRID).map.merged
+    other = run_known(Doubled(simulation.source), doubled, GRID).map.merged
     assert np.allclose(outcome.map.merged.intensity, other.intensity, rtol=1e-4)
 
 
@@ -124,7 +118,7 @@ def test_indexing_by_any_equivalent_gives_the_same_map(simulation, outcome):
         replace(image, setting_matrix=image.setting_matrix @ proper[number % len(proper)])
         for number, image in enumerate(simulation.experiment.images)
     )
-    other = run_pipeline(simulation.source, replace(simulation.experiment, images=images), GRID).map.merged
+    other = run_known(simulation.source, replace(simulation.experiment, images=images), GRID).map.merged
     assert (outcome.map.merged.voxel == other.voxel).mean() == 1
     # A pixel on the border of two voxels may change sides with the last bit.
     assert np.corrcoef(outcome.map.merged.intensity, other.intensity)[0, 1] > 0.9999
@@ -135,7 +129,7 @@ def test_modules_as_panels_give_the_map_of_one_panel(simulation, outcome):
     geometry = modules.geometry(0)
     assert len(geometry.panels) > 1
     many = replace(simulation.experiment, geometries=(geometry,))
-    other = run_pipeline(modules, many, GRID).map.merged
+    other = run_known(modules, many, GRID).map.merged
     assert (outcome.map.merged.voxel == other.voxel).all()
     assert (outcome.map.merged.counts == other.counts).all()
     assert np.allclose(outcome.map.merged.intensity, other.intensity, rtol=1e-6)
@@ -154,4 +148,4 @@ def test_an_image_of_another_size_is_refused(simulation):
             return replace(frame, counts=tuple(c[:-1] for c in frame.counts))
 
     with pytest.raises(DataError, match=r"sim_00001\.cbf"):
-        run_pipeline(Cropped(simulation.source), simulation.experiment, GRID + "masker.plugins = trusted")
+        run_known(Cropped(simulation.source), simulation.experiment, GRID + "masker.plugins = trusted")

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from diffuse_framework.algorithms.indexing.ambiguity import crystal_numbers, reindexed_image, reindexing_operators
-from diffuse_framework.engine.base import SerialEngine
-from diffuse_framework.model.experiment import CrystalHints
-from diffuse_framework.pipeline.process import Surroundings, process
-from diffuse_framework.pipeline.reindexing import ResolveAmbiguity
 from diffuse_framework.simulate.compare import compare_merged
 from diffuse_framework.simulate.crystals import primitive_symmetry
 from diffuse_framework.simulate.detector import header_beam, one_panel
 from diffuse_framework.simulate.experiment import SimulationSettings, simulate
 from diffuse_framework.simulate.rotation import RotationSettings
-from support.runs import make_steps
+from support.runs import run_known
 
 PARAMETERS = """
 masker.plugins = trusted bragg
@@ -44,11 +39,9 @@ def simulated(rotation: RotationSettings | None, n_images: int):
     )
 
 
-def merged(simulation, experiment, agree=None):
+def merged(simulation, experiment, reindexer="as_indexed"):
     """The map and the experiment that it was made with."""
-    around = Surroundings(Path(), SerialEngine())
-    steps = make_steps(experiment, PARAMETERS)
-    outcome = process(simulation.source, steps, CrystalHints(), lambda e: e, around, agree)
+    outcome = run_known(simulation.source, experiment, f"{PARAMETERS}reindexer.plugin = {reindexer}")
     return outcome.map.merged, outcome.experiment
 
 
@@ -70,7 +63,7 @@ def test_crystals_are_brought_to_one_indexing(rotation, n_images):
     )
     right, _ = merged(simulation, simulation.experiment)
     before, _ = merged(simulation, mixed)
-    after, mended = merged(simulation, mixed, ResolveAmbiguity())
+    after, mended = merged(simulation, mixed, "diffuse")
     agreement = {
         name: compare_merged(simulation.truth, found).weighted_anisotropic_correlation
         for name, found in (("right", right), ("before", before), ("after", after))
@@ -84,5 +77,5 @@ def test_crystals_are_brought_to_one_indexing(rotation, n_images):
 
 def test_crystals_that_agree_are_left_alone():
     simulation = simulated(RotationSettings(1.0, sweeps=2), 8)
-    _, experiment = merged(simulation, simulation.experiment, ResolveAmbiguity())
+    _, experiment = merged(simulation, simulation.experiment, "diffuse")
     assert experiment is simulation.experiment

@@ -21,6 +21,7 @@ from diffuse_framework.model.lattice import reciprocal_basis
 from diffuse_framework.model.maps import AbsoluteMap
 from diffuse_framework.model.mask import PixelMask
 from diffuse_framework.model.pixels import Background
+from diffuse_framework.model.reindexing import unchanged
 from diffuse_framework.model.scales import ImageScales
 from diffuse_framework.model.voxels import concatenate
 
@@ -54,6 +55,8 @@ class Sound:
 
 @dataclass(frozen=True)
 class SoundIndexer(Sound):
+    interface: ClassVar[int] = 2
+
     def index(self, source, hints, folder, mapper):
         return self.experiment(source)
 
@@ -154,6 +157,12 @@ class SoundScaler(Sound):
         scales = rates / rates.mean()
         return ImageScales(scales, 0.1 * scales)
 
+    interface: ClassVar[int] = 2
+
+    @classmethod
+    def scales_from_plain(cls, plain, image_names, grid):
+        return ImageScales.from_plain(plain)
+
 
 @dataclass(frozen=True)
 class SoundMerger(Sound):
@@ -170,12 +179,30 @@ class SoundAbsoluteScaler(Sound):
         return AbsoluteMap(merged, k * merged.intensity, k**2 * merged.variance, k, 0.0, "electrons")
 
 
+@dataclass(frozen=True)
+class SoundValidator(Sound):
+    def validate(self, experiment, source, hints, mapper):
+        return self.without(experiment, experiment.images[1:])
+
+    def without(self, experiment, images):
+        rejected = tuple(Rejected(image.name, "validation", "too many") for image in images)
+        return replace(experiment, images=experiment.images[:1], rejected=experiment.rejected + rejected)
+
+
+@dataclass(frozen=True)
+class SoundReindexer(Sound):
+    def reindex(self, sums, experiment):
+        return unchanged(len(experiment.images))
+
+
 SOUND = {
     "indexer": SoundIndexer,
+    "validator": SoundValidator,
     "masker": SoundMasker,
     "corrector": SoundCorrector,
     "grid": SoundGrid,
     "accumulator": SoundAccumulator,
+    "reindexer": SoundReindexer,
     "scaler": SoundScaler,
     "merger": SoundMerger,
     "absolute_scaler": SoundAbsoluteScaler,
@@ -217,7 +244,7 @@ class Loose(SoundScaler):
     __dataclass_params__ = type("Params", (), {"frozen": False})
 
 
-@broken("scaler", r"has no fit; see diffuse_framework/stages/scaler.py")
+@broken("scaler", r"has no fit and no scales_from_plain; see diffuse_framework/stages/scaler.py")
 @dataclass(frozen=True)
 class NoFit(Sound):
     """Has nothing to offer."""
@@ -344,6 +371,69 @@ class ReturnsNothing(SoundIndexer):
 
 
 # --- maskers ---------------------------------------------------------------------------------------------
+
+
+# --- validators and reindexers ---------------------------------------------------------------------------
+
+
+@broken("validator", "images are kept and .* rejected; each must be one of them, once")
+@dataclass(frozen=True)
+class DropsSilently(SoundValidator):
+    """Keeps the first image and says nothing of the others."""
+
+    def without(self, experiment, images):
+        return replace(experiment, images=experiment.images[:1])
+
+
+@broken("validator", "is rejected without a reason")
+@dataclass(frozen=True)
+class GivesNoReason(SoundValidator):
+    """Rejects without saying why."""
+
+    def without(self, experiment, images):
+        rejected = tuple(Rejected(image.name, "validation", " ") for image in images)
+        return replace(experiment, images=experiment.images[:1], rejected=rejected)
+
+
+@broken("validator", "changes an image that it keeps")
+@dataclass(frozen=True)
+class MendsImages(SoundValidator):
+    """Straightens the orientation of what it was to judge."""
+
+    def without(self, experiment, images):
+        return replace(
+            experiment, images=tuple(replace(i, setting_matrix=2 * i.setting_matrix) for i in experiment.images)
+        )
+
+
+@broken("reindexer", "has not the determinant 1")
+@dataclass(frozen=True)
+class TurnsTheHand(SoundReindexer):
+    """Indexes all images with the inverse of their indices."""
+
+    def reindex(self, sums, experiment):
+        same = unchanged(len(experiment.images))
+        return replace(same, operators=-same.operators)
+
+
+@broken("reindexer", "gives another answer when it is asked again")
+@dataclass(frozen=True)
+class GuessesAnew(SoundReindexer):
+    """Leaves out images by chance."""
+
+    def reindex(self, sums, experiment):
+        same = unchanged(len(experiment.images))
+        return replace(same, keep=np.random.default_rng().random(len(same.keep)) < 0.5)
+
+
+@broken("reindexer", r"operators are int64 of shape \(3, 3\)")
+@dataclass(frozen=True)
+class OneForAll(SoundReindexer):
+    """Returns one operator, whatever the number of images."""
+
+    def reindex(self, sums, experiment):
+        same = unchanged(len(experiment.images))
+        return replace(same, operators=np.eye(3, dtype=np.int64))
 
 
 @broken("masker", r"unmasks: its mask holds \[3\], which is no class")
@@ -635,6 +725,41 @@ class NoSigma(SoundScaler):
 
     def scales(self, rates):
         return ImageScales(rates / rates.mean(), np.full(len(rates), np.nan))
+
+
+@dataclass(frozen=True, eq=False)
+class VoxelScales(ImageScales):
+    """Scales with a factor for each voxel, which `to_plain` of images alone knows nothing of."""
+
+    def factor(self, table):
+        return super().factor(table) * (1 + 0.5 * (table.voxel % 3))
+
+
+@broken("scaler", "factor is another one after to_plain and scales_from_plain")
+@dataclass(frozen=True)
+class ForgetsItsModel(SoundScaler):
+    """Fits a factor for each voxel and writes down one for each image."""
+
+    def scales(self, rates):
+        scales = rates / rates.mean()
+        return VoxelScales(scales, 0.1 * scales)
+
+
+class Callback(ImageScales):
+    """Scales that describe themselves with a function."""
+
+    def to_plain(self):
+        return super().to_plain() | {"weight": len}
+
+
+@broken("scaler", r"its scales can't be kept: to_plain\['weight'\] is a builtin")
+@dataclass(frozen=True)
+class KeepsAFunction(SoundScaler):
+    """Wants to write a function into its file."""
+
+    def scales(self, rates):
+        scales = rates / rates.mean()
+        return Callback(scales, 0.1 * scales)
 
 
 @broken("scaler", "statistics can't be written to JSON")

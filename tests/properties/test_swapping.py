@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,16 +11,15 @@ from hypothesis import strategies as st
 from iotbx.phil import parse
 
 from diffuse_framework.config.scope import build_scope
-from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.engine.processes import process_engine
 from diffuse_framework.errors import DiffuseError
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.host.registry import Plugin
-from diffuse_framework.pipeline.process import Surroundings
+from diffuse_framework.pipeline.run import RunSettings
 from diffuse_framework.simulate.detector import header_beam, one_panel
 from diffuse_framework.simulate.experiment import SimulationSettings, simulate
 from diffuse_framework.testing.fakes import FramesInMemory
-from support.runs import run_pipeline
+from support.runs import run_known
 from support.selections import parameters, selections
 
 REGISTRY = load_registry()
@@ -61,12 +59,12 @@ def with_foreground(spots):
     return replace(spots, foreground=np.column_stack([spots.panel, spots.predicted_px[:, ::-1]]).astype(np.int32))
 
 
-def run(data, selection, experiment=None, source=None, around=None):
+def run(data, selection, experiment=None, source=None, mapper=None, chunk=4):
     """The merged map of one run, None where a plugin refuses."""
-    around = around or Surroundings(folder=Path(), mapper=SerialEngine())
     try:
         text = f"{FIRST}\n{selection}\n{LAST}"
-        return run_pipeline(source or data[0], experiment or data[1], text, around, REGISTRY).map.merged
+        settings = RunSettings(chunk_size=chunk)
+        return run_known(source or data[0], experiment or data[1], text, mapper, settings, REGISTRY).map.merged
     except DiffuseError as error:
         assert str(error)
         return None
@@ -113,8 +111,8 @@ def test_the_order_of_maskers_and_correctors_is_irrelevant(data, selection, seed
 @few
 @given(selection=selections(REGISTRY, ours), chunk=st.integers(1, 7))
 def test_the_engine_and_the_size_of_chunks_are_irrelevant(data, selection, chunk):
-    other = Surroundings(folder=Path(), mapper=process_engine(2), chunk_size=chunk)
-    assert alike(run(data, selection), run(data, selection, around=other), rtol=1e-5)
+    other = run(data, selection, mapper=process_engine(2), chunk=chunk)
+    assert alike(run(data, selection), other, rtol=1e-5)
 
 
 @few

@@ -1,22 +1,18 @@
-"""Runs of the pipeline on data that are already in memory."""
+"""Runs on data that are already in memory, with orientations that are known."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from iotbx.phil import parse
-
-from diffuse_framework.config.scope import build_scope
-from diffuse_framework.config.selection import select
+from diffuse_framework.api import make_steps as steps_of
 from diffuse_framework.engine.base import SerialEngine
-from diffuse_framework.host.hookspecs import STAGES
-from diffuse_framework.host.loader import load_registry
 from diffuse_framework.host.registry import Registry
 from diffuse_framework.model.experiment import CrystalHints, Experiment
 from diffuse_framework.model.source import ImageSource
-from diffuse_framework.pipeline.process import Outcome, Surroundings, process
+from diffuse_framework.pipeline.process import Outcome
+from diffuse_framework.pipeline.run import IN_MEMORY, RunSettings, run
 from diffuse_framework.stages.steps import Steps
 from diffuse_framework.stages.work import Mapper
 
@@ -39,27 +35,19 @@ class KnownOrientations:
         return self.experiment
 
 
-def make_steps(experiment: Experiment, parameters: str = "", registry: Registry | None = None) -> Steps:
-    """Return the default plugins with `parameters` (PHIL text), and an indexer that knows the answer."""
-    registry = registry or load_registry()
-    params = build_scope(registry).fetch(parse(parameters)).extract()
-    chosen = {stage: select(registry, params, stage) for stage in STAGES if stage != "indexer"}
-    return Steps(
-        indexer=KnownOrientations(experiment),
-        maskers=chosen.pop("masker"),
-        correctors=chosen.pop("corrector"),
-        **chosen,
-    )
+def known_steps(experiment: Experiment, parameters: str = "", registry: Registry | None = None) -> Steps:
+    """Return the plugins that `parameters` select, with an indexer that knows the answer, which is trusted."""
+    trusting = "validator.plugins = None\nreindexer.plugin = as_indexed\n"
+    return steps_of(trusting + parameters, registry, indexer=KnownOrientations(experiment))
 
 
-def run_pipeline(
+def run_known(
     source: ImageSource,
     experiment: Experiment,
     parameters: str = "",
-    around: Surroundings | None = None,
+    mapper: Mapper | None = None,
+    settings: RunSettings = IN_MEMORY,
     registry: Registry | None = None,
 ) -> Outcome:
-    """Run all stages after indexing on `source`, in this process unless `around` says otherwise."""
-    around = around or Surroundings(folder=Path(), mapper=SerialEngine())
-    steps = make_steps(experiment, parameters, registry)
-    return process(source, steps, CrystalHints(), replace, around)
+    """Run all stages after indexing on `source`, in this process unless `mapper` says otherwise."""
+    return run(source, known_steps(experiment, parameters, registry), mapper or SerialEngine(), settings)

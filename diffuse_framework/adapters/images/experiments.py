@@ -24,6 +24,7 @@ from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.models.geometry import geometry_of
 from diffuse_framework.adapters.models.symmetry import symmetry_of
 from diffuse_framework.errors import DataError
+from diffuse_framework.model.conventions import INDEXED, REFLECTIONS
 from diffuse_framework.model.experiment import BraggSpots, CrystalHints, Experiment, Image, Rejected, no_spots
 
 logger = logging.getLogger(__name__)
@@ -427,7 +428,7 @@ def save_pair(experiments: Any, reflections: Any, folder: Path) -> None:
         DataError: they can't be written; files of that name from before are still there.
     """
     # In this order: an .expt file of the same age as its .refl file is a complete pair.
-    for name, write in (("indexed.refl", reflections.as_file), ("indexed.expt", experiments.as_file)):
+    for name, write in ((REFLECTIONS, reflections.as_file), (INDEXED, experiments.as_file)):
         with writing_whole(Path(folder) / name) as temporary:
             write(str(temporary))
 

@@ -26,7 +26,6 @@ from diffuse_framework.adapters.images.detection import DETECT, STILL_WIDTH_DEG,
 from diffuse_framework.adapters.images.sequences import SequenceSource
 from diffuse_framework.adapters.images.source import DxtbxSource, exposure_of
 from diffuse_framework.errors import DataError, GeometryError
-from diffuse_framework.model.source import ImageSource
 
 logger = logging.getLogger(__name__)
 
@@ -130,16 +129,6 @@ def open_source(
 def all_have_crystals(source: DxtbxSource) -> bool:
     """Whether every image of the source comes with an orientation."""
     return all(experiment.crystal is not None for experiment in source.experiments)
-
-
-def automatic_indexer(source: ImageSource) -> tuple[str, str]:
-    """Return the name of the indexer that suits the images, and why."""
-    if isinstance(source, DxtbxSource) and all_have_crystals(source):
-        return "given", "for the input has crystals"
-    if isinstance(source, SequenceSource):
-        return "dials_sequence", "for the images are rotations"
-    # It indexes as many of the real stills it was tried on as dials_stills, and can leave integration out.
-    return "dials_ssx", "for the images are stills"
 
 
 def _refuse_widthless(experiments: Any) -> None:

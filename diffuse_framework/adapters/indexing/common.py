@@ -261,8 +261,8 @@ def warn_of_symmetry(stills: tuple[Any, ...], hints: CrystalHints) -> None:
     if len(stills) > 1 and has_indexing_ambiguity(model):
         logger.info(
             "The lattice has more symmetry than the space group %s: crystals that are indexed one by one can "
-            "disagree on the directions of the axes. Their diffuse scattering is compared after adding up, unless "
-            "consistency.reindex=off",
+            "disagree on the directions of the axes. Their diffuse scattering is compared after accumulation, unless "
+            "reindexer.plugin=as_indexed",
             sgtbx.space_group_info(group=model.get_space_group()),
         )
 

@@ -9,9 +9,9 @@ from dials.util.version import dials_version
 from dxtbx.model import ExperimentList
 from dxtbx.model.experiment_list import ExperimentListFactory
 
-from diffuse_framework import __version__
+from diffuse_framework.fingerprint import code_versions
 
-VERSIONS = (__version__, dials_version())
+VERSIONS = (*code_versions(), dials_version())
 
 Packed = tuple[str, bytes | None]
 """An experiment as JSON and its reflection table in msgpack, None where there is none."""

@@ -125,8 +125,7 @@ class AbsoluteSettings:
         ranges = Ranges(**{method: self.span})
         report = estimate(merged, contents, theory, ranges, self.min_completeness, with_bragg)
         final = apply(merged, report, method)
-        assert final.report is not None
-        _log(final.report)
+        _log(report)
         return final
 
     def _wavelength(self, experiment: Experiment | None) -> float | None:

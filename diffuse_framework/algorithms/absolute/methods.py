@@ -21,7 +21,7 @@ from diffuse_framework.algorithms.binning import sum_by
 from diffuse_framework.algorithms.symmetry import orbit_sizes
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.contents import CellContents, Theory
-from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport, MergedMap, ScaleEstimate
+from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport, MergedMap, ScaleEstimate, Subtracted
 
 # h / (m_e c) in angstrom, CODATA 2018.
 COMPTON_WAVELENGTH = 0.0242631023867
@@ -631,4 +631,5 @@ def apply(merged: MergedMap, report: AbsoluteReport, method: str) -> AbsoluteMap
         scale_sigma=found.sigma,
         units="electron units per unit cell",
         report=replace(report, method=method),
+        subtracted=Subtracted(report.theory.q, report.theory.incoherent, report.theory.source),
     )

@@ -20,9 +20,10 @@ from diffuse_framework.algorithms.binning import shell_numbers, sum_by
 from diffuse_framework.algorithms.masking.shapes import centring_conditions, lattice_possible
 from diffuse_framework.algorithms.symmetry import fold, voxel_operators
 from diffuse_framework.errors import GeometryError
-from diffuse_framework.model.experiment import BraggSpots, Experiment, Image, Symmetry
+from diffuse_framework.model.experiment import BraggSpots, Experiment, Image, Rejected, Symmetry
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.lattice import Cell, reciprocal_basis
+from diffuse_framework.model.reindexing import Reindexing
 from diffuse_framework.model.voxels import SumsTable
 
 _N_SHELLS = 40
@@ -102,8 +103,7 @@ def refold(table: SumsTable, operators: np.ndarray, grid: VoxelGrid) -> SumsTabl
     if (scaled % n).any():
         raise GeometryError(
             f"the lattice can be indexed in ways that mix axes which the grid divides differently "
-            f"(divisions={','.join(map(str, grid.divisions))}): give them equal divisions, or set "
-            "consistency.reindex=off"
+            f"(divisions={','.join(map(str, grid.divisions))}): give them equal divisions"
         )
     own, _, _ = voxel_operators(grid.symmetry, grid.divisions)
     back = np.rint(np.linalg.inv(own)).astype(np.int64)[table.operator]
@@ -308,9 +308,25 @@ def crystal_numbers(experiment: Experiment) -> np.ndarray:
     return np.array([numbers[key] for key in keys], int)
 
 
-def refolded(
-    tables: Iterable[SumsTable], crystal_of_image: np.ndarray, choice: Choice, grid: VoxelGrid
-) -> Iterator[SumsTable]:
-    """Yield the tables with every crystal's rows folded again by its operator."""
+def reindexed_tables(tables: Iterable[SumsTable], reindexing: Reindexing, grid: VoxelGrid) -> Iterator[SumsTable]:
+    """Yield sums folded again by each image's operator, without the images that are left out and numbered anew."""
+    number = np.cumsum(reindexing.keep) - 1
     for table in tables:
-        yield refold(table, choice.operators[choice.chosen[crystal_of_image[table.image]]], grid)
+        kept = table.select(reindexing.keep[table.image])
+        moved = refold(kept, reindexing.operators[kept.image], grid)
+        yield replace(moved, image=number[moved.image].astype(table.image.dtype))
+
+
+def reindexed_experiment(experiment: Experiment, reindexing: Reindexing) -> Experiment:
+    """Return the experiment in its new indexing, without the images that are left out: they are rejected."""
+    images = tuple(
+        reindexed_image(image, operator)
+        for image, operator, keep in zip(experiment.images, reindexing.operators, reindexing.keep, strict=True)
+        if keep
+    )
+    left_out = tuple(
+        Rejected(image.name, "re-indexing", "its indexing can't be told from another one")
+        for image, keep in zip(experiment.images, reindexing.keep, strict=True)
+        if not keep
+    )
+    return replace(experiment, images=images, rejected=experiment.rejected + left_out)

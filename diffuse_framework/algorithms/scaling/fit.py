@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from diffuse_framework.algorithms.scaling.model import (
     ScalingOptions,
     assemble_layout,
     evaluate,
+    layout_from_numbers,
+    layout_to_numbers,
     make_layout,
     same_for_all,
 )
@@ -106,6 +109,36 @@ class SmoothScales:
         result[maybe] = [tuple(key) not in known for key in keys.tolist()]
         return result
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return the model, its outliers and how voxels were numbered."""
+        return {
+            "layout": layout_to_numbers(self.layout),
+            "parameters": self.parameters,
+            "sigma": self.sigma,
+            "common_offset": self.common,
+            "rejected": self.rejected,
+            "rejected_columns": ["image", "voxel", "operator", "panel"],
+            "voxel_numbering": _numbering(self.grid),
+            "error_model": asdict(self.error_model),
+            "statistics": self.statistics,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any], grid: VoxelGrid) -> SmoothScales:
+        """Return the model that `to_plain` took apart, for sums on `grid`."""
+        same_voxels = plain["voxel_numbering"] == _numbering(grid)
+        return cls(
+            grid,
+            layout_from_numbers(plain["layout"]),
+            plain["parameters"],
+            plain["sigma"],
+            plain["common_offset"],
+            # On another grid the numbers of outlying observations mean nothing.
+            plain["rejected"] if same_voxels else np.zeros((0, 4), np.int64),
+            ErrorModel(**plain["error_model"]),
+            plain["statistics"],
+        )
+
     def offsets_at_images(self) -> np.ndarray:
         """Return c at its control points for every image, (n_images, n_q), at its lowest 0."""
         if "offset" not in self.layout.parts:
@@ -121,6 +154,10 @@ class SmoothScales:
             object.__setattr__(self, "_last", (table, *at))
         assert self._last is not None
         return self._last[1:]
+
+
+def _numbering(grid: VoxelGrid) -> list[list[int]]:
+    return [[int(n) for n in three] for three in (grid.divisions, grid.index_min, grid.dimensions)]
 
 
 def data_sets_by_name(image_names: tuple[str, ...]) -> np.ndarray:

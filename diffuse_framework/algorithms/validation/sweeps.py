@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,8 @@ from diffuse_framework.model.experiment import Experiment, Image, Rejected
 from diffuse_framework.model.lattice import cell_of_matrix
 from diffuse_framework.model.source import Frame
 
+# Why a sweep is rejected; what to do about each is for whoever asks to say.
+WANDERS, REVERSED, DRIFTS, MISPLACED = "wanders", "reversed", "drifts", "misplaced"
 # The score of the first image below which there is nothing to compare with.
 _TELLING = 0.3
 
@@ -59,7 +61,7 @@ class SweepCheck:
 
 
 def validate_sweeps(
-    experiment: Experiment, read: Callable[[int], Frame], limits: SweepLimits
+    experiment: Experiment, read: Callable[[int], Frame], limits: SweepLimits, advice: Mapping[str, str]
 ) -> tuple[Experiment, tuple[SweepCheck, ...]]:
     """Return the experiment without the sweeps that fail, and what was measured; stills are left alone.
 
@@ -67,12 +69,13 @@ def validate_sweeps(
         experiment: indexed images.
         read: reads an image by its number in the source.
         limits: what a sweep may deviate by.
+        advice: what to try, by the cause of a rejection: `WANDERS`, `REVERSED`, `DRIFTS` or `MISPLACED`.
     """
     sweeps: dict[int, list[Image]] = defaultdict(list)
     for image in experiment.images:
         if image.rotation is not None:
             sweeps[image.rotation.sweep].append(image)
-    checks = {number: _check(experiment, images, read, limits) for number, images in sweeps.items()}
+    checks = {number: _check(experiment, images, read, limits, advice) for number, images in sweeps.items()}
     rejected = {
         image.name: checks[number].complaint
         for number, images in sweeps.items()
@@ -85,7 +88,11 @@ def validate_sweeps(
 
 
 def _check(
-    experiment: Experiment, images: list[Image], read: Callable[[int], Frame], limits: SweepLimits
+    experiment: Experiment,
+    images: list[Image],
+    read: Callable[[int], Frame],
+    limits: SweepLimits,
+    advice: Mapping[str, str],
 ) -> SweepCheck:
     crystals = [unrotated(image) for image in images]
     angles = np.array([misorientation_deg(crystals[0], crystal) for crystal in crystals])
@@ -102,12 +109,16 @@ def _check(
                 rings = {image.geometry: Rings.of(experiment.geometry_of(image))}
             found.append(agreement(read(image.source_index), image, rings[image.geometry], conditions))
         bright = tuple(found)
-    complaint = ""
     if rms > limits.max_misorientation_deg:
+        cause = WANDERS
         complaint = (
             f"the crystal's orientation wanders by {rms:.2f} degrees (rms) over the sweep, at most "
-            f"{limits.max_misorientation_deg:g} are allowed (validation.max_misorientation)"
+            f"{limits.max_misorientation_deg:g} are allowed"
         )
+    else:
+        cause, complaint = _wrong_turn(bright, limits.min_bright)
+    if complaint and cause in advice:
+        complaint = f"{complaint}: {advice[cause]}"
     return SweepCheck(
         first=images[0].name,
         last=images[-1].name,
@@ -117,26 +128,22 @@ def _check(
         max_misorientation_deg=float(angles.max()),
         max_drift=float(np.ptp(lengths, axis=0).max() / lengths.mean()),
         bright=bright,
-        complaint=complaint or _wrong_turn(bright, limits.min_bright),
+        complaint=complaint,
     )
 
 
-def _wrong_turn(bright: tuple[BrightPixels | None, ...], lowest: float) -> str:
-    """Say that bright pixels are not where the crystal has reflections, "" where they are."""
+def _wrong_turn(bright: tuple[BrightPixels | None, ...], lowest: float) -> tuple[str, str]:
+    """Say why bright pixels are not where the crystal has reflections: cause and sentence, "" where they are."""
     scores = [found for found in bright if found is not None]
     if not scores or min(found.score for found in scores) >= lowest:
-        return ""
+        return "", ""
     worst = min(scores, key=lambda found: found.score)
     start = (
-        f"only {worst.near:.0%} of the bright pixels of an image of its sweep are near reciprocal "
-        "lattice points, "
+        f"only {worst.near:.0%} of the bright pixels of an image of its sweep are near reciprocal lattice points, "
         f"{worst.chance:.0%} are by chance"
     )
     if worst.reversed_score > max(2 * worst.score, lowest):
-        return (
-            f"{start}; {worst.reversed_near:.0%} would be if the crystal turned the other way: set "
-            "geometry.goniometer.invert_rotation_axis=True"
-        )
+        return REVERSED, f"{start}; {worst.reversed_near:.0%} would be if the crystal turned the other way"
     if scores[0].score > max(_TELLING, lowest):
-        return f"{start}, and {scores[0].near:.0%} on its first image: check the width and the axis of rotation"
-    return f"{start}: check beam centre, distance and the crystal's orientation"
+        return DRIFTS, f"{start}, and {scores[0].near:.0%} on its first image"
+    return MISPLACED, start

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from diffuse_framework.adapters.images.masks import read_mask
 from diffuse_framework.adapters.images.single_image import crystal_rotations, image_paths, read_image
 from diffuse_framework.errors import DataError
+from diffuse_framework.io import filenames
 from diffuse_framework.io.atomic import make_folder, writing
 from diffuse_framework.io.inputs import (
     read_arrays,
@@ -253,11 +254,11 @@ def run_map(folder: Path) -> MapData:
         DataError: files that are not there or can't be read.
     """
     data = load_map(
-        folder / "global_voxel_grid_definition.json",
-        folder / "refined_scaling_model_params.json",
-        folder / "voxel_data_relative.npz",
+        folder / filenames.GRID,
+        folder / filenames.SCALES,
+        folder / filenames.RELATIVE_MAP,
     )
-    absolute = folder / "voxel_data_absolute.npz"
+    absolute = folder / filenames.ABSOLUTE_MAP
     if not absolute.is_file():
         return data
     arrays = read_arrays(absolute, ("voxel_indices", "I_abs_diffuse", "Sigma_abs_diffuse"))
@@ -275,5 +276,5 @@ def run_map(folder: Path) -> MapData:
 
 def images_of_run(folder: Path) -> dict[str, Path]:
     """Return the image files of a run that are still where they were, by name."""
-    path = folder / "indexed.expt"
+    path = folder / filenames.INDEXED
     return {image.name: image for image in image_paths(path) if image.is_file()} if path.is_file() else {}

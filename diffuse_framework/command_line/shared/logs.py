@@ -21,6 +21,8 @@ from diffuse_framework.errors import DataError
 from diffuse_framework.host.registry import Registry
 from diffuse_framework.io.atomic import reason
 
+logger = logging.getLogger("diffuse_framework")
+
 PROGRESS = "diffuse_framework.progress"
 OURS = ("diffuse_framework", "diffuse_plugins")
 # What these say is for the log file: a line or more for every image.
@@ -80,7 +82,6 @@ def _set(name: str, level: int, handlers: list[logging.Handler]) -> None:
 
 def log_start(changed_parameters: str, registry: Registry) -> None:
     """Log versions, the parameters that differ from the defaults, and plugins that failed to load."""
-    logger = logging.getLogger("diffuse_framework")
     packages = sorted({(plugin.package, plugin.version) for plugin in registry.plugins.values()})
     logger.info("diffuse_framework %s on %s", __version__, dials_version())
     logger.debug("Plugins of %s", ", ".join(f"{name} {version}" for name, version in packages))

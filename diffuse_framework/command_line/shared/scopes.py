@@ -21,7 +21,7 @@ SCOPES: dict[str, Callable[[Registry], Any]] = {
     "diffuse.process": build_scope,
     "diffuse.scale": _reduce("scaler"),
     "diffuse.merge": _reduce("merger", "absolute_scaler"),
-    "diffuse.stats": _reduce(),
+    "diffuse.stats": _reduce("merger"),
     "diffuse.export": lambda registry: export_scope,
     "diffuse.simulate": lambda registry: simulate_scope,
 }

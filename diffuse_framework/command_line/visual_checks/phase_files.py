@@ -11,6 +11,7 @@ from diffuse_framework.adapters.images.masks import read_mask, write_mask
 from diffuse_framework.adapters.images.models import ImageModels, save_imported
 from diffuse_framework.adapters.images.sequences import SequenceSource
 from diffuse_framework.command_line.process import Finished
+from diffuse_framework.io import filenames
 from diffuse_framework.io.atomic import make_folder, writing
 from diffuse_framework.io.results import file_stem
 from diffuse_framework.model.experiment import Image
@@ -23,7 +24,7 @@ def models_of_image(finished: Finished, folder: Path) -> None:
     the initial one has the indexed spots only.
     """
     save_imported(finished.source, folder / "imported.expt")
-    models = ImageModels(finished.folder / "indexed.expt", finished.folder / "indexed.refl")
+    models = ImageModels(finished.folder / filenames.INDEXED, finished.folder / filenames.REFLECTIONS)
     for _, number, frame in places_in_file(finished):
         models.save(number, frame, folder)
 
@@ -62,7 +63,7 @@ def place_image_files(
     pixel is used.
     """
     make_folder(folder)
-    stem = finished.folder / "images" / file_stem(image.name)
+    stem = finished.folder / filenames.IMAGES / file_stem(image.name)
     total = read_mask(f"{stem}_total_diffuse_mask.pickle")
     trusted = read_mask(f"{stem}_pixel_mask.pickle")
     write_mask(folder / "global_pixel_mask.pickle", trusted)

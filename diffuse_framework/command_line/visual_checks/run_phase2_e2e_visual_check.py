@@ -23,6 +23,7 @@ from diffuse_framework.command_line.shared.failures import report_failures
 from diffuse_framework.command_line.visual_checks import options as guide
 from diffuse_framework.command_line.visual_checks.phase_files import models_of_image, place_image_files
 from diffuse_framework.errors import ConfigError
+from diffuse_framework.io import filenames
 from diffuse_framework.io.atomic import make_folder, writing
 from diffuse_framework.io.results import file_stem
 
@@ -86,7 +87,7 @@ def run(args: list[str] | None = None) -> None:
     image = finished.outcome.experiment.images[0]
     coordinates = options.save_pixel_coords and asked["save_original_pixel_coordinates"]
     place_image_files(finished, image, folder, coordinates)
-    shutil.rmtree(folder / "images", ignore_errors=True)
+    shutil.rmtree(folder / filenames.IMAGES, ignore_errors=True)
     if not asked["plot_diagnostics"]:
         logger.info("No pictures, as plot_diagnostics is false")
         return

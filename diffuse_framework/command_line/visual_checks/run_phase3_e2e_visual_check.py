@@ -25,6 +25,7 @@ from diffuse_framework.command_line.visual_checks import options as guide
 from diffuse_framework.command_line.visual_checks.phase_files import place_image_files, places_in_file
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.host.loader import load_registry
+from diffuse_framework.io import filenames
 from diffuse_framework.io.atomic import make_folder, write_json, writing
 from diffuse_framework.io.results import file_stem
 
@@ -97,11 +98,11 @@ def run(args: list[str] | None = None) -> None:
             (folder / LOG).replace(base / LOG)
     assert finished is not None
     pixel_files, experiments = _phase1(finished, base, options.save_intermediate_phase_outputs)
-    shutil.rmtree(folder / "images", ignore_errors=True)
+    shutil.rmtree(folder / filenames.IMAGES, ignore_errors=True)
     files = {
-        "grid": folder / "global_voxel_grid_definition.json",
-        "scales": folder / "refined_scaling_model_params.json",
-        "voxels": folder / "voxel_data_relative.npz",
+        "grid": folder / filenames.GRID,
+        "scales": folder / filenames.SCALES,
+        "voxels": folder / filenames.RELATIVE_MAP,
     }
     if asked["plot_diagnostics"]:
         data = load_map(
@@ -118,7 +119,7 @@ def run(args: list[str] | None = None) -> None:
 def _phase1(finished: process.Finished, base: Path, keep_pixels: bool) -> tuple[list[Path], list[Path]]:
     """Write a folder of models and masks for each image; return files of pixels and of experiments."""
     pixel_files, experiments = [], []
-    models = ImageModels(finished.folder / "indexed.expt", finished.folder / "indexed.refl")
+    models = ImageModels(finished.folder / filenames.INDEXED, finished.folder / filenames.REFLECTIONS)
     for image, number, frame in places_in_file(finished):
         folder = make_folder(base / f"phase1_{file_stem(image.name)}")
         models.save(number, frame, folder)

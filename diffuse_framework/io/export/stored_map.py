@@ -10,11 +10,11 @@ import h5py
 import numpy as np
 
 from diffuse_framework.errors import DataError
+from diffuse_framework.io import filenames
 from diffuse_framework.io.grid_file import grid_from_numbers
 from diffuse_framework.io.results import read_map_npz
 from diffuse_framework.model.grid import VoxelGrid
 
-GRID_FILE = "global_voxel_grid_definition.json"
 # Columns of the NPZ files and fields of the NeXus files, the first found is the map's value.
 VALUES = ("I_abs_diffuse", "I_merged_relative", "intensity")
 SIGMAS = {
@@ -87,7 +87,7 @@ def read_stored_map(path: Path, grid_path: Path | None = None) -> StoredMap:
     if path.suffix == ".nxs":
         return _read_nexus(path)
     arrays = read_map_npz(path)
-    grid = _read_grid(Path(grid_path) if grid_path else path.with_name(GRID_FILE))
+    grid = _read_grid(Path(grid_path) if grid_path else path.with_name(filenames.GRID))
     voxel = arrays["voxel_indices"]
     if len(voxel) and voxel.max() >= grid.size:
         raise DataError(f"{path} does not belong to its grid: voxel {voxel.max()} is outside; give input.grid=")

@@ -16,7 +16,9 @@ from diffuse_framework.testing.checks.indexer import check_indexer
 from diffuse_framework.testing.checks.masker import check_masker
 from diffuse_framework.testing.checks.merger import check_merger
 from diffuse_framework.testing.checks.plugin import check_plugin
+from diffuse_framework.testing.checks.reindexer import check_reindexer
 from diffuse_framework.testing.checks.scaler import check_scaler
+from diffuse_framework.testing.checks.validator import check_validator
 
 __all__ = [
     "BrokenContract",
@@ -28,6 +30,8 @@ __all__ = [
     "check_masker",
     "check_merger",
     "check_plugin",
+    "check_reindexer",
     "check_scaler",
+    "check_validator",
     "first_difference",
 ]

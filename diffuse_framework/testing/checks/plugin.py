@@ -50,8 +50,10 @@ def check_plugin(stage: str, factory: type, parameters: str = "") -> Any:
 
 
 def _check_signature(factory: type, method: str, wanted: tuple[str, ...]) -> None:
+    called = getattr(factory, method)
+    own = () if inspect.ismethod(called) else ("self",)
     try:
-        inspect.signature(getattr(factory, method)).bind("self", *wanted)
+        inspect.signature(called).bind(*own, *wanted)
     except TypeError as error:
         raise BrokenContract(
             f"{title_of(factory)}: {method} is called with ({', '.join(wanted)}), but {error}"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffuse_framework.errors import DiffuseError
+from diffuse_framework.io.plain import decoded, encoded
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.scales import Scales
 from diffuse_framework.model.voxels import (
@@ -33,7 +34,8 @@ def check_scaler(scaler: Any, sums: SumsInMemory, experiment: Experiment | None 
     """Check one scaler on one set of sums.
 
     Rules: scales are finite, positive, of mean 1; they depend neither on the unit of exposure nor on the
-    order of images, rows or tables; they bring images of known scales no further apart.
+    order of images, rows or tables; they bring images of known scales no further apart; taken apart into plain
+    values and put together again they are the same.
 
     Args:
         scaler: the plugin.
@@ -86,12 +88,32 @@ def _check_scales(scaler: Any, scales: Scales, sums: SumsInMemory) -> None:
             check_finite(scaler, name, values)
             require((np.asarray(values) > limit).all(), scaler, f"{name} is not above {limit:g}")
     unpickled(scales)
+    _check_plain(scaler, scales, sums)
     try:
         json.dumps(scales.statistics)
     except TypeError as error:
         raise BrokenContract(
             f"{title_of(scaler)}: statistics can't be written to JSON ({error}); use plain numbers, strings and lists"
         ) from error
+
+
+def _check_plain(scaler: Any, scales: Scales, sums: SumsInMemory) -> None:
+    """Check that the scales are what `scales_from_plain` makes of their `to_plain`, through JSON."""
+    try:
+        text = json.dumps(encoded(scales.to_plain(), "to_plain"))
+    except DiffuseError as error:
+        raise BrokenContract(f"{title_of(scaler)}: its scales can't be kept: {error}") from error
+    except AttributeError as error:
+        raise BrokenContract(f"{title_of(scaler)}: its scales have no to_plain ({error})") from error
+    again = type(scaler).scales_from_plain(decoded(json.loads(text)), sums.image_names, sums.grid)
+    for name in ("per_image", "per_image_sigma"):
+        same = np.array_equal(getattr(scales, name), getattr(again, name))
+        require(same, scaler, f"{name} is lost by to_plain and scales_from_plain")
+    require(again.error_model == scales.error_model, scaler, "error_model is lost by to_plain and scales_from_plain")
+    for table in sums.pieces:
+        for name in ("factor", "offset", "keep"):
+            where = first_difference(getattr(scales, name)(table), getattr(again, name)(table))
+            require(where is None, scaler, f"{name} is another one after to_plain and scales_from_plain")
 
 
 def _call_scales(scaler: Any, scales: Scales, method: str, table: SumsTable) -> np.ndarray:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from diffuse_framework import hookimpl
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.model.experiment import Experiment
+from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.scales import ImageScales
 from diffuse_framework.model.voxels import VoxelSums
 from diffuse_robust_scaler.medians import fit_medians
@@ -40,7 +42,7 @@ class RobustMedianScaler:
 
     name: ClassVar[str] = "robust_median"
     phil: ClassVar[str] = PHIL
-    interface: ClassVar[int] = 1
+    interface: ClassVar[int] = 2
     min_photons: float = 30.0
     min_groups: int = 5
     max_groups: int = 200
@@ -71,6 +73,11 @@ class RobustMedianScaler:
                 scales.statistics["largest_change"],
             )
         return scales
+
+    @classmethod
+    def scales_from_plain(cls, plain: Mapping[str, Any], image_names: tuple[str, ...], grid: VoxelGrid) -> ImageScales:
+        """Return the scales that were written."""
+        return ImageScales.from_plain(plain)
 
 
 @hookimpl

@@ -115,5 +115,5 @@ def test_divisions_that_the_lattice_mixes_are_refused():
     operators = reindexing_operators(grid.symmetry, grid.cell)
     assert len(operators) == 2
     table = random_sums(grid, 0)
-    with pytest.raises(GeometryError, match="equal divisions, or set consistency.reindex=off"):
+    with pytest.raises(GeometryError, match="give them equal divisions"):
         refold(table, np.broadcast_to(operators[1], (len(table), 3, 3)), grid)

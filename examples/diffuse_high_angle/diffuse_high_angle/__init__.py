@@ -1,0 +1,1 @@
+"""An absolute scaler for diffuse_framework: by what the atoms scatter at high angle."""

@@ -1,0 +1,1 @@
+"""A scaler for diffuse_framework: one scale for each image and resolution shell."""

@@ -1,0 +1,90 @@
+"""Sweeps of a turning crystal: a steady orientation, and the right sense of turning."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tabulate import tabulate
+
+from diffuse_framework import hookimpl
+from diffuse_framework.algorithms.validation.sweeps import (
+    DRIFTS,
+    MISPLACED,
+    REVERSED,
+    WANDERS,
+    SweepCheck,
+    SweepLimits,
+    validate_sweeps,
+)
+from diffuse_framework.model.experiment import CrystalHints, Experiment
+from diffuse_framework.model.source import ImageSource
+from diffuse_framework.stages.work import Mapper
+
+logger = logging.getLogger(__name__)
+
+PHIL = """
+max_misorientation = 2.0
+  .type = float(value_min=0)
+  .help = "Largest rms angle, in degrees, by which a crystal's orientation may wander over a sweep of"
+          "rotation images, the goniometer's own rotation taken off."
+min_bright = 0.2
+  .type = float(value_min=0, value_max=1)
+  .help = "Bright pixels of the first, middle and last image of a sweep must lie near reciprocal lattice"
+          "points: 1 if all do, 0 if no more than by chance. Finds a crystal that turns the other way than"
+          "its files say. 0 does not look."
+"""
+
+ADVICE = {
+    WANDERS: "check the geometry, or raise validator.sweeps.max_misorientation",
+    REVERSED: "set geometry.goniometer.invert_rotation_axis=True",
+    DRIFTS: "check the width and the axis of rotation",
+    MISPLACED: "check beam centre, distance and the crystal's orientation",
+}
+
+
+@dataclass(frozen=True)
+class SweepValidator:
+    """Rejects sweeps whose crystal wanders, or turns the other way than their files say."""
+
+    name: ClassVar[str] = "sweeps"
+    phil: ClassVar[str] = PHIL
+    max_misorientation_deg: float = 2.0
+    min_bright: float = 0.2
+
+    @classmethod
+    def from_params(cls, params: Any) -> SweepValidator:
+        """Return the validator."""
+        return cls(params.max_misorientation, params.min_bright)
+
+    def validate(self, experiment: Experiment, source: ImageSource, hints: CrystalHints, mapper: Mapper) -> Experiment:
+        """Return the experiment without the sweeps that fail; stills are left alone."""
+        limits = SweepLimits(self.max_misorientation_deg, self.min_bright)
+        experiment, checks = validate_sweeps(experiment, source.read, limits, ADVICE)
+        if checks:
+            logger.info("\n%s", _table(checks))
+        return experiment
+
+
+def _table(checks: tuple[SweepCheck, ...]) -> str:
+    """Return how steady the crystal was on each sweep, and how bright pixels lie on it."""
+    rows = [
+        (
+            check.first if check.n_images == 1 else f"{check.first} ... {check.last}",
+            check.crystal,
+            f"{check.rms_misorientation_deg:.3f}",
+            f"{check.max_misorientation_deg:.3f}",
+            f"{check.max_drift:.2%}",
+            " ".join("-" if found is None else f"{found.score:.2f}" for found in check.bright),
+        )
+        for check in checks
+    ]
+    header = ("sweep", "crystal", "wanders rms", "most / deg", "cell drift", "bright pixels on lattice")
+    return tabulate(rows, header, "simple", disable_numparse=True)
+
+
+@hookimpl
+def diffuse_validators() -> list[type]:
+    """Offer the validator."""
+    return [SweepValidator]
