@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from cctbx import sgtbx
-from cctbx.eltbx import attenuation_coefficient
 from dials.array_family import flex
 from dxtbx import flumpy
 from dxtbx.model import Crystal, MosaicCrystalSauter2014
@@ -16,11 +15,6 @@ from dxtbx.model import Crystal, MosaicCrystalSauter2014
 from diffuse_framework.adapters.images.open import images_from_files
 from diffuse_framework.algorithms.rotation import crossings, unrotated
 from diffuse_framework.model.experiment import BraggSpots, Experiment
-
-
-def sensor_mu_per_mm(material: str, wavelength: float) -> float:
-    """Return the linear absorption of "Si" or "CdTe" that dxtbx assumes for a mini-CBF file."""
-    return attenuation_coefficient.get_table(material).mu_at_angstrom(wavelength) / 10
 
 
 class Extinctions:

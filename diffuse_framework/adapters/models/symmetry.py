@@ -63,3 +63,8 @@ def is_absent(space_group: str, hkl: np.ndarray) -> np.ndarray:
     """Return which of the integers (n, 3) a space group extinguishes, (n,) booleans."""
     group = sgtbx.space_group_info(space_group).group()
     return np.array([group.is_sys_absent(tuple(map(int, index))) for index in hkl], bool)
+
+
+def operations_of(space_group: str) -> int:
+    """Return the number of symmetry operations per unit cell, centring included."""
+    return int(sgtbx.space_group_info(space_group).group().order_z())
