@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["VoxelAdder", "add_by", "shell_numbers", "sum_by"]
+
 import numpy as np
 from numba import njit
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["Box", "asymmetric_box_of", "delta_pdf", "isotropic_part", "reciprocal_map_cell", "whole_box"]
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -5,6 +5,8 @@ All take laboratory positions ``(..., 3)`` in mm and return ``(...)`` arrays.
 
 from __future__ import annotations
 
+__all__ = ["efficiency", "lorentz_inverse_q", "lorentz_still", "polarization", "solid_angle", "transmission"]
+
 import numpy as np
 from numba import njit
 

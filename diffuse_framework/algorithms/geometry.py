@@ -2,6 +2,23 @@
 
 from __future__ import annotations
 
+__all__ = [
+    "highest_resolution",
+    "mm_to_px",
+    "of_pixels",
+    "panel_normal",
+    "pixel_positions",
+    "pixel_q",
+    "project",
+    "project_near",
+    "px_to_mm",
+    "q_at_px",
+    "reflections_near_ewald",
+    "scattering_vectors",
+    "turned",
+    "voxel_q",
+]
+
 from collections.abc import Callable, Iterator
 
 import numpy as np

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["robust_cell", "symmetrized_cell"]
+
 import numpy as np
 
 from diffuse_framework.model.lattice import Cell, cell_of_metric, reciprocal_basis

@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+__all__ = [
+    "assemble",
+    "expected_counts",
+    "inverse_variance_merge",
+    "kept_rows",
+    "poisson_merge",
+    "scaled_columns",
+    "seen_sums",
+    "shell_intensities",
+    "voxel_sums",
+]
+
 import numpy as np
 
 from diffuse_framework.algorithms.binning import add_by, shell_numbers, sum_by

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["crossings", "index_sweep", "misorientation_deg", "n_substeps", "sub_settings", "turn", "unrotated"]
+
 import numpy as np
 from numba import njit
 

@@ -5,6 +5,19 @@ All take arrays of merged voxels and resolution shells; none reads files.
 
 from __future__ import annotations
 
+__all__ = [
+    "SomeImages",
+    "cc_star",
+    "correlations",
+    "half_maps",
+    "half_sets",
+    "isotropic_part",
+    "r_split",
+    "shell_statistics",
+    "shells_of_equal_volume",
+    "voxels_possible",
+]
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -6,6 +6,8 @@ where a crystallographer expects them (checked against cctbx in the tests).
 
 from __future__ import annotations
 
+__all__ = ["asymmetric_box", "fold", "fold_one", "orbit_sizes", "q2_limits", "q_squared", "voxel_operators"]
+
 import numpy as np
 from numba import njit
 

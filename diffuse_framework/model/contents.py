@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["CellContents", "Theory"]
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +46,7 @@ class CellContents:
 
     @property
     def electrons(self) -> float:
-        """Electrons per unit cell: F(000)."""
+        """F(000), the electrons of a unit cell."""
         return float(self.counts @ self.atomic_numbers)
 
 

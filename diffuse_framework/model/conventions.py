@@ -29,6 +29,8 @@ Counts
 
 from __future__ import annotations
 
+__all__ = ["BRAGG", "DIFFUSE", "UNTRUSTED"]
+
 import numpy as np
 
 UNTRUSTED = np.uint8(0)

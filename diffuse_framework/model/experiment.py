@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["BraggSpots", "CrystalHints", "Experiment", "Image", "Rejected", "Rotation", "Symmetry", "no_spots"]
+
 from dataclasses import dataclass, field
 
 import numpy as np

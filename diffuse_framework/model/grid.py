@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["VoxelGrid"]
+
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -45,7 +47,7 @@ class VoxelGrid:
 
     @cached_property
     def reciprocal_basis(self) -> np.ndarray:
-        """(3, 3) B of the reference cell: Cartesian ``q = B hkl`` in 1/angstrom."""
+        """(3, 3) B of the reference cell, so that Cartesian ``q = B hkl`` in 1/angstrom."""
         return reciprocal_basis(self.cell)
 
     def index_of(self, voxels: np.ndarray) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["AbsoluteMap", "AbsoluteReport", "MergedMap", "ScaleEstimate"]
+
 from dataclasses import dataclass, field
 
 import numpy as np

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["PixelMask", "all_diffuse", "combine"]
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 

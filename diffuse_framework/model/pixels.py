@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["Background", "CorrectedPixels", "PixelTable"]
+
 from dataclasses import dataclass
 
 import numpy as np

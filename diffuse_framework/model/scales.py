@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["ErrorModel", "ImageScales", "Scales"]
+
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -39,7 +41,7 @@ class Scales(Protocol):
 
     @property
     def statistics(self) -> dict:
-        """How the fit went: plain numbers, strings and lists."""
+        """How the fit went, in plain numbers, strings and lists."""
 
     def factor(self, table: SumsTable) -> np.ndarray:
         """Return the multiplicative part for each row of `table`, (n,)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["Frame", "ImageSource"]
+
 from dataclasses import dataclass
 from typing import Protocol
 

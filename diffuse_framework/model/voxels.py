@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["COLUMNS", "COLUMN_TYPES", "ROW_BYTES", "SumsInMemory", "SumsTable", "VoxelSums", "concatenate"]
+
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Protocol

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["Corrector"]
+
 from typing import Any, ClassVar, Protocol
 
 import numpy as np

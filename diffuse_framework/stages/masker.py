@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["Masker"]
+
 from typing import Any, ClassVar, Protocol
 
 from diffuse_framework.model.experiment import Experiment, Image

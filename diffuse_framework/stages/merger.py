@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["Merger"]
+
 from typing import Any, ClassVar, Protocol
 
 from diffuse_framework.model.maps import MergedMap

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["Steps"]
+
 from dataclasses import dataclass
 
 from diffuse_framework.stages.absolute_scaler import AbsoluteScaler

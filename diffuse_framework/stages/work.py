@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["Item", "Mapper", "Result", "ResumableWork"]
+
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar, runtime_checkable
 

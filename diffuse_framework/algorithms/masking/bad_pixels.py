@@ -10,6 +10,8 @@ neighbours agree: the neighbours tell a bad pixel from the edge of a shadow.
 
 from __future__ import annotations
 
+__all__ = ["Criteria", "PixelHistory", "block_levels", "photons_of"]
+
 from dataclasses import dataclass
 
 import numpy as np

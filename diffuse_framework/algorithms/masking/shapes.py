@@ -5,6 +5,24 @@ Shapes follow `dials.generate_mask`, so that one parameter text means the same p
 
 from __future__ import annotations
 
+__all__ = [
+    "centring_conditions",
+    "every_nth",
+    "ice_rings",
+    "in_border",
+    "in_circle",
+    "in_polygon",
+    "in_rectangle",
+    "in_resolution",
+    "lattice_possible",
+    "near_nodes",
+    "outside_intensity",
+    "paint_around",
+    "paint_panels",
+    "predicted_spots",
+    "within_range",
+]
+
 import numpy as np
 from numba import njit
 

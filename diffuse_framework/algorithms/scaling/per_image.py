@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+__all__ = ["fit_image_scales", "shared_voxels"]
+
 import numpy as np
 from numba import njit
 
