@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["Box", "BoxTooLarge", "asymmetric_box_of", "delta_pdf", "reciprocal_map_cell", "whole_box"]
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +10,8 @@ from diffuse_framework.algorithms.symmetry import fold
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.lattice import Cell, cell_of_metric
+
+__all__ = ["Box", "BoxTooLarge", "asymmetric_box_of", "delta_pdf", "reciprocal_map_cell", "whole_box"]
 
 # Larger boxes are refused rather than left to fill the memory.
 MAX_BOX = 2**30

@@ -5,13 +5,13 @@ All take laboratory positions ``(..., 3)`` in mm and return ``(...)`` arrays.
 
 from __future__ import annotations
 
-__all__ = ["efficiency", "lorentz_inverse_q", "lorentz_still", "polarization", "solid_angle", "transmission"]
-
 import numpy as np
 from numba import njit
 
 from diffuse_framework.algorithms.geometry import panel_normal
 from diffuse_framework.model.geometry import Beam, Panel
+
+__all__ = ["efficiency", "lorentz_inverse_q", "lorentz_still", "polarization", "solid_angle", "transmission"]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

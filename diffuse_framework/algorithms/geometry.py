@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numba import njit
+
+from diffuse_framework.algorithms.symmetry import q_squared
+from diffuse_framework.model.experiment import Rotation
+from diffuse_framework.model.geometry import Beam, Geometry, Panel
+from diffuse_framework.model.grid import VoxelGrid
+
 __all__ = [
     "highest_resolution",
     "mm_to_px",
@@ -18,16 +28,6 @@ __all__ = [
     "turned",
     "voxel_q",
 ]
-
-from collections.abc import Callable, Iterator
-
-import numpy as np
-from numba import njit
-
-from diffuse_framework.algorithms.symmetry import q_squared
-from diffuse_framework.model.experiment import Rotation
-from diffuse_framework.model.geometry import Beam, Geometry, Panel
-from diffuse_framework.model.grid import VoxelGrid
 
 
 def panel_normal(panel: Panel) -> np.ndarray:

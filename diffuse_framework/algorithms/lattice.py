@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["robust_cell", "symmetrized_cell"]
-
 import numpy as np
 
 from diffuse_framework.model.lattice import Cell, cell_of_metric, reciprocal_basis
+
+__all__ = ["robust_cell", "symmetrized_cell"]
 
 
 def symmetrized_cell(cell: Cell, operators: np.ndarray) -> Cell:

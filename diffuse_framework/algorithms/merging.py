@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from diffuse_framework.algorithms.binning import add_by, shell_numbers, sum_by
+from diffuse_framework.algorithms.geometry import voxel_q
+from diffuse_framework.model.grid import VoxelGrid
+from diffuse_framework.model.maps import MergedMap
+from diffuse_framework.model.scales import Scales
+from diffuse_framework.model.voxels import SumsTable, VoxelSums
+
 __all__ = [
     "assemble",
     "expected_counts",
@@ -13,15 +22,6 @@ __all__ = [
     "shell_intensities",
     "voxel_sums",
 ]
-
-import numpy as np
-
-from diffuse_framework.algorithms.binning import add_by, shell_numbers, sum_by
-from diffuse_framework.algorithms.geometry import voxel_q
-from diffuse_framework.model.grid import VoxelGrid
-from diffuse_framework.model.maps import MergedMap
-from diffuse_framework.model.scales import Scales
-from diffuse_framework.model.voxels import SumsTable, VoxelSums
 
 N_SHELLS = 50
 

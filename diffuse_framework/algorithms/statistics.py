@@ -5,6 +5,18 @@ All take arrays of merged voxels and resolution shells; none reads files.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffuse_framework.algorithms.binning import sum_by
+from diffuse_framework.algorithms.merging import poisson_merge
+from diffuse_framework.algorithms.symmetry import fold
+from diffuse_framework.model.grid import VoxelGrid
+from diffuse_framework.model.maps import MergedMap
+from diffuse_framework.model.scales import ErrorModel, Scales
+from diffuse_framework.model.voxels import SumsTable, VoxelSums
+
 __all__ = [
     "SomeImages",
     "cc_star",
@@ -17,18 +29,6 @@ __all__ = [
     "shells_of_equal_volume",
     "voxels_possible",
 ]
-
-from dataclasses import dataclass
-
-import numpy as np
-
-from diffuse_framework.algorithms.binning import sum_by
-from diffuse_framework.algorithms.merging import poisson_merge
-from diffuse_framework.algorithms.symmetry import fold
-from diffuse_framework.model.grid import VoxelGrid
-from diffuse_framework.model.maps import MergedMap
-from diffuse_framework.model.scales import ErrorModel, Scales
-from diffuse_framework.model.voxels import SumsTable, VoxelSums
 
 
 def half_sets(n_images: int, rng: np.random.Generator) -> np.ndarray:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["CellContents", "Theory"]
-
 from dataclasses import dataclass
 
 import numpy as np
+
+__all__ = ["CellContents", "Theory"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,9 +29,9 @@ Counts
 
 from __future__ import annotations
 
-__all__ = ["BRAGG", "DIFFUSE", "UNTRUSTED"]
-
 import numpy as np
+
+__all__ = ["BRAGG", "DIFFUSE", "UNTRUSTED"]
 
 UNTRUSTED = np.uint8(0)
 BRAGG = np.uint8(1)

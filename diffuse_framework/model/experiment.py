@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["BraggSpots", "CrystalHints", "Experiment", "Image", "Rejected", "Rotation", "Symmetry", "no_spots"]
-
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.lattice import Cell, cell_of_matrix
+
+__all__ = ["BraggSpots", "CrystalHints", "Experiment", "Image", "Rejected", "Rotation", "Symmetry", "no_spots"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["Beam", "Geometry", "Panel"]
-
 from dataclasses import dataclass
 
 import numpy as np
+
+__all__ = ["Beam", "Geometry", "Panel"]
 
 
 @dataclass(frozen=True, eq=False)

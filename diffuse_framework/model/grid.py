@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["VoxelGrid"]
-
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +9,8 @@ import numpy as np
 
 from diffuse_framework.model.experiment import Symmetry
 from diffuse_framework.model.lattice import Cell, reciprocal_basis
+
+__all__ = ["VoxelGrid"]
 
 
 @dataclass(frozen=True, eq=False)

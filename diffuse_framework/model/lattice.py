@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["Cell", "cell_of_matrix", "cell_of_metric", "reciprocal_basis"]
-
 import numpy as np
+
+__all__ = ["Cell", "cell_of_matrix", "cell_of_metric", "reciprocal_basis"]
 
 Cell = tuple[float, ...]
 """A unit cell as six numbers, a, b, c in angstrom and alpha, beta, gamma in degrees."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["AbsoluteMap", "AbsoluteReport", "MergedMap", "ScaleEstimate"]
-
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from diffuse_framework.model.contents import CellContents, Theory
 from diffuse_framework.model.grid import VoxelGrid
+
+__all__ = ["AbsoluteMap", "AbsoluteReport", "MergedMap", "ScaleEstimate"]
 
 
 def _nothing() -> np.ndarray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["PixelMask", "all_diffuse", "combine"]
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,6 +9,8 @@ import numpy as np
 
 from diffuse_framework.model.conventions import BRAGG, DIFFUSE
 from diffuse_framework.model.geometry import Geometry
+
+__all__ = ["PixelMask", "all_diffuse", "combine"]
 
 
 @dataclass(frozen=True, eq=False)

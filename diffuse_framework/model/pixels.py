@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["Background", "CorrectedPixels", "PixelTable"]
-
 from dataclasses import dataclass
 
 import numpy as np
+
+__all__ = ["Background", "CorrectedPixels", "PixelTable"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["ErrorModel", "ImageScales", "Scales"]
-
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from diffuse_framework.model.voxels import SumsTable
+
+__all__ = ["ErrorModel", "ImageScales", "Scales"]
 
 
 @dataclass(frozen=True)

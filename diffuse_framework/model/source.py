@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["Frame", "ImageSource"]
-
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from diffuse_framework.model.geometry import Geometry
+
+__all__ = ["Frame", "ImageSource"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["COLUMNS", "COLUMN_TYPES", "ROW_BYTES", "SumsInMemory", "SumsTable", "VoxelSums", "concatenate"]
-
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Protocol
@@ -11,6 +9,8 @@ from typing import Protocol
 import numpy as np
 
 from diffuse_framework.model.grid import VoxelGrid
+
+__all__ = ["COLUMNS", "COLUMN_TYPES", "ROW_BYTES", "SumsInMemory", "SumsTable", "VoxelSums", "concatenate"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["PHIL", "Contents", "Molecule", "read_model", "read_sequences"]
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,8 @@ from diffuse_framework.algorithms.absolute.composition import fill_cell, parse_f
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.model.contents import CellContents
 from diffuse_framework.model.grid import VoxelGrid
+
+__all__ = ["PHIL", "Contents", "Molecule", "read_model", "read_sequences"]
 
 PHIL = """
 contents

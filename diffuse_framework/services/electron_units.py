@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["PHIL", "RANGE_PHIL", "AbsoluteSettings"]
-
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +17,8 @@ from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport, MergedMap
 from diffuse_framework.services.cell_contents import PHIL as CONTENTS_PHIL
 from diffuse_framework.services.cell_contents import Contents
 from diffuse_framework.services.form_factors import scattering_of
+
+__all__ = ["PHIL", "RANGE_PHIL", "AbsoluteSettings"]
 
 PHIL = (
     CONTENTS_PHIL

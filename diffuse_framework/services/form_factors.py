@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["FORM_FACTOR_TABLES", "form_factors", "incoherent_functions", "scattering_of"]
-
 from diffuse_framework.adapters.tables.scattering import (
     FORM_FACTOR_TABLES,
     form_factors,
     incoherent_functions,
     scattering_of,
 )
+
+__all__ = ["FORM_FACTOR_TABLES", "form_factors", "incoherent_functions", "scattering_of"]

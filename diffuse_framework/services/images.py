@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["files_of", "middle_angles_deg", "open_images", "open_stills"]
-
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +9,8 @@ from diffuse_framework.adapters.images.open import files_of, images_from_files, 
 from diffuse_framework.adapters.images.sequences import middle_angles_deg
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.model.source import ImageSource
+
+__all__ = ["files_of", "middle_angles_deg", "open_images", "open_stills"]
 
 
 def open_images(paths: Iterable[str | Path]) -> ImageSource:

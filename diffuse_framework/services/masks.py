@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["read_mask", "write_mask"]
-
 from diffuse_framework.adapters.images.masks import read_mask, write_mask
+
+__all__ = ["read_mask", "write_mask"]

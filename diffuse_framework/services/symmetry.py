@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["is_absent", "operations_of", "symmetry_of"]
-
 from diffuse_framework.adapters.models.symmetry import is_absent, operations_of, symmetry_of
+
+__all__ = ["is_absent", "operations_of", "symmetry_of"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["AbsoluteScaler"]
-
 from typing import Any, ClassVar, Protocol
 
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.maps import AbsoluteMap, MergedMap
 from diffuse_framework.model.scales import Scales
+
+__all__ = ["AbsoluteScaler"]
 
 
 class AbsoluteScaler(Protocol):

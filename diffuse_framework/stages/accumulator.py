@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["Accumulator", "ImageAdder"]
-
 from typing import Any, ClassVar, Protocol
 
 from diffuse_framework.model.experiment import Image
@@ -13,6 +11,8 @@ from diffuse_framework.model.mask import PixelMask
 from diffuse_framework.model.pixels import Background, PixelTable
 from diffuse_framework.model.source import Frame
 from diffuse_framework.model.voxels import SumsTable
+
+__all__ = ["Accumulator", "ImageAdder"]
 
 
 class ImageAdder(Protocol):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["Corrector"]
-
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -11,6 +9,8 @@ import numpy as np
 from diffuse_framework.model.experiment import Image
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.pixels import Background
+
+__all__ = ["Corrector"]
 
 
 class Corrector(Protocol):

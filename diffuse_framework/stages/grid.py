@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["Grid"]
-
 from typing import Any, ClassVar, Protocol
 
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.grid import VoxelGrid
+
+__all__ = ["Grid"]
 
 
 class Grid(Protocol):

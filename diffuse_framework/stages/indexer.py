@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["Indexer"]
-
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from diffuse_framework.model.experiment import CrystalHints, Experiment
 from diffuse_framework.model.source import ImageSource
 from diffuse_framework.stages.work import Mapper
+
+__all__ = ["Indexer"]
 
 
 class Indexer(Protocol):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["Masker"]
-
 from typing import Any, ClassVar, Protocol
 
 from diffuse_framework.model.experiment import Experiment, Image
@@ -12,6 +10,8 @@ from diffuse_framework.model.mask import PixelMask
 from diffuse_framework.model.pixels import PixelTable
 from diffuse_framework.model.source import Frame, ImageSource
 from diffuse_framework.stages.work import Mapper
+
+__all__ = ["Masker"]
 
 
 class Masker(Protocol):

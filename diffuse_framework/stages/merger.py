@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["Merger"]
-
 from typing import Any, ClassVar, Protocol
 
 from diffuse_framework.model.maps import MergedMap
 from diffuse_framework.model.scales import Scales
 from diffuse_framework.model.voxels import VoxelSums
+
+__all__ = ["Merger"]
 
 
 class Merger(Protocol):

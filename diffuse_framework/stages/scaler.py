@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["Scaler"]
-
 from typing import Any, ClassVar, Protocol
 
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.scales import Scales
 from diffuse_framework.model.voxels import VoxelSums
+
+__all__ = ["Scaler"]
 
 
 class Scaler(Protocol):

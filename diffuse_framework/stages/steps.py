@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["Steps"]
-
 from dataclasses import dataclass
 
 from diffuse_framework.stages.absolute_scaler import AbsoluteScaler
@@ -14,6 +12,8 @@ from diffuse_framework.stages.indexer import Indexer
 from diffuse_framework.stages.masker import Masker
 from diffuse_framework.stages.merger import Merger
 from diffuse_framework.stages.scaler import Scaler
+
+__all__ = ["Steps"]
 
 
 @dataclass(frozen=True)

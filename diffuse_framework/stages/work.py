@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["Item", "Mapper", "Result", "ResumableWork"]
-
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar, runtime_checkable
+
+__all__ = ["Item", "Mapper", "Result", "ResumableWork"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["MergedBragg", "merge_spots", "spot_weights", "with_spots"]
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -17,6 +15,8 @@ from diffuse_framework.errors import DataError
 from diffuse_framework.model.experiment import BraggSpots, Experiment, Image, Rotation
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.grid import VoxelGrid
+
+__all__ = ["MergedBragg", "merge_spots", "spot_weights", "with_spots"]
 
 # Fainter parts of a reflection say little of the whole.
 MIN_PARTIALITY = 0.05

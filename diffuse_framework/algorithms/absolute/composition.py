@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from diffuse_framework.errors import ConfigError, DataError
+from diffuse_framework.model.contents import CellContents
+
 __all__ = [
     "DNA",
     "RESIDUES",
@@ -14,15 +23,6 @@ __all__ = [
     "sequence_composition",
     "total",
 ]
-
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
-
-import numpy as np
-
-from diffuse_framework.errors import ConfigError, DataError
-from diffuse_framework.model.contents import CellContents
 
 Composition = Mapping[str, float]
 

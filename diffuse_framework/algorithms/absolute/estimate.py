@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["METHODS", "apply", "disagreements", "estimate"]
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -20,6 +18,8 @@ from diffuse_framework.algorithms.absolute.profile import (
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.contents import CellContents, Theory
 from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport, MergedMap, ScaleEstimate
+
+__all__ = ["METHODS", "apply", "disagreements", "estimate"]
 
 DISAGREEMENT = 0.10
 

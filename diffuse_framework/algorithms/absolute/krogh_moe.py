@@ -12,8 +12,6 @@ behind the beamstop and is subtracted. |q| is 1/d, without 2 pi; dV_q = 4 pi q^2
 
 from __future__ import annotations
 
-__all__ = ["SumRuleShares", "default_range", "krogh_moe", "sum_rule_shares"]
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +21,8 @@ from diffuse_framework.algorithms.absolute.theory import atomic_integrals
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.contents import Theory
 from diffuse_framework.model.maps import ScaleEstimate
+
+__all__ = ["SumRuleShares", "default_range", "krogh_moe", "sum_rule_shares"]
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["default_range", "norman"]
-
 import numpy as np
 
 from diffuse_framework.algorithms.absolute.profile import RadialProfile, filled
@@ -11,6 +9,8 @@ from diffuse_framework.algorithms.absolute.theory import atomic_integrals
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.contents import Theory
 from diffuse_framework.model.maps import ScaleEstimate
+
+__all__ = ["default_range", "norman"]
 
 
 def default_range(limit: float) -> tuple[float, float]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["MIN_COMPLETENESS", "IncompleteMap", "RadialProfile", "filled", "spherical_averages", "usable_limit"]
-
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +10,8 @@ from diffuse_framework.algorithms.binning import sum_by
 from diffuse_framework.algorithms.symmetry import orbit_sizes
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.maps import MergedMap
+
+__all__ = ["MIN_COMPLETENESS", "IncompleteMap", "RadialProfile", "filled", "spherical_averages", "usable_limit"]
 
 N_SHELLS = 100
 MIN_COMPLETENESS = 0.5

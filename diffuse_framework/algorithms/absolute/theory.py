@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["COMPTON_WAVELENGTH", "atomic_integrals", "bonded_interference", "breit_dirac_factor", "theory_of"]
-
 import numpy as np
 
 from diffuse_framework.model.contents import CellContents, Theory
+
+__all__ = ["COMPTON_WAVELENGTH", "atomic_integrals", "bonded_interference", "breit_dirac_factor", "theory_of"]
 
 # h / (m_e c) in angstrom, CODATA 2018.
 COMPTON_WAVELENGTH = 0.0242631023867

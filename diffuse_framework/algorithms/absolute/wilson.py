@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["WILSON_INTERFERENCE", "default_range", "wilson", "wilson_fit"]
-
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +10,8 @@ from diffuse_framework.algorithms.absolute.profile import RadialProfile
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.contents import Theory
 from diffuse_framework.model.maps import ScaleEstimate
+
+__all__ = ["WILSON_INTERFERENCE", "default_range", "wilson", "wilson_fit"]
 
 # Relative error of Wilson's k that distances between atoms make and the plot itself can't show: a wave
 # that is longer than the plot looks like another B. Fits to |F|^2 calculated from PDB entries 1HPV, 2ERL,

@@ -10,12 +10,12 @@ neighbours agree: the neighbours tell a bad pixel from the edge of a shadow.
 
 from __future__ import annotations
 
-__all__ = ["Criteria", "PixelHistory", "block_levels", "photons_of"]
-
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
+
+__all__ = ["Criteria", "PixelHistory", "block_levels", "photons_of"]
 
 BLOCK = 8
 """Width of a block in pixels."""

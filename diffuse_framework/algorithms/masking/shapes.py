@@ -5,6 +5,15 @@ Shapes follow `dials.generate_mask`, so that one parameter text means the same p
 
 from __future__ import annotations
 
+import numpy as np
+from numba import njit
+
+from diffuse_framework.algorithms.geometry import highest_resolution, project_near, reflections_near_ewald, turned
+from diffuse_framework.algorithms.rotation import crossings
+from diffuse_framework.model.conventions import BRAGG, DIFFUSE, UNTRUSTED
+from diffuse_framework.model.experiment import Rotation
+from diffuse_framework.model.geometry import Geometry
+
 __all__ = [
     "centring_conditions",
     "every_nth",
@@ -22,15 +31,6 @@ __all__ = [
     "predicted_spots",
     "within_range",
 ]
-
-import numpy as np
-from numba import njit
-
-from diffuse_framework.algorithms.geometry import highest_resolution, project_near, reflections_near_ewald, turned
-from diffuse_framework.algorithms.rotation import crossings
-from diffuse_framework.model.conventions import BRAGG, DIFFUSE, UNTRUSTED
-from diffuse_framework.model.experiment import Rotation
-from diffuse_framework.model.geometry import Geometry
 
 # hexagonal ice, Ih: the cell that DIALS takes, angstrom
 ICE_A, ICE_C = 4.498, 7.338

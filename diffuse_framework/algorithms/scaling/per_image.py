@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["fit_image_scales", "shared_voxels"]
-
 import numpy as np
 from numba import njit
 
@@ -11,6 +9,8 @@ from diffuse_framework.algorithms.scaling.observations import Observations, gath
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.scales import ImageScales
 from diffuse_framework.model.voxels import VoxelSums
+
+__all__ = ["fit_image_scales", "shared_voxels"]
 
 
 def shared_voxels(sums: VoxelSums) -> np.ndarray:
