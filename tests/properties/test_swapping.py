@@ -36,7 +36,7 @@ absolute_scaler.wilson.contents.formula = C270 H420 N70 O80 S2
 """
 LAST = "grid.hkl.divisions = 2 2 2\ngrid.hkl.d_min = 3.5\n"
 
-# Draws that make a map are about 0.6 of all; a refusal is right, but a rule that only ever saw refusals would say nothing.
+# About 0.6 of the draws make a map. A refusal is right, but a rule that only ever saw refusals would say nothing.
 LEAST_SHARE = 0.2
 
 
