@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import gemmi
 
@@ -158,15 +157,15 @@ def read_model(path: Path, hydrogens: bool = True) -> Molecule:
     return Molecule(counts, mass_of(nucleic, weights_of(nucleic)) * copies, path.name, tuple(notes), volume)
 
 
-def _residues(chain: Any) -> list[list[Any]]:
+def _residues(chain: gemmi.Chain) -> list[list[gemmi.Residue]]:
     """Group residues that share a place in the chain: point mutations as alternate conformations."""
-    groups: dict[Any, list[Any]] = {}
+    groups: dict[tuple[str, str], list[gemmi.Residue]] = {}
     for residue in chain:
         groups.setdefault((str(residue.seqid), residue.subchain), []).append(residue)
     return list(groups.values())
 
 
-def _hydrogens(group: list[Any], in_polymer: bool) -> float | None:
+def _hydrogens(group: list[gemmi.Residue], in_polymer: bool) -> float | None:
     """Return how many hydrogens a residue should have, None where that is not known."""
     hydrogens = 0.0
     for residue in group:
