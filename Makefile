@@ -20,8 +20,9 @@ test: install  ## run the tests; PYTEST_ARGS="-k grid" adds options
 	@./install.sh --for-tests
 	$(PYTHON) -m pytest tests -n 2 --dist loadfile $(PYTEST_ARGS)
 
-lint: $(LINTERS)  ## ruff, mypy and the rules on who may import whom
+lint: $(LINTERS)  ## ruff (rules and format), mypy and the rules on who may import whom
 	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 

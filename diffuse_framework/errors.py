@@ -5,6 +5,8 @@ Each message says what is wrong, where, and what to try.
 
 from __future__ import annotations
 
+__all__ = ["ConfigError", "DataError", "DiffuseError", "GeometryError", "PluginError"]
+
 
 class DiffuseError(Exception):
     """Anything the user can mend; never raised for a mistake in this code."""

@@ -82,7 +82,7 @@ def nuclease(data: Path, folder: Path) -> None:
 def draw_nuclease(results: Path) -> None:
     """Draw two planes, divided by the mean of each resolution shell."""
     data = run_map(results)
-    mean = isotropic_part(data.q, data.intensity, data.sigma**2, 0.01)
+    mean = isotropic_part(data.q, data.intensity, 1 / data.sigma**2, 0.01)
     relative = replace(data, intensity=data.intensity / mean, units="over the mean of its shell")
     for name, axis, level in (("snase_h6.4", 0, 6.4), ("snase_l3", 2, 3.0)):
         save_figure(

@@ -1,7 +1,7 @@
 """Electron units from the cumulative sum rule of the total scattering.
 
 Krogh-Moe (1956), Acta Cryst. 9, 951; Norman (1957), Acta Cryst. 10, 370. The formulas are in
-`algorithms.absolute`.
+`algorithms.absolute.krogh_moe`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.tables.absolute import PHIL as SHARED_PHIL
-from diffuse_framework.adapters.tables.absolute import RANGE_PHIL, AbsoluteSettings
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.maps import AbsoluteMap, MergedMap
 from diffuse_framework.model.scales import Scales
+from diffuse_framework.services.electron_units import PHIL as SHARED_PHIL
+from diffuse_framework.services.electron_units import RANGE_PHIL, AbsoluteSettings
 
 PHIL = SHARED_PHIL + RANGE_PHIL.format(
     what="Lowest and highest cutoff of the sum rule",

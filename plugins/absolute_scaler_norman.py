@@ -1,6 +1,6 @@
 """Electron units from the ratio of atomic to total scattering at large |q|.
 
-Norman (1957), Acta Cryst. 10, 370. The formulas are in `algorithms.absolute`.
+Norman (1957), Acta Cryst. 10, 370. The formulas are in `algorithms.absolute.norman`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.tables.absolute import PHIL as SHARED_PHIL
-from diffuse_framework.adapters.tables.absolute import RANGE_PHIL, AbsoluteSettings
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.maps import AbsoluteMap, MergedMap
 from diffuse_framework.model.scales import Scales
+from diffuse_framework.services.electron_units import PHIL as SHARED_PHIL
+from diffuse_framework.services.electron_units import RANGE_PHIL, AbsoluteSettings
 
 PHIL = SHARED_PHIL + RANGE_PHIL.format(
     what="Range of |q| in which total and atomic scattering are compared",

@@ -1,6 +1,7 @@
 """Electron units from the mean strength of Bragg peaks.
 
-Wilson (1942), Nature 150, 152. The formulas are in `algorithms.absolute` and `algorithms.bragg`.
+Wilson (1942), Nature 150, 152. The formulas are in `algorithms.absolute.wilson` and
+`algorithms.absolute.bragg`.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from functools import partial
 from typing import Any, ClassVar
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.models.symmetry import is_absent
-from diffuse_framework.adapters.tables.absolute import PHIL as SHARED_PHIL
-from diffuse_framework.adapters.tables.absolute import RANGE_PHIL, AbsoluteSettings
 from diffuse_framework.algorithms.absolute.bragg import merge_spots, with_spots
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.maps import AbsoluteMap, MergedMap
 from diffuse_framework.model.scales import Scales
+from diffuse_framework.services.electron_units import PHIL as SHARED_PHIL
+from diffuse_framework.services.electron_units import RANGE_PHIL, AbsoluteSettings
+from diffuse_framework.services.symmetry import is_absent
 
 PHIL = (
     SHARED_PHIL
@@ -60,7 +61,12 @@ class WilsonScaler:
                 "absolute_scaler.wilson.intensities=map"
             )
         absent = partial(is_absent, merged.grid.symmetry.space_group)
-        spots = merge_spots(experiment, scales.per_image)
+        try:
+            spots = merge_spots(experiment, scales.per_image)
+        except DataError as error:
+            raise DataError(
+                f"{error}: give integrated reflections, or use absolute_scaler.wilson.intensities=map"
+            ) from error
         return self.settings.scale(
             merged, experiment, self.name, partial(with_spots, grid=merged.grid, spots=spots, is_absent=absent)
         )

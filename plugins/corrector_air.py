@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.tables.attenuation import gas_mu_per_mm
 from diffuse_framework.algorithms.factors import transmission
 from diffuse_framework.algorithms.geometry import of_pixels
 from diffuse_framework.model.experiment import Image
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.pixels import Background
+from diffuse_framework.services.attenuation import gas_mu_per_mm
 
 PHIL = """
 temperature = 293.15

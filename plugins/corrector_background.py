@@ -14,13 +14,11 @@ import numpy as np
 from scipy import ndimage
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.images.open import files_of, images_from_files, open_source
-from diffuse_framework.adapters.images.sequences import middle_angles_deg
-from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.model.experiment import Image
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.pixels import Background
+from diffuse_framework.services.images import files_of, middle_angles_deg, open_images, open_stills
 
 PHIL = """
 constant = 0.0
@@ -183,7 +181,7 @@ class BackgroundSeries:
         Raises:
             DataError: images that can't be read.
         """
-        self._source = open_source(images_from_files(list(images)))
+        self._source = open_images(images)
         self._range_deg = range_deg
         numbers = range(len(self._source))
         angles = middle_angles_deg(self._source)
@@ -335,7 +333,7 @@ def _from_names(arrays: Mapping[str, Any]) -> tuple[_Panels, _Panels, float | No
 
 def _read_image(path: Path) -> tuple[_Panels, _Panels, float | None]:
     """Read an image; pixels out of the trusted range, which no map uses, hold 0."""
-    source = DxtbxSource(images_from_files([str(path)]))
+    source = open_stills([path])
     counts = []
     for values, panel in zip(source.read(0).counts, source.geometry(0).panels, strict=True):
         low, high = panel.trusted_range

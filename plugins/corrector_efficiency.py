@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.tables.attenuation import sensor_mu_per_mm
 from diffuse_framework.algorithms.factors import efficiency
 from diffuse_framework.algorithms.geometry import of_pixels
 from diffuse_framework.model.experiment import Image
 from diffuse_framework.model.geometry import Geometry, Panel
 from diffuse_framework.model.pixels import Background
+from diffuse_framework.services.attenuation import sensor_mu_per_mm
 
 logger = logging.getLogger(__name__)
 

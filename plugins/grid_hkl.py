@@ -65,7 +65,11 @@ class HklGrid:
             cell = robust_cell(experiment.cells(), symmetry.operators)
         d_min = self.d_min or min(highest_resolution(geometry) for geometry in experiment.geometries)
         d_max = self.d_max or np.inf
-        count, low, high = asymmetric_box(symmetry, self.divisions, reciprocal_basis(cell), d_min, d_max)
+        try:
+            count, low, high = asymmetric_box(symmetry, self.divisions, reciprocal_basis(cell), d_min, d_max)
+        except GeometryError as error:
+            chosen = ",".join(map(str, self.divisions))
+            raise GeometryError(f"{error} (grid.hkl.divisions={chosen}, grid.hkl.d_min, grid.hkl.d_max)") from error
         dimensions = tuple(int(n) for n in high - low + 1)
         if np.prod(dimensions, dtype=float) >= 2**31:
             raise GeometryError(

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.images.masks import read_mask
 from diffuse_framework.algorithms.masking.shapes import (
     ice_rings,
     in_border,
@@ -27,6 +26,7 @@ from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.mask import PixelMask
 from diffuse_framework.model.pixels import PixelTable
 from diffuse_framework.model.source import Frame, ImageSource
+from diffuse_framework.services.masks import read_mask
 from diffuse_framework.stages.work import Mapper
 
 logger = logging.getLogger(__name__)

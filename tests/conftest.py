@@ -13,6 +13,8 @@ from hypothesis import settings
 
 from support.browser import find_browser
 
+pytest_plugins = ["support.skips"]
+
 # The first example of a test may compile numba kernels.
 settings.register_profile("diffuse", deadline=None)
 settings.load_profile("diffuse")

@@ -9,6 +9,8 @@ from diffuse_framework.algorithms.symmetry import fold_one, q2_limits, q_squared
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.voxels import COLUMN_TYPES, SumsTable
 
+__all__ = ["VoxelAdder", "add_by", "shell_numbers", "sum_by"]
+
 # Columns of the array of sums in which the loop works: one cache line of 64 bytes a row.
 (COUNTS, EXPOSURE, PIXELS, FAST, SLOW, BRAGG_COUNTS, BRAGG_EXPOSURE, BRAGG_PIXELS) = range(8)
 N_SUMS = 8

@@ -6,15 +6,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffuse_framework.algorithms.binning import sum_by
-from diffuse_framework.algorithms.symmetry import fold, orbit_sizes
+from diffuse_framework.algorithms.symmetry import fold
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.lattice import Cell, cell_of_metric
 
-N_SHELLS = 100
+__all__ = ["Box", "BoxTooLarge", "asymmetric_box_of", "delta_pdf", "reciprocal_map_cell", "whole_box"]
+
 # Larger boxes are refused rather than left to fill the memory.
 MAX_BOX = 2**30
+
+
+class BoxTooLarge(DataError):
+    """A box that no memory holds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +62,14 @@ def whole_box(grid: VoxelGrid, voxel: np.ndarray, values: np.ndarray) -> Box:
         voxel, values: (n,).
 
     Raises:
-        DataError: the box does not fit into memory.
+        BoxTooLarge: the box does not fit into memory.
     """
     lengths = np.linalg.norm(np.linalg.inv(grid.reciprocal_basis), axis=1)
     limits = np.floor(lengths / grid.d_min * np.array(grid.divisions) + 1e-6).astype(np.int64)
     shape = tuple(int(n) for n in 2 * limits + 1)
     if np.prod(shape, dtype=float) > MAX_BOX:
-        raise DataError(
-            f"the whole of reciprocal space is {' x '.join(map(str, shape))} voxels; write the asymmetric unit "
-            "(region=asymmetric_unit) or give a lower resolution (d_min=)"
+        raise BoxTooLarge(
+            f"the whole of reciprocal space is {' x '.join(map(str, shape))} voxels, more than a box may hold"
         )
     table = np.full(grid.size, np.nan)
     table[voxel] = values
@@ -83,26 +86,6 @@ def whole_box(grid: VoxelGrid, voxel: np.ndarray, values: np.ndarray) -> Box:
         found[inside] = table[np.ravel_multi_index(tuple(at[inside].T), grid.dimensions)]
         box[row] = found.reshape(shape[1:])
     return Box(box, tuple(-int(limit) for limit in limits), grid.divisions)
-
-
-def isotropic_part(grid: VoxelGrid, voxel: np.ndarray, values: np.ndarray, n_shells: int = N_SHELLS) -> np.ndarray:
-    """Return the spherical average (n,) at each voxel, interpolated between shells of |q|.
-
-    Voxels weigh by how many of reciprocal space they stand for. Shells are equally thick.
-
-    Args:
-        grid: to which the voxels belong.
-        voxel, values: (n,).
-        n_shells: shells up to the resolution limit.
-    """
-    weight = orbit_sizes(grid.index_of(voxel), grid.symmetry, grid.divisions).astype(float)
-    q = np.linalg.norm(grid.q_of(voxel), axis=1)
-    shell = np.minimum((q * grid.d_min * n_shells).astype(int), n_shells - 1)
-    total = sum_by(shell, weight, n_shells)
-    seen = total > 0
-    mean = sum_by(shell, weight * values, n_shells)[seen] / total[seen]
-    centre = sum_by(shell, weight * q, n_shells)[seen] / total[seen]
-    return np.interp(q, centre, mean)
 
 
 def delta_pdf(grid: VoxelGrid, box: Box, window: str = "gaussian") -> tuple[np.ndarray, Cell]:

@@ -11,6 +11,8 @@ from numba import njit
 from diffuse_framework.algorithms.geometry import panel_normal
 from diffuse_framework.model.geometry import Beam, Panel
 
+__all__ = ["efficiency", "lorentz_inverse_q", "lorentz_still", "polarization", "solid_angle", "transmission"]
+
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _along(positions, vector, distance, cosine):

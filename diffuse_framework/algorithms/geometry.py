@@ -12,6 +12,23 @@ from diffuse_framework.model.experiment import Rotation
 from diffuse_framework.model.geometry import Beam, Geometry, Panel
 from diffuse_framework.model.grid import VoxelGrid
 
+__all__ = [
+    "highest_resolution",
+    "mm_to_px",
+    "of_pixels",
+    "panel_normal",
+    "pixel_positions",
+    "pixel_q",
+    "project",
+    "project_near",
+    "px_to_mm",
+    "q_at_px",
+    "reflections_near_ewald",
+    "scattering_vectors",
+    "turned",
+    "voxel_q",
+]
+
 
 def panel_normal(panel: Panel) -> np.ndarray:
     """Return the (3,) unit normal of a panel that points away from the sample."""

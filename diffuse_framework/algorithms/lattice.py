@@ -6,6 +6,8 @@ import numpy as np
 
 from diffuse_framework.model.lattice import Cell, cell_of_metric, reciprocal_basis
 
+__all__ = ["robust_cell", "symmetrized_cell"]
+
 
 def symmetrized_cell(cell: Cell, operators: np.ndarray) -> Cell:
     """Return the cell nearest to `cell` that obeys the Laue group.

@@ -11,6 +11,18 @@ from diffuse_framework.model.maps import MergedMap
 from diffuse_framework.model.scales import Scales
 from diffuse_framework.model.voxels import SumsTable, VoxelSums
 
+__all__ = [
+    "assemble",
+    "expected_counts",
+    "inverse_variance_merge",
+    "kept_rows",
+    "poisson_merge",
+    "scaled_columns",
+    "seen_sums",
+    "shell_intensities",
+    "voxel_sums",
+]
+
 N_SHELLS = 50
 
 # Voxels of a grid whose sums are simply kept for the whole box, 88 bytes a voxel.

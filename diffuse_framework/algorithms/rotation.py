@@ -8,6 +8,8 @@ from numba import njit
 from diffuse_framework.model.experiment import Image, Rotation
 from diffuse_framework.model.geometry import Beam
 
+__all__ = ["crossings", "index_sweep", "misorientation_deg", "n_substeps", "sub_settings", "turn", "unrotated"]
+
 # Newton's steps towards the Ewald sphere; each squares the error, and the first leaves less than 1e-3.
 _CYCLES = 4
 

@@ -19,6 +19,19 @@ from diffuse_framework.model.maps import MergedMap
 from diffuse_framework.model.scales import ErrorModel, Scales
 from diffuse_framework.model.voxels import SumsTable, VoxelSums
 
+__all__ = [
+    "SomeImages",
+    "cc_star",
+    "correlations",
+    "half_maps",
+    "half_sets",
+    "isotropic_part",
+    "r_split",
+    "shell_statistics",
+    "shells_of_equal_volume",
+    "voxels_possible",
+]
+
 
 def half_sets(n_images: int, rng: np.random.Generator) -> np.ndarray:
     """Return for each image whether it is in the second random half set, (n_images,) bool."""
@@ -107,23 +120,20 @@ def voxels_possible(grid: VoxelGrid, edges: np.ndarray) -> np.ndarray:
     return result
 
 
-def isotropic_part(q: np.ndarray, intensity: np.ndarray, variance: np.ndarray, width: float) -> np.ndarray:
-    """Return the mean intensity at each voxel's |q|, (n,).
-
-    Means of bins of equal width, weighted by inverse variance and interpolated linearly between the
-    bins' mean |q|.
+def isotropic_part(q: np.ndarray, values: np.ndarray, weight: np.ndarray, width: float) -> np.ndarray:
+    """Return the mean at each voxel's |q|, (n,): weighted means of bins, interpolated linearly between the bins.
 
     Args:
         q: (n,) 1/angstrom.
-        intensity, variance: (n,).
+        values: (n,).
+        weight: (n,) inverse variances, or how many voxels of reciprocal space each stands for.
         width: of a bin, 1/angstrom.
     """
     bins = np.floor(q / width).astype(np.int64)
-    weight = 1 / variance
     total = sum_by(bins, weight, bins.max() + 1)
     used = total > 0
     centre = sum_by(bins, weight * q, len(total))[used] / total[used]
-    mean = sum_by(bins, weight * intensity, len(total))[used] / total[used]
+    mean = sum_by(bins, weight * values, len(total))[used] / total[used]
     return np.interp(q, centre, mean)
 
 
@@ -179,7 +189,7 @@ def shell_statistics(
     q = np.linalg.norm(grid.q_of(merged.voxel), axis=1)
     edges = shells_of_equal_volume(float(q.max()), n_shells, float(q.min()) * (1 - 1e-9))
     shell = np.clip(np.searchsorted(edges, q, side="right") - 1, 0, n_shells - 1)
-    isotropic = isotropic_part(q, merged.intensity, merged.variance, isotropic_width)
+    isotropic = isotropic_part(q, merged.intensity, 1 / merged.variance, isotropic_width)
     first, second = halves
     _, in_first, in_second = np.intersect1d(first.voxel, second.voxel, return_indices=True)
     a, b = first.intensity[in_first], second.intensity[in_second]

@@ -12,6 +12,8 @@ from numba import njit
 from diffuse_framework.errors import GeometryError
 from diffuse_framework.model.experiment import Symmetry
 
+__all__ = ["asymmetric_box", "fold", "fold_one", "orbit_sizes", "q2_limits", "q_squared", "voxel_operators"]
+
 LAUE_CLASSES = (
     "-1",
     "2/m",
@@ -104,7 +106,7 @@ def voxel_operators(symmetry: Symmetry, divisions: tuple[int, ...]) -> tuple[np.
         axes = " and ".join("hkl"[axis] for axis in pairs)
         raise GeometryError(
             f"Laue group {symmetry.laue_group} ({symmetry.space_group}) mixes the axes {axes}, but the grid "
-            f"divides them differently: divisions={','.join(map(str, divisions))}. Give them equal divisions."
+            f"divides h, k and l by {','.join(map(str, divisions))}: give axes that are mixed equal divisions"
         )
     operators = numerator // n
     common = np.lcm.reduce(n)
@@ -211,7 +213,7 @@ def asymmetric_box(
     limits = np.floor(cell_lengths / d_min + 1e-9).astype(np.int64)
     count, low, high = _box(limits, basis.T @ basis, *q2_limits(d_min, d_max), cuts[0], laue)
     if count == 0:
-        raise GeometryError(f"no voxel lies between d_min={d_min:g} and d_max={d_max:g} angstrom")
+        raise GeometryError(f"no voxel lies between d = {d_min:g} and {d_max:g} angstrom")
     return count, low, high
 
 

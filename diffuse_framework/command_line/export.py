@@ -23,10 +23,11 @@ from iotbx.phil import parse
 
 from diffuse_framework.adapters.models.reflections import write_voxels
 from diffuse_framework.adapters.models.symmetry import point_group_hall
+from diffuse_framework.algorithms.expansion import BoxTooLarge
 from diffuse_framework.command_line.shared.arguments import parse_arguments
 from diffuse_framework.command_line.shared.failures import report_failures
 from diffuse_framework.command_line.shared.logs import start_logs
-from diffuse_framework.errors import ConfigError
+from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.io.atomic import make_folder, writing
 from diffuse_framework.io.export.export import Export, ExportOptions
 from diffuse_framework.io.export.stored_map import read_stored_map
@@ -63,7 +64,12 @@ def run(args: list[str] | None = None) -> None:
             with writing(written[0]) as temporary:
                 write_voxels(temporary, export.grid, export.voxel, export.values(column), export.sigma(column))
         else:
-            written = export.write(name, prefix, point_group_hall(stored.grid.symmetry.space_group))
+            try:
+                written = export.write(name, prefix, point_group_hall(stored.grid.symmetry.space_group))
+            except BoxTooLarge as error:
+                raise DataError(
+                    f"{error}: write the asymmetric unit (region=asymmetric_unit) or a lower resolution (d_min=)"
+                ) from error
         for one in written:
             logger.info("%-12s %s", name, one)
     logger.info("%s", export.text())

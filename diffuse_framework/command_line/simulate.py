@@ -32,11 +32,11 @@ from libtbx import Auto
 from diffuse_framework.adapters.images.hdf5 import bitshuffle_lz4
 from diffuse_framework.adapters.models.simulated import (
     Extinctions,
-    sensor_mu_per_mm,
     write_models,
     write_sweep_models,
 )
 from diffuse_framework.adapters.models.symmetry import symmetry_of
+from diffuse_framework.adapters.tables.attenuation import sensor_mu_per_mm
 from diffuse_framework.command_line.shared.arguments import parse_arguments
 from diffuse_framework.command_line.shared.failures import report_failures
 from diffuse_framework.command_line.shared.logs import log_start, start_logs

@@ -2,3 +2,21 @@
 
 `diffuse_framework.model.conventions` has the axes, units and names they share.
 """
+
+from __future__ import annotations
+
+__all__ = [
+    "contents",
+    "conventions",
+    "experiment",
+    "geometry",
+    "grid",
+    "lattice",
+    "maps",
+    "mask",
+    "pixels",
+    "reindexing",
+    "scales",
+    "source",
+    "voxels",
+]

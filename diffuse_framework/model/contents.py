@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+__all__ = ["CellContents", "Theory"]
+
 
 @dataclass(frozen=True, eq=False)
 class CellContents:
@@ -44,7 +46,7 @@ class CellContents:
 
     @property
     def electrons(self) -> float:
-        """Electrons per unit cell: F(000)."""
+        """F(000), the electrons of a unit cell."""
         return float(self.counts @ self.atomic_numbers)
 
 

@@ -31,6 +31,8 @@ from __future__ import annotations
 
 import numpy as np
 
+__all__ = ["BRAGG", "DIFFUSE", "UNTRUSTED"]
+
 UNTRUSTED = np.uint8(0)
 BRAGG = np.uint8(1)
 DIFFUSE = np.uint8(2)

@@ -9,6 +9,8 @@ import numpy as np
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.lattice import Cell, cell_of_matrix
 
+__all__ = ["BraggSpots", "CrystalHints", "Experiment", "Image", "Rejected", "Rotation", "Symmetry", "no_spots"]
+
 
 @dataclass(frozen=True, eq=False)
 class Symmetry:

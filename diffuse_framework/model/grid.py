@@ -10,6 +10,8 @@ import numpy as np
 from diffuse_framework.model.experiment import Symmetry
 from diffuse_framework.model.lattice import Cell, reciprocal_basis
 
+__all__ = ["VoxelGrid"]
+
 
 @dataclass(frozen=True, eq=False)
 class VoxelGrid:
@@ -45,7 +47,7 @@ class VoxelGrid:
 
     @cached_property
     def reciprocal_basis(self) -> np.ndarray:
-        """(3, 3) B of the reference cell: Cartesian ``q = B hkl`` in 1/angstrom."""
+        """(3, 3) B of the reference cell, so that Cartesian ``q = B hkl`` in 1/angstrom."""
         return reciprocal_basis(self.cell)
 
     def index_of(self, voxels: np.ndarray) -> np.ndarray:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+__all__ = ["Cell", "cell_of_matrix", "cell_of_metric", "reciprocal_basis"]
+
 Cell = tuple[float, ...]
-"""Six numbers: a, b, c in angstrom, alpha, beta, gamma in degrees."""
+"""A unit cell as six numbers, a, b, c in angstrom and alpha, beta, gamma in degrees."""
 
 
 def reciprocal_basis(cell: Cell) -> np.ndarray:

@@ -11,6 +11,8 @@ import numpy as np
 from diffuse_framework.model.contents import CellContents, Theory
 from diffuse_framework.model.grid import VoxelGrid
 
+__all__ = ["RELATIVE", "AbsoluteMap", "AbsoluteReport", "MergedMap", "ScaleEstimate", "Subtracted"]
+
 RELATIVE = "relative"
 """The units of a map that has no absolute scale."""
 

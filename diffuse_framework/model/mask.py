@@ -10,6 +10,8 @@ import numpy as np
 from diffuse_framework.model.conventions import BRAGG, DIFFUSE
 from diffuse_framework.model.geometry import Geometry
 
+__all__ = ["PixelMask", "all_diffuse", "combine"]
+
 
 @dataclass(frozen=True, eq=False)
 class PixelMask:

@@ -10,6 +10,8 @@ import numpy as np
 
 from diffuse_framework.model.voxels import SumsTable
 
+__all__ = ["ErrorModel", "ImageScales", "Scales"]
+
 
 @dataclass(frozen=True)
 class ErrorModel:
@@ -40,7 +42,7 @@ class Scales(Protocol):
 
     @property
     def statistics(self) -> dict:
-        """How the fit went: plain numbers, strings and lists."""
+        """How the fit went, in plain numbers, strings and lists."""
 
     def factor(self, table: SumsTable) -> np.ndarray:
         """Return the multiplicative part for each row of `table`, (n,)."""

@@ -9,6 +9,8 @@ import numpy as np
 
 from diffuse_framework.model.geometry import Geometry
 
+__all__ = ["Frame", "ImageSource"]
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:

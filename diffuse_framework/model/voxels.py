@@ -10,6 +10,8 @@ import numpy as np
 
 from diffuse_framework.model.grid import VoxelGrid
 
+__all__ = ["COLUMNS", "COLUMN_TYPES", "ROW_BYTES", "SumsInMemory", "SumsTable", "VoxelSums", "concatenate"]
+
 
 @dataclass(frozen=True, eq=False)
 class SumsTable:

@@ -6,7 +6,7 @@ file writers of DECTRIS do; the master shows those of all files as one virtual d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
@@ -152,7 +152,7 @@ def _chain(first: list[np.ndarray], rest: Iterable[np.ndarray]) -> Iterator[np.n
     yield from rest
 
 
-def _group(parent: Any, name: str, nx_class: str) -> Any:
+def _group(parent: h5py.Group, name: str, nx_class: str) -> h5py.Group:
     group = parent.create_group(name)
     group.attrs["NX_class"] = _text(nx_class)
     return group
@@ -164,7 +164,13 @@ def _text(text: str) -> np.bytes_:
 
 
 def _axis(
-    parent: Any, name: str, values: Any, units: str, vector: Any, depends_on: str, kind: str = "translation"
+    parent: h5py.Group,
+    name: str,
+    values: float | np.floating | np.ndarray,
+    units: str,
+    vector: Sequence[float] | np.ndarray,
+    depends_on: str,
+    kind: str = "translation",
 ) -> None:
     axis = parent.create_dataset(name, data=values)
     axis.attrs.update(

@@ -8,6 +8,8 @@ from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.maps import AbsoluteMap, MergedMap
 from diffuse_framework.model.scales import Scales
 
+__all__ = ["AbsoluteScaler"]
+
 
 class AbsoluteScaler(Protocol):
     """Puts a merged map on its final scale."""

@@ -12,6 +12,8 @@ from diffuse_framework.model.pixels import Background, PixelTable
 from diffuse_framework.model.source import Frame
 from diffuse_framework.model.voxels import SumsTable
 
+__all__ = ["Accumulator", "ImageAdder"]
+
 
 class ImageAdder(Protocol):
     """Adds images to the voxels of one grid; lives in one worker and may keep scratch memory."""

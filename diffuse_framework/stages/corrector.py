@@ -10,6 +10,8 @@ from diffuse_framework.model.experiment import Image
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.pixels import Background
 
+__all__ = ["Corrector"]
+
 
 class Corrector(Protocol):
     """One factor of a pixel's response, or a background to subtract.

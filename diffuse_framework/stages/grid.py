@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Protocol
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.grid import VoxelGrid
 
+__all__ = ["Grid"]
+
 
 class Grid(Protocol):
     """Builds the one voxel grid of a data set."""

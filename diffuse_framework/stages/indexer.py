@@ -9,6 +9,8 @@ from diffuse_framework.model.experiment import CrystalHints, Experiment
 from diffuse_framework.model.source import ImageSource
 from diffuse_framework.stages.work import Mapper
 
+__all__ = ["Indexer"]
+
 
 class Indexer(Protocol):
     """Finds the crystal's orientation on every image."""

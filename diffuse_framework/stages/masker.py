@@ -11,6 +11,8 @@ from diffuse_framework.model.pixels import PixelTable
 from diffuse_framework.model.source import Frame, ImageSource
 from diffuse_framework.stages.work import Mapper
 
+__all__ = ["Masker"]
+
 
 class Masker(Protocol):
     """Marks pixels as untrusted or as part of a Bragg peak.

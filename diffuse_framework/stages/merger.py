@@ -8,6 +8,8 @@ from diffuse_framework.model.maps import MergedMap
 from diffuse_framework.model.scales import Scales
 from diffuse_framework.model.voxels import VoxelSums
 
+__all__ = ["Merger"]
+
 
 class Merger(Protocol):
     """Merges the scaled observations of each voxel."""

@@ -8,6 +8,8 @@ from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.reindexing import Reindexing
 from diffuse_framework.model.voxels import VoxelSums
 
+__all__ = ["Reindexer"]
+
 
 class Reindexer(Protocol):
     """Resolves the indexing ambiguity of crystals that are less symmetric than their lattice.

@@ -10,6 +10,8 @@ from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.scales import Scales
 from diffuse_framework.model.voxels import VoxelSums
 
+__all__ = ["Scaler"]
+
 
 class Scaler(Protocol):
     """Fits a scaling model to the sums."""

@@ -24,6 +24,9 @@ class MergingSteps:
     absolute_scaler: AbsoluteScaler
 
 
+__all__ = ["Steps"]
+
+
 @dataclass(frozen=True)
 class Steps:
     """One plugin per stage; any number of validators, maskers and correctors."""

@@ -8,6 +8,8 @@ from diffuse_framework.model.experiment import CrystalHints, Experiment
 from diffuse_framework.model.source import ImageSource
 from diffuse_framework.stages.work import Mapper
 
+__all__ = ["Validator"]
+
 
 class Validator(Protocol):
     """Rejects images whose indexing can't be trusted."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+__all__ = ["Item", "Mapper", "Result", "ResumableWork"]
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from scipy.spatial.transform import Rotation
 
 from diffuse_framework import hookimpl
-from diffuse_framework.adapters.models.symmetry import symmetry_of
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.experiment import CrystalHints, Experiment, Image
 from diffuse_framework.model.lattice import reciprocal_basis
 from diffuse_framework.model.source import ImageSource
+from diffuse_framework.services.symmetry import symmetry_of
 from diffuse_framework.stages.work import Mapper
 
 PHIL = """

@@ -56,7 +56,7 @@ def symmetries(laue_groups: tuple[str, ...] = LAUE_CLASSES) -> st.SearchStrategy
 
 
 @st.composite
-def unit_cells(draw: Any, symmetry: Symmetry) -> Cell:
+def unit_cells(draw: st.DrawFn, symmetry: Symmetry) -> Cell:
     """Draw a cell (angstrom, degrees) that has the symmetry, its axes 10 to 30 angstrom."""
     laue = symmetry.laue_group
     a, b, c = (draw(st.floats(10.0, 30.0)) for _ in range(3))
@@ -71,7 +71,7 @@ def unit_cells(draw: Any, symmetry: Symmetry) -> Cell:
 
 
 @st.composite
-def divisions(draw: Any, symmetry: Symmetry, largest: int = 3) -> tuple[int, int, int]:
+def divisions(draw: st.DrawFn, symmetry: Symmetry, largest: int = 3) -> tuple[int, int, int]:
     """Draw voxels per reciprocal lattice vector that the symmetry allows."""
     i, j, k = (draw(st.integers(1, largest)) for _ in range(3))
     if symmetry.laue_group in _CUBIC:
@@ -80,7 +80,7 @@ def divisions(draw: Any, symmetry: Symmetry, largest: int = 3) -> tuple[int, int
 
 
 @st.composite
-def grids(draw: Any, symmetry: Symmetry | None = None) -> VoxelGrid:
+def grids(draw: st.DrawFn, symmetry: Symmetry | None = None) -> VoxelGrid:
     """Draw a grid of some hundred to some thousand voxels."""
     symmetry = symmetry or draw(symmetries())
     cell = draw(unit_cells(symmetry))
@@ -90,7 +90,7 @@ def grids(draw: Any, symmetry: Symmetry | None = None) -> VoxelGrid:
 
 
 @st.composite
-def geometries(draw: Any, max_panels: int = 64, max_side: int = 12) -> Geometry:
+def geometries(draw: st.DrawFn, max_panels: int = 64, max_side: int = 12) -> Geometry:
     """Draw a beam and 1 to `max_panels` tilted panels around it, each at most `max_side` pixels wide."""
     n_panels = draw(st.one_of(st.just(1), st.integers(1, max_panels)))
     rng = np.random.default_rng(draw(seeds()))
@@ -136,7 +136,7 @@ def geometries(draw: Any, max_panels: int = 64, max_side: int = 12) -> Geometry:
 
 
 @st.composite
-def frames(draw: Any, geometry: Geometry, name: str = "image_0") -> Frame:
+def frames(draw: st.DrawFn, geometry: Geometry, name: str = "image_0") -> Frame:
     """Draw raw values: dark to huge, integer or floating, with marked pixels (-1, or NaN) among them."""
     level = LEVELS[draw(st.sampled_from(sorted(LEVELS)))]
     kind = draw(st.sampled_from([np.int32, np.uint16, np.float32]))
@@ -155,7 +155,7 @@ def frames(draw: Any, geometry: Geometry, name: str = "image_0") -> Frame:
 
 
 @st.composite
-def masks(draw: Any, geometry: Geometry) -> PixelMask:
+def masks(draw: st.DrawFn, geometry: Geometry) -> PixelMask:
     """Draw a mask of all three classes, one of them rare or absent."""
     rng = np.random.default_rng(draw(seeds()))
     shares = np.array(draw(st.sampled_from([(0.0, 0.0, 1.0), (0.2, 0.2, 0.6), (0.9, 0.05, 0.05), (1.0, 0.0, 0.0)])))
@@ -163,7 +163,7 @@ def masks(draw: Any, geometry: Geometry) -> PixelMask:
 
 
 @st.composite
-def backgrounds(draw: Any, geometry: Geometry) -> Background | None:
+def backgrounds(draw: st.DrawFn, geometry: Geometry) -> Background | None:
     """Draw the background of one image, or none."""
     if draw(st.booleans()):
         return None
@@ -183,7 +183,7 @@ class PixelCase(Summarised, PixelTable):
 
 
 @st.composite
-def pixel_tables(draw: Any, geometry: Geometry) -> PixelCase:
+def pixel_tables(draw: st.DrawFn, geometry: Geometry) -> PixelCase:
     """Draw scattering vectors of a geometry with responses of some order of magnitude."""
     rng = np.random.default_rng(draw(seeds()))
     size = draw(st.sampled_from([1e-8, 1e-3, 1.0]))
@@ -210,7 +210,7 @@ class DataSet(Summarised):
 
 
 @st.composite
-def data_sets(draw: Any, max_images: int = 4, max_panels: int = 64) -> DataSet:
+def data_sets(draw: st.DrawFn, max_images: int = 4, max_panels: int = 64) -> DataSet:
     """Draw up to `max_images` images with orientations of their own, and Bragg spots on some."""
     symmetry = draw(symmetries())
     cell = draw(unit_cells(symmetry))
@@ -280,7 +280,7 @@ class AccumulatorCase(Summarised):
 
 
 @st.composite
-def accumulator_cases(draw: Any, max_images: int = 3, max_panels: int = 16) -> AccumulatorCase:
+def accumulator_cases(draw: st.DrawFn, max_images: int = 3, max_panels: int = 16) -> AccumulatorCase:
     """Draw a data set, a grid that holds all of it, masks and backgrounds; NaN pixels are masked."""
     data = draw(data_sets(max_images, max_panels))
     geometry = data.source.of_all
@@ -319,7 +319,7 @@ class SumsCase(Summarised, SumsInMemory):
 
 @st.composite
 def voxel_sums(
-    draw: Any, max_images: int = 6, symmetry: Symmetry | None = None, n_images: int | None = None
+    draw: st.DrawFn, max_images: int = 6, symmetry: Symmetry | None = None, n_images: int | None = None
 ) -> SumsCase:
     """Draw sums of images that overlap, with empty voxels, rows of Bragg pixels only, and any count rate.
 
@@ -351,7 +351,7 @@ def _sums_table(
     n = len(voxel)
     relative = rng.uniform(0.2, 2.0, n)
     pixels = rng.integers(1, 30, n)
-    columns: dict[str, Any] = {name: np.zeros(n) for name in COLUMNS}
+    columns: dict[str, np.ndarray] = {name: np.zeros(n) for name in COLUMNS}
     columns |= {
         "image": np.full(n, image),
         "voxel": voxel,
@@ -376,7 +376,7 @@ def _sums_table(
 
 
 @st.composite
-def image_scales(draw: Any, n_images: int) -> ImageScales:
+def image_scales(draw: st.DrawFn, n_images: int) -> ImageScales:
     """Draw scales of mean 1."""
     rng = np.random.default_rng(draw(seeds()))
     scales = np.exp(draw(st.sampled_from([0.0, 0.3, 1.5])) * rng.normal(size=n_images))
@@ -402,7 +402,7 @@ class MapCase(Summarised, MergedMap):
 
 
 @st.composite
-def merged_maps(draw: Any) -> MapCase:
+def merged_maps(draw: st.DrawFn) -> MapCase:
     """Draw a map on a relative scale: complete, or of a few voxels with negative intensities among them."""
     grid = draw(grids())
     rng = np.random.default_rng(draw(seeds()))

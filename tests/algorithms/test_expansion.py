@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from diffuse_framework.adapters.models.symmetry import symmetry_of
-from diffuse_framework.algorithms.expansion import delta_pdf, isotropic_part, whole_box
-from diffuse_framework.algorithms.symmetry import asymmetric_box, fold
+from diffuse_framework.algorithms.expansion import BoxTooLarge, delta_pdf, whole_box
+from diffuse_framework.algorithms.statistics import isotropic_part
+from diffuse_framework.algorithms.symmetry import asymmetric_box, fold, orbit_sizes
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.lattice import reciprocal_basis
 
@@ -58,8 +61,15 @@ def test_the_isotropic_part_of_an_isotropic_map_is_all_of_it():
     voxel = asymmetric_voxels(grid)
     q = np.linalg.norm(grid.q_of(voxel), axis=1)
     values = 100 * np.exp(-3 * q)
+    weight = orbit_sizes(grid.index_of(voxel), grid.symmetry, grid.divisions).astype(float)
     inner = (q > 0.1) & (q < 0.98)
-    assert np.allclose(isotropic_part(grid, voxel, values)[inner], values[inner], rtol=0.01)
+    assert np.allclose(isotropic_part(q, values, weight, 0.01)[inner], values[inner], rtol=0.01)
+
+
+def test_a_box_that_no_memory_holds_is_refused():
+    grid = grid_of("P-1")
+    with pytest.raises(BoxTooLarge, match="more than a box may hold"):
+        whole_box(replace(grid, d_min=0.001), np.zeros(0, np.int64), np.zeros(0))
 
 
 @pytest.mark.parametrize("group", ["P-1", "P321"])

@@ -101,4 +101,14 @@ def test_the_table_has_a_line_for_every_shell_and_one_for_all():
 def test_few_images_give_statistics_too(n_images):
     known = known_sums(ScalingOptions(), np.random.default_rng(1), n_images=n_images, rows_per_image=100)
     merged = poisson_merge(known.sums, known.scales)
-    shell_statistics(merged, half_maps(known.sums, known.scales, np.random.default_rng(0)))
+    halves = half_maps(known.sums, known.scales, np.random.default_rng(0))
+    assert all(len(half) for half in halves)
+    found = shell_statistics(merged, halves)
+    overall, shells = found["overall"], found["shells"]
+    assert overall["voxels"] == len(merged) == sum(shell["voxels"] for shell in shells)
+    common = len(np.intersect1d(halves[0].voxel, halves[1].voxel))
+    assert overall["common_voxels"] == common == sum(shell["common_voxels"] for shell in shells)
+    # A correlation of fewer than three pairs says nothing; of more it is a number.
+    for shell in [*shells, overall]:
+        assert (shell["cc_half"] is None) == (shell["common_voxels"] < 3)
+        assert shell["voxels"] == 0 or shell["intensity_over_sigma"] > 0

@@ -21,7 +21,9 @@ from tabulate import tabulate
 from diffuse_framework.adapters.models.symmetry import symmetry_of
 from diffuse_framework.adapters.tables.scattering import form_factors, scattering_of
 from diffuse_framework.algorithms.absolute.composition import fill_cell, scaled, sequence_composition
-from diffuse_framework.algorithms.absolute.methods import apply, estimate, krogh_moe, radial_profile
+from diffuse_framework.algorithms.absolute.estimate import apply, estimate
+from diffuse_framework.algorithms.absolute.krogh_moe import krogh_moe
+from diffuse_framework.algorithms.absolute.profile import spherical_averages
 from diffuse_framework.model.contents import CellContents
 from diffuse_framework.report.figures import absolute_scale_figure
 from diffuse_framework.simulate.atoms import AtomicCrystal, make_crystal, true_map
@@ -82,8 +84,8 @@ def recovered(space_group: str, seed: int, density: float, closest: float, folde
     if folder:
         name = f"absolute_scale_{space_group}_{seed}_{density:g}.png"
         absolute_scale_figure(report).savefig(folder / name, dpi=100)
-    profile = radial_profile(merged)
-    by_cutoff = [krogh_moe(profile, theory, (q - 0.009, q + 0.001))[0].scale / K for q in CUTOFFS]
+    profile = spherical_averages(merged)
+    by_cutoff = [krogh_moe(profile, theory, (q - 0.009, q + 0.001)).scale / K for q in CUTOFFS]
     methods = [f"{one.scale / K:.4f} +- {one.sigma / K:.4f}" for one in report.estimates.values()]
     return [space_group, str(seed), *(f"{k:.4f}" for k in by_cutoff), *methods, f"{report.forward_share:.3f}"]
 

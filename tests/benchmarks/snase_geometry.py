@@ -254,7 +254,7 @@ def main() -> None:
                         f"geometry.beam.polarization_fraction={fraction}",
                         "grid.hkl.divisions=5,5,5",
                         "grid.hkl.d_min=1.8",
-                        "validation.min_bright=0",
+                        "validator.sweeps.min_bright=0",
                         "mp.method=serial",
                         "output.masks=none",
                         "scaler.per_image.max_cycles=1",

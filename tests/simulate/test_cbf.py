@@ -12,7 +12,7 @@ pytest.importorskip("dxtbx")
 
 from diffuse_framework.adapters.images.open import images_from_files
 from diffuse_framework.adapters.images.source import DxtbxSource
-from diffuse_framework.adapters.models.simulated import sensor_mu_per_mm
+from diffuse_framework.adapters.tables.attenuation import sensor_mu_per_mm
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.simulate.cbf import compress, write_cbf
 from diffuse_framework.simulate.detector import Sensor, header_beam, one_panel, pilatus

@@ -40,6 +40,7 @@ from diffuse_framework.model.experiment import (
     Rotation,
     no_spots,
 )
+from diffuse_framework.model.source import ImageSource
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ class SequenceSource(DxtbxSource):
         return super().__getstate__() | {"inputs": None, "sweeps": ()}
 
 
-def middle_angles_deg(source: DxtbxSource) -> list[float | None]:
+def middle_angles_deg(source: ImageSource) -> list[float | None]:
     """Return the goniometer's angle at the middle of each image of a source, None for stills."""
     if not isinstance(source, SequenceSource):
         return [None] * len(source)

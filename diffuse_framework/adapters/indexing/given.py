@@ -6,7 +6,7 @@ import copy
 import logging
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dxtbx.model.experiment_list import ExperimentListFactory
 
@@ -15,6 +15,10 @@ from diffuse_framework.adapters.images.sequences import IndexedSweep, SequenceSo
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.experiment import Rejected
+
+if TYPE_CHECKING:
+    from dials.array_family import flex
+    from dxtbx.model import Crystal, ExperimentList
 
 logger = logging.getLogger(__name__)
 
@@ -95,13 +99,13 @@ def given_sweeps(source: SequenceSource, crystals: Path | None = None) -> tuple[
     return found, rejected
 
 
-def _number(experiments: Any, member: int) -> int:
+def _number(experiments: ExperimentList, member: int) -> int:
     """Number of the crystal of an experiment; Python wrappers of one model may differ."""
     crystal = experiments[member].crystal
     return -1 if crystal is None else min(experiments.where(crystal=crystal))
 
 
-def _crystals_of(path: Path, n_sweeps: int) -> list[Any]:
+def _crystals_of(path: Path, n_sweeps: int) -> list[Crystal]:
     try:
         crystals = ExperimentListFactory.from_json_file(str(path), check_format=False).crystals()
     except FileNotFoundError as error:
@@ -122,7 +126,9 @@ def _n_reflections(still: IndexedStill | IndexedSweep) -> int:
     return 0 if still.reflections is None else len(still.reflections)
 
 
-def _tables(experiments: Any, reflections: tuple[Any, ...]) -> list[Any]:
+def _tables(
+    experiments: ExperimentList, reflections: tuple[flex.reflection_table, ...]
+) -> list[flex.reflection_table | None]:
     """Return the reflections of each experiment, None where it has none."""
     if not reflections:
         return [None] * len(experiments)
@@ -136,7 +142,9 @@ def _tables(experiments: Any, reflections: tuple[Any, ...]) -> list[Any]:
     return found
 
 
-def _by_identifier(reflections: tuple[Any, ...], identifiers: list[str]) -> list[Any]:
+def _by_identifier(
+    reflections: tuple[flex.reflection_table, ...], identifiers: list[str]
+) -> list[flex.reflection_table | None]:
     rows = {}
     for table in reflections:
         for number, identifier in table.experiment_identifiers():
@@ -152,7 +160,9 @@ def _by_identifier(reflections: tuple[Any, ...], identifiers: list[str]) -> list
     return [rows.get(identifier) for identifier in identifiers]
 
 
-def _by_number(reflections: tuple[Any, ...], n_experiments: int) -> list[Any]:
+def _by_number(
+    reflections: tuple[flex.reflection_table, ...], n_experiments: int
+) -> list[flex.reflection_table | None]:
     """Take reflections without identifiers by their id; that works for one file only."""
     if len(reflections) > 1:
         raise DataError(

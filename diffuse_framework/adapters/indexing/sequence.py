@@ -7,10 +7,10 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from dxtbx.model import ExperimentList
+from dxtbx.model import Experiment, ExperimentList
 
 from diffuse_framework.adapters.images.experiments import SharedModels, identifier_of, reset_ids
 from diffuse_framework.adapters.images.sequences import IndexedSweep, SequenceSource
@@ -26,6 +26,11 @@ from diffuse_framework.adapters.indexing.dials_phil import DialsParameters
 from diffuse_framework.adapters.indexing.packing import VERSIONS, model_texts, pack, unpack
 from diffuse_framework.adapters.indexing.shims import provide_missing_modules
 from diffuse_framework.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from dials.array_family import flex
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +101,7 @@ class SweepWork:
         stamps: for each sweep the stamps of its images.
     """
 
-    experiments: Any
+    experiments: ExperimentList
     parameters: SequenceParameters
     shoeboxes: bool = False
     stamps: tuple[tuple[str, ...], ...] = ()
@@ -140,7 +145,7 @@ class SweepWork:
             warning += f" Not indexed together with the others: sweeps {missing}."
         return SweepOutcome(numbers, indexed, n_found, warning=warning, captured_log=captured_log.getvalue())
 
-    def _process(self, numbers: tuple[int, ...]) -> tuple[Any, Any, int, str]:
+    def _process(self, numbers: tuple[int, ...]) -> tuple[ExperimentList, flex.reflection_table, int, str]:
         from dials.array_family import flex
         from dials.command_line.index import index
         from dials.command_line.integrate import run_integration
@@ -191,10 +196,12 @@ class SweepWork:
             return experiments, table, n_found, warning
         return experiments, integrated, n_found, ""
 
-    def _sweeps(self, numbers: tuple[int, ...], experiments: Any, table: Any) -> Iterator[IndexedSweep]:
+    def _sweeps(
+        self, numbers: tuple[int, ...], experiments: ExperimentList, table: flex.reflection_table
+    ) -> Iterator[IndexedSweep]:
         """Yield the lattice of each sweep with the most reflections."""
         identifiers = [self.experiments[number].identifier for number in numbers]
-        best: dict[int, tuple[Any, Any]] = {}
+        best: dict[int, tuple[Experiment, flex.reflection_table]] = {}
         for row, experiment in enumerate(experiments):
             rows = table.select(table["id"] == row)
             sweep = _sweep_of(experiment, [self.experiments[number] for number in numbers], identifiers)
@@ -209,7 +216,7 @@ class SweepWork:
             yield IndexedSweep(numbers[sweep], experiment, rows, numbers[0])
 
 
-def _sweep_of(experiment: Any, originals: list[Any], identifiers: list[str]) -> int:
+def _sweep_of(experiment: Experiment, originals: list[Experiment], identifiers: list[str]) -> int:
     """Return which of the original experiments an indexed one belongs to."""
     if experiment.identifier in identifiers:
         return identifiers.index(experiment.identifier)
@@ -229,7 +236,9 @@ class _step:
     def __enter__(self) -> None:
         """Nothing to prepare."""
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         """Refuse; dials.refine calls sys.exit, other steps raise RuntimeError, ValueError, IndexError ..."""
         if error is None or isinstance(error, ImageRejected | KeyboardInterrupt):
             return
@@ -270,7 +279,7 @@ def cpus(n_groups: int) -> int:
     return len(os.sched_getaffinity(0)) if n_groups == 1 else 1
 
 
-def rms_px(table: Any) -> float:
+def rms_px(table: flex.reflection_table) -> float:
     """Return the rms distance of observed from predicted positions of indexed spots, in pixels."""
     spots = table.select(table.get_flags(table.flags.indexed) & table.get_flags(table.flags.used_in_refinement))
     if len(spots) == 0:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffuse_framework.adapters.images.experiments import IndexedStill, reset_ids, still_for_dials
 from diffuse_framework.adapters.images.source import DxtbxSource
@@ -24,6 +25,10 @@ from diffuse_framework.adapters.indexing.common import (
 from diffuse_framework.adapters.indexing.dials_phil import DialsParameters
 from diffuse_framework.adapters.indexing.packing import VERSIONS, model_texts, pack
 from diffuse_framework.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from dials.array_family import flex
+    from dxtbx.model import Experiment, ExperimentList
 
 SSX_INDEX_DEFAULTS = """
 # As for dials.stills_process.
@@ -62,7 +67,7 @@ class Spots:
     """
 
     source_index: int
-    table: Any = None
+    table: flex.reflection_table | None = None
     max_cell: float | None = None
     rejected_at: str = ""
     reason: str = ""
@@ -115,7 +120,7 @@ class FindSpotsWork:
                 )
         return Spots(index, table, max_cell, n_found=len(table), captured_log=captured_log.getvalue())
 
-    def _find(self, index: int) -> tuple[Any, float | None]:
+    def _find(self, index: int) -> tuple[flex.reflection_table, float | None]:
         from dials.array_family import flex
         from dxtbx.model import ExperimentList
 
@@ -131,7 +136,7 @@ class FindSpotsWork:
         return table, _max_cell(experiments, table, params)
 
 
-def _max_cell(experiments: Any, table: Any, params: Any) -> float | None:
+def _max_cell(experiments: ExperimentList, table: flex.reflection_table, params: Any) -> float | None:
     """Return the longest axis the spots suggest, as `dials.ssx_index` does where it needs one."""
     from dials.algorithms.indexing import DialsIndexError
     from dials.algorithms.indexing.max_cell import find_max_cell
@@ -211,14 +216,14 @@ class IndexWork(GivesOutcomes):
         packed = pack(still.experiment, still.reflections)
         return StillOutcome(number, packed, spots.n_found, lattices, captured_log=captured_log.getvalue())
 
-    def _process(self, spots: Spots, captured_log: Any) -> tuple[IndexedStill, tuple[int, ...]]:
+    def _process(self, spots: Spots, captured_log: io.StringIO) -> tuple[IndexedStill, tuple[int, ...]]:
         experiments, indexed = self._index(spots, captured_log)
         integrated = None
         if self.integrate is not None:
             experiments, integrated = self._integrate(self.integrate.fresh(), experiments, indexed, captured_log)
         return best_lattice(spots.source_index, experiments, indexed, integrated, self.shoeboxes)
 
-    def _index(self, spots: Spots, captured_log: Any) -> tuple[Any, Any]:
+    def _index(self, spots: Spots, captured_log: io.StringIO) -> tuple[ExperimentList, flex.reflection_table]:
         from dials.algorithms.indexing.ssx.processing import index
         from dxtbx.model import ExperimentList
 
@@ -238,7 +243,9 @@ class IndexWork(GivesOutcomes):
             raise ImageRejected(INDEXING, f"{reason} ({spots.n_found} spots found)")
         return experiments, indexed
 
-    def _integrate(self, params: Any, experiments: Any, indexed: Any, captured_log: Any) -> tuple[Any, Any]:
+    def _integrate(
+        self, params: Any, experiments: ExperimentList, indexed: flex.reflection_table, captured_log: io.StringIO
+    ) -> tuple[ExperimentList, flex.reflection_table]:
         from dials.array_family import flex
         from dials.command_line.ssx_integrate import run_integration
         from dxtbx.model import ExperimentList
@@ -263,13 +270,18 @@ class IndexWork(GivesOutcomes):
         return integrated_experiments, integrated
 
 
-def _append(experiments: Any, table: Any, experiment: Any, reflections: Any) -> None:
+def _append(
+    experiments: ExperimentList,
+    table: flex.reflection_table,
+    experiment: Experiment,
+    reflections: flex.reflection_table,
+) -> None:
     reset_ids(reflections, len(experiments), experiment.identifier)
     experiments.append(experiment)
     table.extend(reflections)
 
 
-def _last_error(captured_log: Any) -> str:
+def _last_error(captured_log: io.StringIO) -> str:
     """Return what DIALS logged as its last error; it logs some and goes on."""
     errors = [line for line in captured_log.getvalue().splitlines() if "error:" in line]
     return errors[-1].rpartition("error:")[2].strip() if errors else ""

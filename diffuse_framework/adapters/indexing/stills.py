@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffuse_framework.adapters.images.experiments import IndexedStill, still_for_dials
 from diffuse_framework.adapters.images.source import DxtbxSource
@@ -24,6 +24,10 @@ from diffuse_framework.adapters.indexing.common import (
 from diffuse_framework.adapters.indexing.dials_phil import DialsParameters
 from diffuse_framework.adapters.indexing.packing import VERSIONS, model_texts, pack
 from diffuse_framework.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from dials.array_family import flex
+    from dxtbx.model import ExperimentList
 
 STILLS_DEFAULTS = """
 dispatch.refine = True
@@ -148,21 +152,25 @@ def _recorder() -> type:
         n_found = 0
         indexed = None
 
-        def find_spots(self, experiments: Any) -> Any:
+        def find_spots(self, experiments: ExperimentList) -> flex.reflection_table:
             observed = super().find_spots(experiments)
             self.n_found = len(observed)
             return observed
 
-        def index(self, experiments: Any, reflections: Any) -> Any:
+        def index(
+            self, experiments: ExperimentList, reflections: flex.reflection_table
+        ) -> tuple[ExperimentList, flex.reflection_table]:
             self.step = INDEXING
             return super().index(experiments, reflections)
 
-        def refine(self, experiments: Any, centroids: Any) -> Any:
+        def refine(
+            self, experiments: ExperimentList, centroids: flex.reflection_table
+        ) -> tuple[ExperimentList, flex.reflection_table]:
             self.step = "refinement"
             experiments, self.indexed = super().refine(experiments, centroids)
             return experiments, self.indexed
 
-        def integrate(self, experiments: Any, indexed: Any) -> Any:
+        def integrate(self, experiments: ExperimentList, indexed: flex.reflection_table) -> flex.reflection_table:
             self.step = INTEGRATION
             return super().integrate(experiments, indexed)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import dxtbx.model
 import numpy as np
 from dxtbx import flumpy
 from scitbx.array_family import flex
@@ -12,7 +11,7 @@ from diffuse_framework.errors import GeometryError
 from diffuse_framework.model.geometry import Beam, Geometry, Panel
 
 
-def geometry_of(beam: Any, detector: Any) -> Geometry:
+def geometry_of(beam: dxtbx.model.Beam, detector: dxtbx.model.Detector) -> Geometry:
     """Return the numbers of a dxtbx beam and detector.
 
     Raises:
@@ -23,7 +22,7 @@ def geometry_of(beam: Any, detector: Any) -> Geometry:
     return Geometry(_beam(beam), tuple(_panel(panel) for panel in detector))
 
 
-def _beam(beam: Any) -> Beam:
+def _beam(beam: dxtbx.model.Beam) -> Beam:
     if not beam.get_wavelength() > 0:
         raise GeometryError(
             f"the beam's wavelength is {beam.get_wavelength()}; set geometry.beam.wavelength=, in angstrom"
@@ -35,7 +34,7 @@ def _beam(beam: Any) -> Beam:
     )
 
 
-def _panel(panel: Any) -> Panel:
+def _panel(panel: dxtbx.model.Panel) -> Panel:
     strategy = panel.get_px_mm_strategy()
     kind = type(strategy).__name__
     parallax = kind == "ParallaxCorrectedPxMmStrategy"
@@ -62,7 +61,7 @@ def _panel(panel: Any) -> Panel:
     )
 
 
-def _trusted_range(panel: Any) -> tuple[float, float]:
+def _trusted_range(panel: dxtbx.model.Panel) -> tuple[float, float]:
     """Lowest and highest value that may be used, both included.
 
     DIALS 3.12 leaves both ends out, 3.30 takes both in: the panel itself is asked, with
@@ -79,7 +78,7 @@ def _trusted_range(panel: Any) -> tuple[float, float]:
     return low if takes_low else np.nextafter(low, np.inf), high if takes_high else np.nextafter(high, -np.inf)
 
 
-def _pixel_mm(panel: Any) -> np.ndarray:
+def _pixel_mm(panel: dxtbx.model.Panel) -> np.ndarray:
     """Positions of pixel centres by the panel's own calibration, (slow, fast, 2) in mm."""
     fast, slow = panel.get_image_size()
     grid = np.mgrid[:slow, :fast] + 0.5

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from cctbx import uctbx
+from cctbx import sgtbx, uctbx
 
 from diffuse_framework.adapters.models.symmetry import cell_of
 from diffuse_framework.errors import DataError
@@ -47,7 +46,7 @@ def reference_cell(path: Path) -> tuple[Cell, str | None]:
     return cell_of(cell), None if group is None else str(group).replace(" ", "")
 
 
-def _from_crystal(path: Path, ending: str) -> tuple[Any, Any]:
+def _from_crystal(path: Path, ending: str) -> tuple[uctbx.unit_cell | None, sgtbx.space_group_info | None]:
     if ending == ".mtz":
         from iotbx import mtz
 
@@ -65,7 +64,7 @@ def _from_crystal(path: Path, ending: str) -> tuple[Any, Any]:
     return symmetry.unit_cell(), symmetry.space_group_info()
 
 
-def _from_experiments(path: Path) -> tuple[Any, Any]:
+def _from_experiments(path: Path) -> tuple[uctbx.unit_cell | None, sgtbx.space_group_info | None]:
     from dxtbx.model.experiment_list import ExperimentListFactory
 
     crystals = ExperimentListFactory.from_json_file(str(path), check_format=False).crystals()

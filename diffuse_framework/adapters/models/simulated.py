@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from cctbx import sgtbx
-from cctbx.eltbx import attenuation_coefficient
 from dials.array_family import flex
 from dxtbx import flumpy
-from dxtbx.model import Crystal, MosaicCrystalSauter2014
+from dxtbx.model import Crystal, Detector, MosaicCrystalSauter2014
 
 from diffuse_framework.adapters.images.open import images_from_files
 from diffuse_framework.algorithms.rotation import crossings, unrotated
 from diffuse_framework.model.experiment import BraggSpots, Experiment
 
 
-def sensor_mu_per_mm(material: str, wavelength: float) -> float:
-    """Return the linear absorption of "Si" or "CdTe" that dxtbx assumes for a mini-CBF file."""
-    return attenuation_coefficient.get_table(material).mu_at_angstrom(wavelength) / 10
-
-
 class Extinctions:
     """Which reflections a space group extinguishes."""
 
-    def __init__(self, space_group: Any) -> None:
+    def __init__(self, space_group: sgtbx.space_group | str) -> None:
         """Take a `cctbx.sgtbx.space_group` or a symbol."""
         if isinstance(space_group, str):
             space_group = sgtbx.space_group_info(space_group).group()
@@ -42,7 +36,7 @@ def write_models(
     paths: list[Path],
     truth: Experiment,
     width: float,
-    writing: Callable[[Path], Any],
+    writing: Callable[[Path], AbstractContextManager[Path]],
     experiments_path: Path,
     reflections_path: Path,
 ) -> None:
@@ -64,8 +58,7 @@ def write_models(
     beam.set_polarization_fraction(truth.geometries[0].beam.polarization_fraction)
     table = flex.reflection_table()
     for number, (experiment, image) in enumerate(zip(experiments, truth.images, strict=True)):
-        matrix: Any = tuple(map(float, image.setting_matrix.ravel()))
-        crystal = MosaicCrystalSauter2014(Crystal(matrix, truth.symmetry.space_group))
+        crystal = MosaicCrystalSauter2014(Crystal(_matrix(image.setting_matrix), truth.symmetry.space_group))
         crystal.set_half_mosaicity_deg(image.mosaic_width_deg / 2)
         # Sauter et al. (2014), Acta Cryst. D70, 3299: the half width is 1 / (2 D) in reciprocal space.
         crystal.set_domain_size_ang(1 / (2 * width))
@@ -83,7 +76,7 @@ def write_models(
 def write_sweep_models(
     paths: list[Path],
     truth: Experiment,
-    writing: Callable[[Path], Any],
+    writing: Callable[[Path], AbstractContextManager[Path]],
     experiments_path: Path,
     reflections_path: Path,
 ) -> None:
@@ -135,11 +128,11 @@ def write_sweep_models(
         table.as_file(str(unfinished))
 
 
-def _matrix(setting: np.ndarray) -> Any:
+def _matrix(setting: np.ndarray) -> tuple[float, ...]:
     return tuple(map(float, setting.ravel()))
 
 
-def _reflections(spots: BraggSpots, number: int, detector: Any) -> Any:
+def _reflections(spots: BraggSpots, number: int, detector: Detector) -> flex.reflection_table:
     """Return the reflections of one image as DIALS leaves them after integrating a still."""
     n = len(spots)
     table = flex.reflection_table()
@@ -172,9 +165,9 @@ def _reflections(spots: BraggSpots, number: int, detector: Any) -> Any:
     return table
 
 
-def _with_z(px: np.ndarray) -> Any:
+def _with_z(px: np.ndarray) -> flex.vec3_double:
     return _vectors(np.column_stack([px, np.zeros(len(px))]))
 
 
-def _vectors(values: np.ndarray) -> Any:
+def _vectors(values: np.ndarray) -> flex.vec3_double:
     return flumpy.vec_from_numpy(np.ascontiguousarray(values, float))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 from cctbx import sgtbx, uctbx
@@ -12,7 +12,7 @@ from diffuse_framework.model.experiment import Symmetry
 from diffuse_framework.model.lattice import Cell
 
 
-def symmetry_of(space_group: Any) -> Symmetry:
+def symmetry_of(space_group: sgtbx.space_group | str) -> Symmetry:
     """Return the numbers of a `cctbx.sgtbx.space_group`, or of a symbol such as "P41212".
 
     Raises:
@@ -37,7 +37,7 @@ def symmetry_of(space_group: Any) -> Symmetry:
     return Symmetry(str(info).replace(" ", ""), laue_group, operators, asu_matrix)
 
 
-def _info(space_group: Any) -> sgtbx.space_group_info:
+def _info(space_group: sgtbx.space_group | str) -> sgtbx.space_group_info:
     if not isinstance(space_group, str):
         return sgtbx.space_group_info(group=space_group)
     try:
@@ -46,7 +46,7 @@ def _info(space_group: Any) -> sgtbx.space_group_info:
         raise ConfigError(f"{space_group!r} is not a space group cctbx knows, try for example P41212") from error
 
 
-def cell_of(parameters: Any) -> Cell:
+def cell_of(parameters: uctbx.unit_cell | Iterable[float]) -> Cell:
     """Return six numbers of a `cctbx.uctbx.unit_cell` or of any six numbers."""
     if isinstance(parameters, uctbx.ext.unit_cell):
         parameters = parameters.parameters()
@@ -63,3 +63,8 @@ def is_absent(space_group: str, hkl: np.ndarray) -> np.ndarray:
     """Return which of the integers (n, 3) a space group extinguishes, (n,) booleans."""
     group = sgtbx.space_group_info(space_group).group()
     return np.array([group.is_sys_absent(tuple(map(int, index))) for index in hkl], bool)
+
+
+def operations_of(space_group: str) -> int:
+    """Return the number of symmetry operations per unit cell, centring included."""
+    return int(sgtbx.space_group_info(space_group).group().order_z())

@@ -5,8 +5,6 @@ Hubbell & Seltzer, NIST Standard Reference Database 126, through `cctbx.eltbx.at
 
 from __future__ import annotations
 
-from typing import Any
-
 from cctbx.eltbx import attenuation_coefficient
 
 from diffuse_framework.errors import ConfigError
@@ -74,7 +72,7 @@ def gas_mu_per_mm(gas: str, wavelength: float, temperature_k: float, pressure_at
     return mass_attenuation(gas, wavelength) * gas_density(gas, temperature_k, pressure_atm) / 10
 
 
-def _table(material: str) -> Any:
+def _table(material: str) -> attenuation_coefficient.table:
     try:
         return attenuation_coefficient.get_table(material)
     except (ValueError, RuntimeError) as error:
@@ -84,7 +82,7 @@ def _table(material: str) -> Any:
         ) from error
 
 
-def _at_wavelength(table: Any, material: str, wavelength: float, method: str) -> float:
+def _at_wavelength(table: attenuation_coefficient.table, material: str, wavelength: float, method: str) -> float:
     try:
         return getattr(table, method)(wavelength)
     except RuntimeError as error:

@@ -1,70 +1,22 @@
-"""Cell contents from model files and sequences, and the parameters that name them."""
+"""What molecules consist of, from model files and sequences."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import gemmi
-import numpy as np
-from cctbx import sgtbx
 
 from diffuse_framework.algorithms.absolute.composition import (
     DNA,
     RNA,
     Composition,
-    fill_cell,
     mass_of,
-    parse_formula,
-    scaled,
     sequence_composition,
     total,
 )
 from diffuse_framework.errors import ConfigError, DataError
-from diffuse_framework.model.contents import CellContents
-from diffuse_framework.model.grid import VoxelGrid
-
-PHIL = """
-contents
-  .help = "What the unit cell holds: a model, a sequence or a formula, times copies, and solvent."
-{
-  model = None
-    .type = path
-    .help = "PDB or mmCIF file of the asymmetric unit. Occupancies count, hydrogens it lacks are added in"
-            "number; its water is replaced by the bulk solvent."
-  sequence = None
-    .type = path
-    .help = "FASTA file with one molecule: protein, RNA or DNA, several chains if it has them."
-  formula = None
-    .type = str
-    .help = "Element counts of one molecule, for example C613 H959 N193 O185 S10."
-  copies = 1
-    .type = int(value_min=1)
-    .help = "Molecules, or copies of the model, in the asymmetric unit."
-  hydrogens = True
-    .type = bool
-    .help = "Add the hydrogens that a model lacks."
-  solvent {
-    fill = True
-      .type = bool
-      .help = "Fill the volume that molecules leave with water and solutes."
-    water = 0.0334
-      .type = float(value_min=0)
-      .help = "Water molecules per cubic angstrom of solvent: 0.334 electrons per cubic angstrom."
-    solutes = None
-      .type = strings
-      .help = "Salt and the like in the solvent, each as formula:mol/l:volume, separated by blanks. The volume"
-              "of a formula unit in cubic angstrom, whose water it takes the place of, is 27 where it is not"
-              "given, that of NaCl. For example NaCl:0.5 C3H8O3:2.7:118 N2H8SO4:1.6:83."
-  }
-}
-"""
-
-
-# Cubic angstrom that NaCl takes up in water: 16.6 cm^3/mol, Millero (1971), Chem. Rev. 71, 147.
-_SALT_VOLUME = "27"
 
 
 @dataclass(frozen=True)
@@ -86,107 +38,12 @@ class Molecule:
     cell_volume: float = 0.0
 
 
-@dataclass(frozen=True)
-class Contents:
-    """What the user says of the cell; see `PHIL`.
+def check_elements(counts: Composition) -> None:
+    """Check that a composition names elements.
 
-    Attributes:
-        molecule: one copy.
-        copies: per asymmetric unit.
-        waters_per_volume: per cubic angstrom, 0 for no solvent.
-        solutes: (formula, mol/l, cubic angstrom).
+    Raises:
+        ConfigError: it names something else.
     """
-
-    molecule: Molecule
-    copies: int
-    waters_per_volume: float
-    solutes: tuple[tuple[str, float, float], ...]
-
-    @classmethod
-    def from_params(cls, params: Any, where: str) -> Contents | None:
-        """Read what `params`, an extracted scope `contents`, names; None where it names nothing.
-
-        Args:
-            params: extracted.
-            where: its place in the tree of parameters, for messages.
-
-        Raises:
-            ConfigError: more than one thing is named, or something that isn't chemistry.
-            DataError: a file that can't be read.
-        """
-        named = {n: getattr(params, n) for n in ("model", "sequence", "formula") if getattr(params, n)}
-        if not named:
-            return None
-        if len(named) > 1:
-            raise ConfigError(f"{where}: name only one of model=, sequence= and formula=")
-        if "model" in named:
-            molecule = read_model(Path(named["model"]), params.hydrogens)
-        elif "sequence" in named:
-            molecule = read_sequences(Path(named["sequence"]))
-        else:
-            counts = parse_formula(named["formula"])
-            _check_elements(counts)
-            molecule = Molecule(counts, 0.0, f"the formula {named['formula']}")
-        solutes = tuple(_solute(text, where) for text in params.solvent.solutes or [])
-        water = params.solvent.water if params.solvent.fill else 0.0
-        return cls(molecule, params.copies, water, solutes)
-
-    def fill(self, grid: VoxelGrid) -> CellContents:
-        """Return the contents of the unit cell of a grid.
-
-        Raises:
-            DataError: a Matthews coefficient that no crystal has.
-        """
-        molecule = self.molecule
-        volume = float(1 / abs(np.linalg.det(grid.reciprocal_basis)))
-        copies = self.copies * operations_of(grid.symmetry.space_group)
-        known = {*molecule.counts, "H", "O"}
-        known = known.union(*(parse_formula(formula) for formula, _, _ in self.solutes))
-        return fill_cell(
-            scaled(molecule.counts, copies),
-            self.solutes,
-            volume,
-            copies,
-            {element: gemmi.Element(element).weight for element in known},
-            {element: gemmi.Element(element).atomic_number for element in known},
-            molecule.nucleic_mass * copies,
-            self.waters_per_volume,
-            molecule.source,
-            molecule.notes + _other_cell(molecule, volume),
-        )
-
-
-def _other_cell(molecule: Molecule, volume: float) -> tuple[str, ...]:
-    """Say so where a model comes from a cell of another size."""
-    if not molecule.cell_volume or abs(molecule.cell_volume / volume - 1) < 0.05:
-        return ()
-    return (
-        f"{molecule.source} comes from a cell of {molecule.cell_volume:.0f} cubic angstrom, the map's has "
-        f"{volume:.0f}: are they the same crystal form, with as many molecules?",
-    )
-
-
-def operations_of(space_group: str) -> int:
-    """Return the number of symmetry operations per unit cell, centring included."""
-    return int(sgtbx.space_group_info(space_group).group().order_z())
-
-
-def _solute(text: str, where: str) -> tuple[str, float, float]:
-    """Return formula, mol/l and cubic angstrom of for example "NaCl:0.5" or "C3H8O3:2.7:118"."""
-    formula, *numbers = text.split(":")
-    _check_elements(parse_formula(formula))
-    try:
-        molar, volume = map(float, numbers if len(numbers) != 1 else [*numbers, _SALT_VOLUME])
-    except ValueError as error:
-        raise ConfigError(
-            f"{where}.solvent.solutes: {text!r} is not formula:mol/l or formula:mol/l:volume, as in NaCl:0.5"
-        ) from error
-    if molar < 0 or volume < 0:
-        raise ConfigError(f"{where}.solvent.solutes: {text!r} holds a negative number")
-    return formula, molar, volume
-
-
-def _check_elements(counts: Composition) -> None:
     for element in counts:
         if gemmi.Element(element).atomic_number == 0:
             raise ConfigError(f"{element!r} is not a chemical element")
@@ -219,7 +76,7 @@ def read_sequences(path: Path) -> Molecule:
         composition, unknown = sequence_composition(chain, kind)
         counts = total(counts, composition)
         if kind != "protein":
-            nucleic_mass += mass_of(composition, _weights(composition))
+            nucleic_mass += mass_of(composition, weights_of(composition))
         if unknown:
             notes.append(f"{unknown} unknown residues of {path.name} count as the mean of the others")
     return Molecule(counts, nucleic_mass, f"{len(chains)} chain(s) of {path.name}", tuple(notes))
@@ -232,7 +89,8 @@ def _kind(chain: str) -> str:
     return "rna" if letters <= {*RNA, "N"} else "protein"
 
 
-def _weights(composition: Composition) -> dict[str, float]:
+def weights_of(composition: Composition) -> dict[str, float]:
+    """Return the atomic weight of each element of a composition, in dalton."""
     return {element: gemmi.Element(element).weight for element in composition}
 
 
@@ -284,7 +142,7 @@ def read_model(path: Path, hydrogens: bool = True) -> Molecule:
     counts = {element: count * copies for element, count in counts.items() if count > 0}
     if not counts:
         raise DataError(f"{path} holds nothing but water")
-    _check_elements(counts)
+    check_elements(counts)
     notes = []
     if waters:
         notes.append(f"{waters * copies:g} water molecules of {path.name} are part of the bulk solvent")
@@ -296,18 +154,18 @@ def read_model(path: Path, hydrogens: bool = True) -> Molecule:
     if copies > 1:
         notes.append(f"{copies} copies by strict non-crystallographic symmetry")
     volume = structure.cell.volume if structure.cell.is_crystal() else 0.0
-    return Molecule(counts, mass_of(nucleic, _weights(nucleic)) * copies, path.name, tuple(notes), volume)
+    return Molecule(counts, mass_of(nucleic, weights_of(nucleic)) * copies, path.name, tuple(notes), volume)
 
 
-def _residues(chain: Any) -> list[list[Any]]:
+def _residues(chain: gemmi.Chain) -> list[list[gemmi.Residue]]:
     """Group residues that share a place in the chain: point mutations as alternate conformations."""
-    groups: dict[Any, list[Any]] = {}
+    groups: dict[tuple[str, str], list[gemmi.Residue]] = {}
     for residue in chain:
         groups.setdefault((str(residue.seqid), residue.subchain), []).append(residue)
     return list(groups.values())
 
 
-def _hydrogens(group: list[Any], in_polymer: bool) -> float | None:
+def _hydrogens(group: list[gemmi.Residue], in_polymer: bool) -> float | None:
     """Return how many hydrogens a residue should have, None where that is not known."""
     hydrogens = 0.0
     for residue in group:

@@ -6,7 +6,7 @@ import numpy as np
 import xraylib
 from cctbx.eltbx import xray_scattering
 
-from diffuse_framework.algorithms.absolute.methods import breit_dirac_factor, theory_of
+from diffuse_framework.algorithms.absolute.theory import breit_dirac_factor, theory_of
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.model.contents import CellContents, Theory
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from diffuse_framework.algorithms.absolute.methods import RadialProfile
+from diffuse_framework.algorithms.absolute.profile import RadialProfile
 from diffuse_framework.algorithms.binning import sum_by
 from diffuse_framework.algorithms.factors import efficiency, polarization
 from diffuse_framework.algorithms.symmetry import fold, orbit_sizes
@@ -15,6 +15,8 @@ from diffuse_framework.errors import DataError
 from diffuse_framework.model.experiment import BraggSpots, Experiment, Image, Rotation
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.grid import VoxelGrid
+
+__all__ = ["MergedBragg", "merge_spots", "spot_weights", "with_spots"]
 
 # Fainter parts of a reflection say little of the whole.
 MIN_PARTIALITY = 0.05
@@ -69,10 +71,7 @@ def merge_spots(experiment: Experiment, scales: np.ndarray) -> MergedBragg:
         variance.append(spots.variance[good])
         weight.append(scales[number] * weights[good])
     if not hkl:
-        raise DataError(
-            "no image has reflections with intensity and partiality: give integrated reflections, or use "
-            "absolute_scaler.wilson.intensities=map"
-        )
+        raise DataError("no image has reflections with intensity and partiality")
     folded = fold(np.concatenate(hkl), experiment.symmetry, (1, 1, 1))[0]
     unique, index = np.unique(folded, axis=0, return_inverse=True)
     index, n = index.ravel(), len(unique)

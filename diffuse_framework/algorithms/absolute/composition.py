@@ -11,6 +11,19 @@ import numpy as np
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.model.contents import CellContents
 
+__all__ = [
+    "DNA",
+    "RESIDUES",
+    "RNA",
+    "Composition",
+    "fill_cell",
+    "mass_of",
+    "parse_formula",
+    "scaled",
+    "sequence_composition",
+    "total",
+]
+
 Composition = Mapping[str, float]
 
 # Residues within a chain, H2O lost: the free molecules of the wwPDB's Chemical Component Dictionary, in
@@ -151,9 +164,9 @@ def fill_cell(
     low, high = MATTHEWS_LIMITS
     if not low <= matthews <= high:
         raise DataError(
-            f"{copies} copies with {mass:.0f} Da altogether in a cell of {cell_volume:.0f} cubic angstrom "
-            f"make a Matthews coefficient of {matthews:.2f} A^3/Da, and crystals have {low:g} to {high:g} "
-            f"(most 1.7 to 3.5). Check the number of molecules (contents.copies), {source} and the cell"
+            f"{copies} copies of {source} with {mass:.0f} Da altogether in a cell of {cell_volume:.0f} cubic "
+            f"angstrom make a Matthews coefficient of {matthews:.2f} A^3/Da, and crystals have {low:g} to {high:g} "
+            "(most 1.7 to 3.5)"
         )
     if occupied > cell_volume:
         notes = (*notes, "the molecules take up all of the cell: no solvent was added")
@@ -166,7 +179,7 @@ def fill_cell(
             water -= per_volume * volume * waters_per_volume
             solvent = total(solvent, scaled(parse_formula(formula), per_volume * free))
         if water < 0:
-            raise ConfigError("the solutes leave no room for water: check contents.solvent.solutes")
+            raise ConfigError("the solutes leave no room for water")
         solvent = total(solvent, {"H": 2 * water * free, "O": water * free})
     elements = tuple(sorted({*molecules, *solvent}, key=lambda element: atomic_numbers[element]))
     return CellContents(

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+__all__ = ["Criteria", "PixelHistory", "block_levels", "photons_of"]
+
 BLOCK = 8
 """Width of a block in pixels."""
 

@@ -14,6 +14,24 @@ from diffuse_framework.model.conventions import BRAGG, DIFFUSE, UNTRUSTED
 from diffuse_framework.model.experiment import Rotation
 from diffuse_framework.model.geometry import Geometry
 
+__all__ = [
+    "centring_conditions",
+    "every_nth",
+    "ice_rings",
+    "in_border",
+    "in_circle",
+    "in_polygon",
+    "in_rectangle",
+    "in_resolution",
+    "lattice_possible",
+    "near_nodes",
+    "outside_intensity",
+    "paint_around",
+    "paint_panels",
+    "predicted_spots",
+    "within_range",
+]
+
 # hexagonal ice, Ih: the cell that DIALS takes, angstrom
 ICE_A, ICE_C = 4.498, 7.338
 

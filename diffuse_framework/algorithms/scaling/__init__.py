@@ -1,1 +1,5 @@
 """Scaling models: what they are, how they are fitted, what disagrees with them."""
+
+from __future__ import annotations
+
+__all__ = ["per_image"]

@@ -10,6 +10,8 @@ from diffuse_framework.errors import DataError
 from diffuse_framework.model.scales import ImageScales
 from diffuse_framework.model.voxels import VoxelSums
 
+__all__ = ["fit_image_scales", "shared_voxels"]
+
 
 def shared_voxels(sums: VoxelSums) -> np.ndarray:
     """Return which voxels (size of the grid,) have exposure from two images or more."""

@@ -11,10 +11,11 @@ from diffuse_framework.algorithms.expansion import (
     Box,
     asymmetric_box_of,
     delta_pdf,
-    isotropic_part,
     reciprocal_map_cell,
     whole_box,
 )
+from diffuse_framework.algorithms.statistics import isotropic_part
+from diffuse_framework.algorithms.symmetry import orbit_sizes
 from diffuse_framework.errors import DataError
 from diffuse_framework.io.export.arrays import write_boxes_nexus, write_boxes_npz, write_nexus, write_text
 from diffuse_framework.io.export.ccp4_map import write_ccp4
@@ -22,6 +23,9 @@ from diffuse_framework.io.export.mtz import write_mtz
 from diffuse_framework.io.export.stored_map import StoredMap
 from diffuse_framework.io.export.vtk import write_vtk
 from diffuse_framework.model.grid import VoxelGrid
+
+# Up to the resolution limit, of the spherical average that is subtracted.
+_ISOTROPIC_SHELLS = 100
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,12 @@ class Export:
         if self._options.remove_isotropic:
             # Half maps lose their own average: they stay independent.
             known = np.isfinite(values)
-            values[known] -= isotropic_part(self._grid, self.voxel[known], values[known])
+            voxel = self.voxel[known]
+            q = np.linalg.norm(self._grid.q_of(voxel), axis=1)
+            # A voxel weighs as many as it stands for; one at the limit belongs to the last shell.
+            weight = orbit_sizes(self._grid.index_of(voxel), self._grid.symmetry, self._grid.divisions).astype(float)
+            width = (1 + 1e-9) / (_ISOTROPIC_SHELLS * self._grid.d_min)
+            values[known] -= isotropic_part(q, values[known], weight, width)
         return values
 
     @property

@@ -246,7 +246,7 @@ def occupancy_text(data: MapData) -> str:
     )
 
 
-def shells_text(data: MapData, n_shells: int = 10) -> str:
+def map_quality_text(data: MapData, n_shells: int = 10) -> str:
     """Return quality in shells of equal volume."""
     q = data.q
     edges = np.cbrt(np.linspace(0, q.max() ** 3 * (1 + 1e-9), n_shells + 1))
@@ -305,7 +305,7 @@ def summary_text(data: MapData, inputs: dict[str, str], names: list[str]) -> str
             "",
             checks_text(checks),
             "",
-            shells_text(data),
+            map_quality_text(data),
             "",
             "Pictures:",
             *(f"  {name}" for name in names),

@@ -62,7 +62,7 @@ def check_indexer(indexer: Any, source: ImageSource, hints: CrystalHints, folder
     require(
         products == operators,
         indexer,
-        "the symmetry operators are no group; take them from diffuse_framework.adapters.models.symmetry.symmetry_of",
+        "the symmetry operators are no group; take them from diffuse_framework.services.symmetry.symmetry_of",
     )
     return True
 

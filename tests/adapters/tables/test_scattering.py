@@ -8,7 +8,7 @@ import xraylib
 
 from diffuse_framework.adapters.tables.scattering import form_factors, incoherent_functions, scattering_of
 from diffuse_framework.algorithms.absolute.composition import fill_cell, sequence_composition
-from diffuse_framework.algorithms.absolute.methods import breit_dirac_factor
+from diffuse_framework.algorithms.absolute.theory import breit_dirac_factor
 from diffuse_framework.errors import ConfigError
 
 # x = sin(theta)/wavelength in 1/angstrom. f0: International Tables C (1992), table 6.1.1.1, Hartree-Fock.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffuse_framework.algorithms.absolute.bragg import MergedBragg, merge_spots, with_spots
-from diffuse_framework.algorithms.absolute.methods import RadialProfile
+from diffuse_framework.algorithms.absolute.profile import RadialProfile
 from diffuse_framework.algorithms.scaling.bragg_reference import bragg_reference
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.experiment import no_spots
@@ -48,7 +48,7 @@ def test_without_the_scales_they_are_not(simulation):
 
 def test_images_without_integrated_reflections_are_refused(simulation):
     images = tuple(replace(image, spots=no_spots()) for image in simulation.experiment.images)
-    with pytest.raises(DataError, match="intensities=map"):
+    with pytest.raises(DataError, match="no image has reflections"):
         merge_spots(replace(simulation.experiment, images=images), simulation.truth.scales)
 
 

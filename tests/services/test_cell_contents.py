@@ -8,8 +8,9 @@ import gemmi
 import pytest
 from iotbx.phil import parse
 
-from diffuse_framework.adapters.tables.contents import PHIL, Contents, operations_of, read_model, read_sequences
 from diffuse_framework.errors import ConfigError, DataError
+from diffuse_framework.services.cell_contents import PHIL, Contents, read_model, read_sequences
+from diffuse_framework.services.symmetry import operations_of
 from diffuse_framework.testing.fakes import orthorhombic_grid
 
 ATOM = (
@@ -115,7 +116,7 @@ def test_sequences(tmp_path):
 
 def contents(**settings):
     text = "".join(f"contents.{name.replace('__', '.')} = {value}\n" for name, value in settings.items())
-    return Contents.from_params(parse(PHIL).fetch(parse(text)).extract().contents, "here")
+    return Contents.from_params(parse(PHIL).fetch(parse(text)).extract().contents, "here.contents")
 
 
 def test_copies_follow_from_the_symmetry():

@@ -1,4 +1,4 @@
-"""What the absolute scalers share: parameters, the theory of a cell, and what the log says."""
+"""Electron units from what the unit cell scatters: what absolute scalers share."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from diffuse_framework.adapters.tables.contents import PHIL as CONTENTS_PHIL
-from diffuse_framework.adapters.tables.contents import Contents
-from diffuse_framework.adapters.tables.scattering import scattering_of
-from diffuse_framework.algorithms.absolute.methods import RadialProfile, Ranges, apply, disagreements, estimate
-from diffuse_framework.errors import ConfigError
+from diffuse_framework.algorithms.absolute.estimate import apply, disagreements, estimate
+from diffuse_framework.algorithms.absolute.profile import IncompleteMap, RadialProfile
+from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport, MergedMap
+from diffuse_framework.services.cell_contents import PHIL as CONTENTS_PHIL
+from diffuse_framework.services.cell_contents import Contents
+from diffuse_framework.services.form_factors import scattering_of
+
+__all__ = ["PHIL", "RANGE_PHIL", "AbsoluteSettings"]
 
 PHIL = (
     CONTENTS_PHIL
@@ -106,7 +109,7 @@ class AbsoluteSettings:
             merged: the map.
             experiment: for the wavelength.
             method: whose k is used.
-            with_bragg: as in `algorithms.absolute.estimate`.
+            with_bragg: as in `diffuse_framework.algorithms.absolute.estimate.estimate`.
 
         Raises:
             ConfigError: the contents or the wavelength are not known.
@@ -122,8 +125,19 @@ class AbsoluteSettings:
         theory = scattering_of(
             contents, 1.02 / merged.grid.d_min, self._wavelength(experiment), self.form_factors, self.bonded
         )
-        ranges = Ranges(**{method: self.span})
-        report = estimate(merged, contents, theory, ranges, self.min_completeness, with_bragg)
+        ranges = {method: self.span} if self.span else None
+        try:
+            report = estimate(merged, contents, theory, ranges, self.min_completeness, with_bragg)
+        except IncompleteMap as error:
+            raise DataError(
+                f"{error}. {self.where}.min_completeness={self.min_completeness:g} says how complete a shell must be; "
+                "grid.hkl.divisions how fine voxels are"
+            ) from error
+        if method not in report.estimates:
+            raise DataError(
+                f"absolute_scaler.plugin={method} finds no scale: {report.failures[method]}. Its range of |q| is "
+                f"{self.where}.range"
+            )
         final = apply(merged, report, method)
         _log(report)
         return final
