@@ -376,7 +376,7 @@ class ReturnsNothing(SoundIndexer):
 # --- validators and reindexers ---------------------------------------------------------------------------
 
 
-@broken("validator", "images are kept and .* rejected; each must be one of them, once")
+@broken("validator", "are kept and .* rejected; each must be one of them, once")
 @dataclass(frozen=True)
 class DropsSilently(SoundValidator):
     """Keeps the first image and says nothing of the others."""
