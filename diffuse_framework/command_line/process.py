@@ -36,7 +36,7 @@ from dials.util.options import ArgumentParser
 
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.indexing.automatic import AutomaticIndexer
-from diffuse_framework.command_line.shared.arguments import parse_arguments
+from diffuse_framework.command_line.shared.arguments import parse_arguments, without_images
 from diffuse_framework.command_line.shared.failures import report_failures
 from diffuse_framework.command_line.shared.live import follow, mentions_live, settings_of, split_images
 from diffuse_framework.command_line.shared.logs import log_start, logger, run_description, start_logs
@@ -160,7 +160,7 @@ def _process(
         chunk_size=params.mp.chunk,
         write_pixels=image_files_of(params, folder),
         prune=prune,
-        parameters=changed,
+        parameters=without_images(changed),
         description=run_description(changed, registry),
     )
     with engine_of(params) as engine:

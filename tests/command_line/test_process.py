@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from dxtbx.model.experiment_list import ExperimentListFactory
 
-from diffuse_framework.command_line import merge, process, scale
+from diffuse_framework.command_line import merge, process, scale, stats
 from diffuse_framework.io.results import read_map_npz
 from diffuse_framework.io.sums_store import StoredSums
 
@@ -29,6 +29,7 @@ def test_a_run_leaves_what_it_promises(processed):
         "indexed.expt",
         "indexed.refl",
         "indexing.parts",
+        "parameters.phil",
         "refined_scaling_model_params.json",
         "sums.h5",
         "sums.parts",
@@ -64,7 +65,7 @@ def test_the_json_files_have_the_keys_of_the_guide(processed):
     assert summary["images"]["given"] == 6
     assert summary["images"]["used"] + summary["images"]["rejected"] == 6
     assert summary["images"]["used"] <= summary["images"]["indexed"] <= 6
-    assert {part["name"] for part in summary["parts"]} >= {"indexing", "adding up", "scaling", "merging"}
+    assert {part["name"] for part in summary["parts"]} >= {"indexing", "accumulation", "scaling", "merging"}
 
 
 def test_nexus_opens_on_the_map(processed):
@@ -145,3 +146,30 @@ def test_help_and_configuration(capsys):
         assert word in capsys.readouterr().out
     process.run([])
     assert "usage" in capsys.readouterr().out
+
+
+def test_the_parameters_that_are_left_make_the_same_run_again(stills, processed, tmp_path):
+    images = sorted(stills.glob("*.cbf"))
+    run(process, *images, processed / "parameters.phil", f"output.directory={tmp_path}", "output.pixels=False")
+    first, again = (read_map_npz(folder / "voxel_data_relative.npz") for folder in (processed, tmp_path))
+    assert all((first[name] == again[name]).all() for name in first)
+
+
+def test_merging_and_statistics_again_go_by_the_plugins_of_the_run(results, tmp_path):
+    folder = tmp_path / "inverse"
+    run(
+        process,
+        results / "indexed.expt",
+        results / "indexed.refl",
+        "merger.plugin=inverse_variance",
+        f"output.directory={folder}",
+        "mp.nproc=1",
+    )
+    first = read_map_npz(folder / "voxel_data_relative.npz")
+    run(merge, folder / "sums.h5", f"output.directory={tmp_path / 'again'}")
+    again = read_map_npz(tmp_path / "again" / "voxel_data_relative.npz")
+    assert (again["I_merged_relative"] == first["I_merged_relative"]).all()
+    # Both mergers give nearly the same here: what they were is in the files.
+    for typed, merger in ((), "inverse_variance"), (("merger.plugin=poisson",), "poisson"):
+        run(stats, folder / "sums.h5", *typed)
+        assert json.loads((folder / "merging_statistics.json").read_text())["merger"] == merger

@@ -112,6 +112,15 @@ def _as_parameter(arg: str, file_parameters: dict[str, str]) -> str:
     return f'{name}="{arg}"' if name else arg
 
 
+def without_images(changed: str) -> str:
+    """Return PHIL text without what stands in it for the images, experiments and reflections of the command line."""
+    scope = parse(changed)
+    for part in scope.objects:
+        if part.is_scope and part.name == "input":
+            part.objects = [item for item in part.objects if item.name not in ("experiments", "reflections")]
+    return "".join(part.as_str() for part in scope.objects if not part.is_scope or part.objects)
+
+
 def template_files(template: str) -> list[str]:
     """Return the files of a template such as ``image_####.cbf``, in order.
 
