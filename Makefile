@@ -35,7 +35,7 @@ bench-accuracy: install  ## measure how right maps and scales are: slower than m
 		echo "# $$script"; $(PYTHON) tests/benchmarks/$$script.py; done
 
 docs: $(WRITERS)  ## build the documentation into docs/_build/html; a warning is an error
-	$(PYTHON) -m sphinx -W --keep-going -q docs docs/_build/html
+	$(PYTHON) -m sphinx -E -W --keep-going -q docs docs/_build/html
 	@echo "docs: docs/_build/html/index.html"
 
 docs-figures: install  ## make the pictures of the documentation again

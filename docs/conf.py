@@ -23,7 +23,7 @@ autodoc_typehints = "signature"
 default_role = "code"
 nitpick_ignore_regex = [
     # Other projects' names; their pages are not at hand where these are built.
-    ("py:class", r"(collections|numpy|pathlib)\..*"),
+    ("py:class", r"(cctbx|collections|numpy|pathlib)[a-z_]*\..*"),
     # Type variables have no page.
     ("py:class", r"diffuse_framework\.stages\.work\.(Item|Result)"),
 ]

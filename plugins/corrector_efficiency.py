@@ -12,6 +12,7 @@ import numpy as np
 from diffuse_framework import hookimpl
 from diffuse_framework.algorithms.factors import efficiency
 from diffuse_framework.algorithms.geometry import of_pixels
+from diffuse_framework.errors import ConfigError
 from diffuse_framework.model.experiment import Image
 from diffuse_framework.model.geometry import Geometry, Panel
 from diffuse_framework.model.pixels import Background
@@ -85,10 +86,19 @@ class EfficiencyCorrector:
         if self.mu_per_mm is not None:
             mu_per_mm = self.mu_per_mm
         elif self.material:
-            mu_per_mm = sensor_mu_per_mm(self.material, wavelength)
+            mu_per_mm = _from_table(self.material, wavelength)
         elif panel.material and not mu_per_mm > 0:
-            mu_per_mm = sensor_mu_per_mm(panel.material, wavelength)
+            mu_per_mm = _from_table(panel.material, wavelength)
         return replace(panel, thickness_mm=thickness_mm, mu_per_mm=mu_per_mm)
+
+
+def _from_table(material: str, wavelength: float) -> float:
+    try:
+        return sensor_mu_per_mm(material, wavelength)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}. Set corrector.efficiency.material, or corrector.efficiency.mu to the absorption in 1/mm"
+        ) from error
 
 
 @hookimpl

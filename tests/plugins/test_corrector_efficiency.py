@@ -55,5 +55,5 @@ def test_parameters_replace_the_header():
 
 
 def test_an_unknown_material_is_named():
-    with pytest.raises(ConfigError, match="'Kryptonite'"):
+    with pytest.raises(ConfigError, match="'Kryptonite'.*corrector.efficiency.mu"):
         make("material=Kryptonite").factor(geometry())

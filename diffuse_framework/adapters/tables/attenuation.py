@@ -77,8 +77,7 @@ def _table(material: str) -> attenuation_coefficient.table:
         return attenuation_coefficient.get_table(material)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"there is no attenuation table for {material!r}: give an element, CdTe or GaAs, or the linear "
-            "absorption itself (mu=, in 1/mm)"
+            f"there is no attenuation table for {material!r}: there are those of elements, CdTe and GaAs"
         ) from error
 
 
