@@ -24,7 +24,7 @@ class MergingSteps:
     absolute_scaler: AbsoluteScaler
 
 
-__all__ = ["Steps"]
+__all__ = ["MergingSteps", "Steps"]
 
 
 @dataclass(frozen=True)
