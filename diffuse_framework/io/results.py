@@ -14,8 +14,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from diffuse_framework.algorithms.scaling.fit import SmoothScales
 from diffuse_framework.algorithms.scaling.model import layout_from_numbers, layout_to_numbers
+from diffuse_framework.algorithms.scaling.scales import SmoothScales
 from diffuse_framework.errors import DataError
 from diffuse_framework.io.atomic import require_space, write_json, writing
 from diffuse_framework.io.grid_file import grid_to_numbers
@@ -90,7 +90,7 @@ def _numbering(grid: VoxelGrid) -> list[list[int]]:
 
 def _resolution_smoother(scales: SmoothScales) -> dict[str, Any]:
     """Control points of the resolution smoother: |q| and its mean over the images there."""
-    part = scales.layout.parts.get("resolution")
+    part = scales.layout.components.get("resolution")
     if part is None:
         return {"enabled": False, "control_points": []}
     values = scales.layout.at_images("resolution", scales.parameters)
@@ -407,8 +407,8 @@ def final_model(final: AbsoluteMap, scales: Scales, image_names: tuple[str, ...]
             "multiplicative_scale_sigma leaves out Scale_Abs_sigma, which all images share."
         )
         content["model"] = _model_numbers(smooth)
-        if "offset" in smooth.layout.parts:
-            content["relative_offset_q"] = smooth.layout.parts["offset"].q.positions
+        if "offset" in smooth.layout.components:
+            content["relative_offset_q"] = smooth.layout.components["offset"].q.positions
             offsets = list(smooth.offsets_at_images())
     content["refined_parameters"] = {
         name: {

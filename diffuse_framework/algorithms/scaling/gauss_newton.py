@@ -9,8 +9,8 @@ parameters for that, conjugate gradients solve with products of the matrix, a pa
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -19,7 +19,18 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from scipy.sparse.linalg import splu
 
 from diffuse_framework.algorithms.binning import sum_by
+from diffuse_framework.algorithms.scaling.components import (
+    AT_NODES,
+    AT_PLACES,
+    DETECTOR,
+    OF_PANELS,
+    OFFSET,
+    OVER_IMAGES,
+    PANEL,
+    Component,
+)
 from diffuse_framework.algorithms.scaling.equation import Equation, VoxelEstimates
+from diffuse_framework.algorithms.scaling.failures import NothingSeenTwiceError
 from diffuse_framework.algorithms.scaling.model import Layout
 from diffuse_framework.algorithms.scaling.observations import Observations
 from diffuse_framework.algorithms.scaling.shrinkage import shrunk_intensities
@@ -44,18 +55,20 @@ class Restraints:
     """How much neighbouring control points may differ.
 
     Attributes:
-        scale, offset, absorption, resolution: expected root mean square of second differences
-            along an axis of control points; of the offset relative to the mean intensity there.
+        differences: by the name of a component, its `ComponentKind.restraint` where that is not to be the usual.
         spread: expected deviation of a factor's parameters from 1.
         offset_spread: expected size of the offset's, relative to the mean intensity.
     """
 
-    scale: float = 0.1
-    offset: float = 0.1
-    absorption: float = 0.05
-    resolution: float = 0.05
+    differences: Mapping[str, float] = field(default_factory=dict)
     spread: float = 10.0
     offset_spread: float = 1.0
+
+    def expected(self, component: Component, level: np.ndarray) -> np.ndarray:
+        """Return the expected deviation of a component's parameters from null, (size,); `level` is that of offsets."""
+        if component.kind.acts == OFFSET:
+            return self.offset_spread * np.tile(level, component.n_nodes)
+        return np.full(component.size, self.spread)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,62 +108,57 @@ def restraint_rows(layout: Layout, restraints: Restraints, level: np.ndarray) ->
         level: (n_q,) mean intensity at the offset's control points.
     """
     blocks = []
-    for name, part in layout.parts.items():
-        unit = np.ones(part.size)
-        if name == "offset":
-            unit = np.tile(1 / level, part.n_nodes)
-        rows = [sparse.identity(part.size) / (restraints.spread if name != "offset" else restraints.offset_spread)]
-        strength = getattr(restraints, name, None)
-        for differences in _differences(layout, name) if strength else ():
-            rows.append(differences / strength)
-        block = sparse.vstack(rows) @ sparse.diags(unit)
-        rows = [block]
-        pins = _pins(layout, name)
-        if pins is not None:
-            rows.append(pins / _PINNED)
-        blocks.append(sparse.vstack(rows))
+    for component in layout.components.values():
+        kind = component.kind
+        unit = np.tile(1 / level, component.n_nodes) if kind.acts == OFFSET else np.ones(component.size)
+        rows = [sparse.diags(1 / restraints.expected(component, level))]
+        strength = restraints.differences.get(kind.name, kind.restraint)
+        for differences in _differences(component) if strength else ():
+            rows.append(differences @ sparse.diags(unit / strength))
+        blocks.append(sparse.vstack([*rows, *(pins / _PINNED for pins in _pins(layout, component))]))
     return sparse.block_diag(blocks, "csr")
 
 
-def _differences(layout: Layout, name: str) -> list[sparse.csr_matrix]:
-    """Second differences of a part along each of its axes."""
-    part = layout.parts[name]
+def _differences(component: Component) -> list[sparse.csr_matrix]:
+    """Second differences of a component along each of its axes."""
     result = []
-    if part.order:
-        along = sparse.block_diag([second_differences(axis.n_values) for axis in part.order])
+    if component.order:
+        along = sparse.block_diag([second_differences(axis.n_values) for axis in component.order])
         if along.shape[0]:
-            result.append(sparse.kron(along, sparse.identity(part.width)))
-    across = [second_differences(part.q.n_values)] if not part.panels else []
-    if part.panels:
-        along_fast = [sparse.kron(sparse.identity(y.n_values), second_differences(x.n_values)) for x, y in part.panels]
-        along_slow = [sparse.kron(second_differences(y.n_values), sparse.identity(x.n_values)) for x, y in part.panels]
+            result.append(sparse.kron(along, sparse.identity(component.width)))
+    across = [second_differences(component.q.n_values)] if not component.panels else []
+    if component.panels:
+        along_fast = [
+            sparse.kron(sparse.identity(y.n_values), second_differences(x.n_values)) for x, y in component.panels
+        ]
+        along_slow = [
+            sparse.kron(second_differences(y.n_values), sparse.identity(x.n_values)) for x, y in component.panels
+        ]
         across = [sparse.block_diag(along_fast), sparse.block_diag(along_slow)]
     for matrix in across:
         if matrix.shape[0]:
-            result.append(sparse.kron(sparse.identity(part.n_nodes), matrix))
+            result.append(sparse.kron(sparse.identity(component.n_nodes), matrix))
     return result
 
 
-def _pins(layout: Layout, name: str) -> sparse.csr_matrix | None:
-    """Means of a part's parameters that stay at 1: else another part could take up the difference."""
-    part = layout.parts[name]
-    n_nodes, width = part.n_nodes, part.width
-    every_node = sparse.kron(sparse.identity(n_nodes), np.full((1, width), 1 / width))
-    if name == "scale":
-        share = np.bincount(part.state, minlength=part.order_weights.shape[0]) / len(part.state)
-        return sparse.csr_matrix(share[None, :] @ part.order_weights)
-    if name == "panel":
-        return every_node
-    if name == "absorption":
-        if "panel" not in layout.parts:
-            return every_node
-        sizes = [x.n_values * y.n_values for x, y in part.panels]
-        each = sparse.block_diag([np.full((1, size), 1 / size) for size in sizes])
-        return sparse.vstack([every_node, sparse.kron(np.full((1, n_nodes), 1 / n_nodes), each)])
-    if name == "resolution":
-        every_q = sparse.kron(np.full((1, n_nodes), 1 / n_nodes), sparse.identity(width))
-        return sparse.vstack([every_node, every_q])
-    return None
+def _pins(layout: Layout, component: Component) -> list[sparse.csr_matrix]:
+    """Means of a component's parameters that are held, as its kind says."""
+    n_nodes, width = component.n_nodes, component.width
+    of_nodes = np.full((1, n_nodes), 1 / n_nodes)
+    result = []
+    for pin_of in component.kind.pins:
+        if pin_of == OVER_IMAGES:
+            share = np.bincount(component.state, minlength=component.order_weights.shape[0]) / len(component.state)
+            result.append(sparse.csr_matrix(share[None, :] @ component.order_weights))
+        elif pin_of == AT_NODES:
+            result.append(sparse.kron(sparse.identity(n_nodes), np.full((1, width), 1 / width)))
+        elif pin_of == AT_PLACES:
+            result.append(sparse.kron(of_nodes, sparse.identity(width)))
+        elif pin_of == OF_PANELS and any(other.kind.over == PANEL for other in layout.components.values()):
+            sizes = [x.n_values * y.n_values for x, y in component.panels]
+            each = sparse.block_diag([np.full((1, size), 1 / size) for size in sizes])
+            result.append(sparse.kron(of_nodes, each))
+    return result
 
 
 def fit_model(
@@ -172,13 +180,12 @@ def fit_model(
         start: parameters to begin with.
 
     Raises:
-        DataError: no voxel is seen twice, or the model is singular from the start.
+        NothingSeenTwiceError: no voxel has two observations.
+        DataError: the model is singular from the start.
     """
     n_rows = int(np.count_nonzero(observations.accepted))
     if not n_rows:
-        raise DataError(
-            "no voxel is seen twice, so nothing can be scaled; use coarser voxels (grid.hkl.divisions) or more images"
-        )
+        raise NothingSeenTwiceError("no voxel is seen twice, so nothing can be scaled")
     sample, voxels = observations.sample(SAMPLE_ROWS)
     parameters = layout.null() if start is None else start.copy()
     if len(sample) < 0.5 * n_rows and start is None:
@@ -311,9 +318,9 @@ def intensities_to_expect(observations: Observations, seen: VoxelEstimates) -> t
 
 def level_at_q(layout: Layout, q: np.ndarray, exposure: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """Mean intensity at the offset's control points, (n_q,)."""
-    if "offset" not in layout.parts:
+    if "offset" not in layout.components:
         return np.ones(1)
-    axis = layout.parts["offset"].q
+    axis = layout.components["offset"].q
     nearest = np.clip(np.round((q - axis.positions[0]) / axis.spacing), 0, axis.n_values - 1).astype(np.int64)
     weight = sum_by(nearest, exposure, axis.n_values)
     overall = float(exposure @ prior / exposure.sum())
@@ -363,8 +370,8 @@ class Preconditioner:
                 factor = cho_factor(matrix)
             except LinAlgError as error:
                 raise DataError(
-                    "the scaling model is singular: its parts can't be told from each other with these data; "
-                    "switch parts off, or use fewer control points"
+                    "the scaling model is singular: its components can't be told from each other with these data; "
+                    "switch some off, or use fewer control points"
                 ) from error
             self.solve = partial(cho_solve, factor)
             self.sigma = np.sqrt(np.diag(cho_solve(factor, np.identity(len(matrix)))))
@@ -435,12 +442,10 @@ def _positive(layout: Layout, parameters: np.ndarray) -> np.ndarray:
 
 
 def _undetermined(layout: Layout, sigma: np.ndarray, restraints: Restraints, level: np.ndarray) -> dict[str, int]:
-    """How many parameters of each part are known from their restraints only."""
+    """How many parameters of each component are known from their restraints only."""
     result = {}
     for name, where in layout.slices.items():
-        expected: np.ndarray | float = restraints.spread
-        if name == "offset":
-            expected = restraints.offset_spread * np.tile(level, layout.parts[name].n_nodes)
+        expected = restraints.expected(layout.components[name], level)
         loose = int(np.count_nonzero(sigma[where] > 0.5 * expected))
         if loose:
             result[name] = loose
@@ -455,15 +460,16 @@ def pin(layout: Layout, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     """
     result = parameters.copy()
     total = 1.0
-    for name in ("panel", "absorption"):
-        if name in layout.parts:
+    for name, component in layout.components.items():
+        if component.kind.acts == DETECTOR:
             mean = result[layout.slices[name]].mean()
             result[layout.slices[name]] /= mean
             total *= mean
-    if "offset" in layout.parts:
-        result[layout.slices["offset"]] *= total
-    if "scale" in layout.parts:
-        result[layout.slices["scale"]] /= layout.image_scales(result).mean()
-    if "offset" not in layout.parts:
+    for name, component in layout.components.items():
+        if component.kind.acts == OFFSET:
+            result[layout.slices[name]] *= total
+        elif OVER_IMAGES in component.kind.pins:
+            result[layout.slices[name]] /= layout.at_images(name, result).mean()
+    if "offset" not in layout.components:
         return result, np.zeros(1)
     return result, (layout.at_images("offset", result) / layout.crystal_at_offset(result)).min(axis=0)

@@ -12,7 +12,7 @@ import pytest
 
 from diffuse_framework.algorithms.merging import poisson_merge
 from diffuse_framework.algorithms.scaling.equation import Equation
-from diffuse_framework.algorithms.scaling.fit import Recipe, SmoothScales, scale_smoothly
+from diffuse_framework.algorithms.scaling.fit import Recipe, scale_smoothly
 from diffuse_framework.algorithms.scaling.gauss_newton import Preconditioner, Restraints, fit_model, restraint_matrix
 from diffuse_framework.algorithms.scaling.model import (
     ScalingOptions,
@@ -20,6 +20,7 @@ from diffuse_framework.algorithms.scaling.model import (
     layout_to_numbers,
 )
 from diffuse_framework.algorithms.scaling.observations import gather
+from diffuse_framework.algorithms.scaling.scales import SmoothScales
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.model.voxels import SumsInMemory
 from support.sums import SQUARE_PANEL, KnownSums, known_sums
@@ -105,7 +106,7 @@ def test_several_data_sets_have_control_points_of_their_own():
     known = known_sums(options, np.random.default_rng(8), n_images=40, n_data_sets=3)
     scales = scaled(known, options)
     assert scales.layout.extent.n_data_sets == 3
-    assert scales.layout.parts["offset"].n_nodes == 3
+    assert scales.layout.components["offset"].n_nodes == 3
     assert all(value < 2 for value in differences_in_sigma(known, scales).values())
 
 
@@ -270,7 +271,7 @@ def test_control_points_without_data_are_reported():
         SumsInMemory(known.sums.grid, known.sums.image_names, corner),
         known.data_set,
         known.order,
-        Recipe(options, restraints=Restraints(absorption=1e3, spread=1.0)),
+        Recipe(options, restraints=Restraints({"absorption": 1e3}, spread=1.0)),
     )
     assert fit.statistics["undetermined"]["absorption"] > 0
 
@@ -280,7 +281,7 @@ def test_a_singular_matrix_has_a_message():
     known = known_sums(options, np.random.default_rng(4), n_images=10, rows_per_image=300)
     equation, parameters = equation_of(known), known.scales.parameters
     information = equation.intensities(parameters).information
-    none = restraint_matrix(equation.layout, Restraints(), np.ones(equation.layout.parts["offset"].width)) * -1e9
+    none = restraint_matrix(equation.layout, Restraints(), np.ones(equation.layout.components["offset"].width)) * -1e9
     with pytest.raises(DataError, match="singular"):
         Preconditioner(equation, information, 1.0, parameters, none)
 
