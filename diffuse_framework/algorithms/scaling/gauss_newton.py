@@ -113,8 +113,8 @@ def restraint_rows(layout: Layout, restraints: Restraints, level: np.ndarray) ->
         unit = np.tile(1 / level, component.n_nodes) if kind.acts == OFFSET else np.ones(component.size)
         rows = [sparse.diags(1 / restraints.expected(component, level))]
         strength = restraints.differences.get(kind.name, kind.restraint)
-        for differences in _differences(component) if strength else ():
-            rows.append(differences @ sparse.diags(unit / strength))
+        if strength is not None:
+            rows += [differences @ sparse.diags(unit / strength) for differences in _differences(component)]
         blocks.append(sparse.vstack([*rows, *(pins / _PINNED for pins in _pins(layout, component))]))
     return sparse.block_diag(blocks, "csr")
 

@@ -113,14 +113,14 @@ class Layout:
         """Parameters of a model that changes nothing, (size,)."""
         result = np.zeros(self.size)
         for name, where in self.slices.items():
-            result[where] = KINDS[name].null
+            result[where] = self.components[name].kind.null
         return result
 
     def multiplicative(self) -> np.ndarray:
         """True for parameters of factors, False for those that are added, (size,)."""
         result = np.ones(self.size, bool)
         for name, where in self.slices.items():
-            result[where] = KINDS[name].acts != OFFSET
+            result[where] = self.components[name].kind.acts != OFFSET
         return result
 
     def image_scales(self, parameters: np.ndarray) -> np.ndarray:
@@ -174,17 +174,16 @@ def _component(kind: ComponentKind, options: ScalingOptions, extent: Extent) -> 
         q = axis_over(*extent.q, getattr(options, f"{kind.name}_q"))
     if kind.over == POSITION:
         px = getattr(options, f"{kind.name}_px")
-        panels = tuple((axis_over(*box[:2], px), axis_over(*box[2:], px)) for box in extent.panels)
+        panels = tuple((axis_over(box[0], box[1], px), axis_over(box[2], box[3], px)) for box in extent.panels)
     if kind.acts == DETECTOR and spacing is None:
         return shared_component(kind, extent, q, panels)
     return smooth_component(kind, extent, order_axes(extent, spacing), q, panels)
 
 
 def assemble_layout(extent: Extent, components: dict[str, Component]) -> Layout:
-    """Return the layout of the given components."""
+    """Return the layout of the given components, by name, in this order."""
     if not components:
         raise ConfigError("the scaling model has nothing to refine; switch on at least one of its components")
-    components = {kind.name: components[kind.name] for kind in COMPONENTS if kind.name in components}
     slices, blocks, first, n_parameters, n_states = {}, [], [], 0, 0
     for name, component in components.items():
         slices[name] = slice(n_parameters, n_parameters + component.size)
@@ -268,7 +267,8 @@ def layout_from_numbers(numbers: dict[str, Any]) -> Layout:
     """Return the layout of `layout_to_numbers`.
 
     Raises:
-        KeyError: something is missing, or a component is not known.
+        KeyError: something is missing.
+        ValueError: a component that this version does not know.
     """
     extent = Extent(
         np.array(numbers["data_set"], np.int64),
@@ -278,8 +278,10 @@ def layout_from_numbers(numbers: dict[str, Any]) -> Layout:
     )
     components = {}
     # Files of earlier versions have them as parts.
-    for name, plain in numbers["parts" if "parts" in numbers else "components"].items():
-        kind, q = KINDS[name], Axis(*plain["q_axis"])
+    stored = numbers["parts" if "parts" in numbers else "components"]
+    for name in sorted(stored, key=list(KINDS).index):
+        kind, plain = KINDS[name], stored[name]
+        q = Axis(*plain["q_axis"])
         axes = tuple(Axis(*axis) for axis in plain["order_axes"])
         panels = tuple((Axis(*fast), Axis(*slow)) for fast, slow in plain["panel_axes"])
         if not axes:

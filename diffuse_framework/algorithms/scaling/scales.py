@@ -134,7 +134,7 @@ class SmoothScales:
                 plain["statistics"],
             )
         except KeyError as error:
-            raise DataError(f"the scaling model lacks {error}, or this version does not know it") from error
+            raise DataError(f"the scaling model lacks {error}") from error
         except (TypeError, ValueError) as error:
             raise DataError(f"the scaling model can't be read: {error}") from error
         if not np.isfinite(scales.parameters).all():

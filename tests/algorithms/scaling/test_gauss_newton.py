@@ -5,6 +5,7 @@ Tolerances are standard errors from counting, which the fit computes; that they 
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from diffuse_framework.algorithms.merging import poisson_merge
 from diffuse_framework.algorithms.scaling.equation import Equation
+from diffuse_framework.algorithms.scaling.failures import NoSpaceError
 from diffuse_framework.algorithms.scaling.fit import Recipe, scale_smoothly
 from diffuse_framework.algorithms.scaling.gauss_newton import Preconditioner, Restraints, fit_model, restraint_matrix
 from diffuse_framework.algorithms.scaling.model import (
@@ -189,8 +191,16 @@ def test_rows_in_a_file_and_in_memory_give_the_same(monkeypatch):
 def test_a_full_disk_is_said_in_one_line(monkeypatch):
     known = known_sums(ALONE["b, smooth"], np.random.default_rng(3), n_images=4, rows_per_image=500)
     monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: open("/dev/full", "w+b"))
-    with pytest.raises(DataError, match="TMPDIR"):
-        gather(known.sums, memory_mib=0.0)
+    with pytest.raises(NoSpaceError, match="can't be written to /some/folder"):
+        gather(known.sums, memory_mib=0.0, folder="/some/folder")
+
+
+def test_rows_that_do_not_fit_lie_in_the_folder_that_is_handed_in(monkeypatch, tmp_path):
+    known = known_sums(ALONE["b, smooth"], np.random.default_rng(3), n_images=4, rows_per_image=500)
+    opened, original = [], tempfile.TemporaryFile
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **how: opened.append(how["dir"]) or original(**how))
+    gather(known.sums, memory_mib=0.0, folder=str(tmp_path))
+    assert set(opened) == {str(tmp_path)}
 
 
 def test_many_parameters_are_fitted_without_a_dense_matrix(monkeypatch):
