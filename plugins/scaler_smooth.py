@@ -27,8 +27,9 @@ from diffuse_framework.algorithms.scaling.fit import (
     order_of_images,
     scale_smoothly,
 )
-from diffuse_framework.algorithms.scaling.gauss_newton import Restraints, fit_model
+from diffuse_framework.algorithms.scaling.gauss_newton import fit_model
 from diffuse_framework.algorithms.scaling.model import ScalingOptions
+from diffuse_framework.algorithms.scaling.restraints import Restraints
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.scales import Scales
@@ -183,7 +184,8 @@ class SmoothScaler:
         """Return the model as `fitter` finds it; raises as `fit` does, with what to type."""
         try:
             data_set, order = self.places(sums, experiment)
-            scales = scale_smoothly(sums, data_set, order, self.recipe, fitter, self.reflections(sums, experiment))
+            reflections, folder = self.reflections(sums, experiment), tempfile.gettempdir()
+            scales = scale_smoothly(sums, data_set, order, self.recipe, fitter, reflections, folder)
         except SameForAllImagesError as error:
             spacing = f"scaler.{self.name}.{error.component}.order_spacing"
             raise ConfigError(f"{error}; give {spacing} a value, or several data sets") from error
@@ -250,7 +252,6 @@ def recipe_of(params: Any) -> Recipe:
         params.outliers.limit,
         params.error_model,
         params.memory_mib,
-        tempfile.gettempdir(),
     )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from diffuse_framework.algorithms.scaling.components import Extent
-from diffuse_framework.algorithms.scaling.gauss_newton import pin
 from diffuse_framework.algorithms.scaling.model import Layout, ScalingOptions, evaluate, make_layout
+from diffuse_framework.algorithms.scaling.restraints import pin
 from diffuse_framework.algorithms.scaling.scales import SmoothScales
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.voxels import COLUMN_TYPES, COLUMNS, SumsInMemory, SumsTable

@@ -29,16 +29,10 @@ from diffuse_framework.algorithms.binning import sum_by
 from diffuse_framework.algorithms.scaling.components import PANEL
 from diffuse_framework.algorithms.scaling.equation import Equation
 from diffuse_framework.algorithms.scaling.failures import NothingSeenTwiceError, TooManyObservationsError
-from diffuse_framework.algorithms.scaling.gauss_newton import (
-    Fit,
-    Restraints,
-    intensities_to_expect,
-    level_at_q,
-    pin,
-    restraint_rows,
-)
+from diffuse_framework.algorithms.scaling.gauss_newton import Fit, intensities_to_expect, level_at_q
 from diffuse_framework.algorithms.scaling.model import Layout
 from diffuse_framework.algorithms.scaling.observations import Observations
+from diffuse_framework.algorithms.scaling.restraints import Restraints, pin, restraint_rows
 
 MAX_ROWS = 1_000_000
 

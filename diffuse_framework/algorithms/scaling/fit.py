@@ -13,7 +13,7 @@ import numpy as np
 from diffuse_framework.algorithms.scaling.bragg_reference import Reflections
 from diffuse_framework.algorithms.scaling.components import Extent
 from diffuse_framework.algorithms.scaling.error_model import NormalisedDeviations, fit_error_model
-from diffuse_framework.algorithms.scaling.gauss_newton import Fit, Restraints, fit_model
+from diffuse_framework.algorithms.scaling.gauss_newton import Fit, fit_model
 from diffuse_framework.algorithms.scaling.model import (
     Layout,
     ScalingOptions,
@@ -24,6 +24,7 @@ from diffuse_framework.algorithms.scaling.model import (
 from diffuse_framework.algorithms.scaling.observations import Observations, Survey, gather
 from diffuse_framework.algorithms.scaling.outliers import Outliers, find_outliers, outlier_report
 from diffuse_framework.algorithms.scaling.per_image import refuse_unconnected
+from diffuse_framework.algorithms.scaling.restraints import Restraints
 from diffuse_framework.algorithms.scaling.scales import SmoothScales
 from diffuse_framework.algorithms.scaling.smoothers import CONSTANT
 from diffuse_framework.errors import DataError
@@ -79,7 +80,7 @@ class Recipe:
         tolerance, max_cycles: of `fit_model`.
         outlier_limit: standard deviations beyond which an observation is rejected; None for never.
         error_model: whether to fit one.
-        memory_mib, folder: of `gather`.
+        memory_mib: of `gather`.
     """
 
     options: ScalingOptions = ScalingOptions()
@@ -89,7 +90,6 @@ class Recipe:
     outlier_limit: float | None = 6.0
     error_model: bool = True
     memory_mib: float = 1024.0
-    folder: str | None = None
 
 
 Fitter = Callable[..., Fit]
@@ -102,6 +102,7 @@ def scale_smoothly(
     recipe: Recipe,
     fitter: Fitter = fit_model,
     reflections: Reflections | None = None,
+    folder: str | None = None,
 ) -> SmoothScales:
     """Fit the scaling model, reject outliers, fit again, and fit the error model.
 
@@ -111,6 +112,7 @@ def scale_smoothly(
         recipe: what to do.
         fitter: minimises; called like `fit_model`.
         reflections: Bragg reflections that help to set the scales.
+        folder: of `gather`.
 
     Raises:
         DataError: nothing to scale, or images or data sets without overlap with the others.
@@ -118,9 +120,7 @@ def scale_smoothly(
             of `failures`, whose message its caller completes.
     """
     options = recipe.options
-    observations, surveyed = gather(
-        sums, recipe.memory_mib, places=options.panel or options.absorption, folder=recipe.folder
-    )
+    observations, surveyed = gather(sums, recipe.memory_mib, places=options.panel or options.absorption, folder=folder)
     _refuse_dark_images(sums, surveyed)
     if options.scale == "per_image":
         refuse_unconnected(observations, np.arange(len(data_set)), sums.image_names)

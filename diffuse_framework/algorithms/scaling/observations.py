@@ -292,8 +292,12 @@ def _sorted_in_file(
         ends.append(max(int(np.searchsorted(first, first[ends[-1]] + most_rows, side="right")) - 1, ends[-1] + 1))
     borders = np.array(ends)
     filled = first[borders[:-1]].copy()
+
+    def unnamed_file() -> IO[bytes]:
+        return tempfile.TemporaryFile(prefix="diffuse-", dir=folder)
+
     try:
-        with _unnamed_file(folder) as file_of_places, _unnamed_file(folder) as dealt:
+        with unnamed_file() as file_of_places, unnamed_file() as dealt:
             for places, rows in _batches(kept, most_rows // 2, number):
                 piece = np.searchsorted(borders, places, side="right") - 1
                 order = np.argsort(piece, kind="stable")
@@ -303,7 +307,7 @@ def _sorted_in_file(
                     _write(file_of_places, places[start:end], filled[which])
                     _write(dealt, rows[start:end], filled[which])
                 filled += np.diff(starts)
-            result = _unnamed_file(folder)
+            result = unnamed_file()
             for low, high in zip(borders[:-1], borders[1:], strict=True):
                 n_rows = int(first[high] - first[low])
                 places = _read(file_of_places, np.dtype(np.int32), first[low], n_rows)
@@ -319,14 +323,10 @@ def _sorted_in_file(
                 for low, high in zip(borders[:-1], borders[1:], strict=True)
             )
     except OSError as error:
+        where = folder or "the folder of temporary files"
         raise NoSpaceError(
-            "the observations are too many to be scaled in memory, and can't be written to "
-            f"{folder or 'the folder of temporary files'} ({error.strerror})"
+            f"the observations are too many to be scaled in memory, and can't be written to {where} ({error.strerror})"
         ) from error
-
-
-def _unnamed_file(folder: str | None) -> IO[bytes]:
-    return tempfile.TemporaryFile(prefix="diffuse-", dir=folder)
 
 
 def _batches(kept: _Kept, most_rows: int, number: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

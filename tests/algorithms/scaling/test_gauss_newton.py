@@ -15,13 +15,14 @@ from diffuse_framework.algorithms.merging import poisson_merge
 from diffuse_framework.algorithms.scaling.equation import Equation
 from diffuse_framework.algorithms.scaling.failures import NoSpaceError
 from diffuse_framework.algorithms.scaling.fit import Recipe, scale_smoothly
-from diffuse_framework.algorithms.scaling.gauss_newton import Preconditioner, Restraints, fit_model, restraint_matrix
+from diffuse_framework.algorithms.scaling.gauss_newton import Preconditioner, fit_model
 from diffuse_framework.algorithms.scaling.model import (
     ScalingOptions,
     layout_from_numbers,
     layout_to_numbers,
 )
 from diffuse_framework.algorithms.scaling.observations import gather
+from diffuse_framework.algorithms.scaling.restraints import Restraints, restraint_matrix
 from diffuse_framework.algorithms.scaling.scales import SmoothScales
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.model.voxels import SumsInMemory

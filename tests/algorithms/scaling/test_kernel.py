@@ -23,9 +23,9 @@ from diffuse_framework.algorithms.scaling.components import (
     smooth_component,
 )
 from diffuse_framework.algorithms.scaling.equation import Equation
-from diffuse_framework.algorithms.scaling.gauss_newton import Restraints, restraint_rows
 from diffuse_framework.algorithms.scaling.model import Layout, ScalingOptions, assemble_layout, evaluate
 from diffuse_framework.algorithms.scaling.observations import REFLECTION, gather
+from diffuse_framework.algorithms.scaling.restraints import Restraints, restraint_rows
 from diffuse_framework.algorithms.scaling.smoothers import CONSTANT, axis_over
 from support.sums import SQUARE_PANEL, known_sums
 
