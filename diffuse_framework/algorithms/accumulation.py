@@ -144,14 +144,14 @@ def _row_of(unfolded, box, slot, keys, n_rows):
     A slot holds the newest row, plus one, of the voxels that share it: of one voxel, unless the grid has more
     voxels than there are slots. Rows of a slot are chained by ``keys[:, 2]``.
     """
-    reach, index_min, dimensions = box.reach, box.index_min, box.dimensions
+    reach, operators, cuts, laue, metric, q2_min, q2_max, index_min, dimensions = box
     n_j, n_k = 2 * reach[1] + 1, 2 * reach[2] + 1
     line = unfolded // n_k
     i, j, k = line // n_j - reach[0], line % n_j - reach[1], unfolded % n_k - reach[2]
-    q2 = q_squared(i, j, k, box.metric)
-    if q2 < box.q2_min or q2 > box.q2_max:
+    q2 = q_squared(i, j, k, metric)
+    if q2 < q2_min or q2 > q2_max:
         return -1, n_rows
-    m, i, j, k = fold_one(i, j, k, box.operators, box.cuts, box.laue)
+    m, i, j, k = fold_one(i, j, k, operators, cuts, laue)
     i -= index_min[0]
     j -= index_min[1]
     k -= index_min[2]
