@@ -6,6 +6,7 @@ compiled kernel makes of rows, the same kernel that the fit takes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,7 +110,7 @@ class SmoothScales:
         }
 
     @classmethod
-    def from_plain(cls, plain: dict[str, Any], grid: VoxelGrid) -> SmoothScales:
+    def from_plain(cls, plain: Mapping[str, Any], grid: VoxelGrid) -> SmoothScales:
         """Return the scales of `to_plain`, whose arrays may be lists by now, and infinities None, as JSON has them.
 
         Args:
