@@ -34,7 +34,12 @@ def test_parameters_reach_the_model_and_the_scaler_pickles():
 def test_the_usual_parameters_are_those_of_the_components():
     recipe = make().recipe
     assert recipe.options == ScalingOptions()
-    assert recipe.restraints.differences == {kind.name: kind.restraint for kind in COMPONENTS if kind.restraint}
+    # Empty: each component has the restraint that its kind names.
+    assert recipe.restraints.differences == {}
+    for kind in COMPONENTS:
+        if kind.restraint:
+            changed = make(f"{kind.name}.restraint={2 * kind.restraint}").recipe.restraints.differences
+            assert changed == {kind.name: 2 * kind.restraint}
 
 
 def test_images_are_sorted_into_data_sets_by_their_names():
