@@ -49,17 +49,43 @@ def known(simulated) -> list[str]:
     return [str(simulated / "truth.expt"), str(simulated / "truth.refl"), "mp.nproc=1", "grid.hkl.divisions=1,1,1"]
 
 
-@pytest.mark.parametrize("line", ["include scope trap.master", "  include file other.phil"])
-def test_a_parameter_file_can_not_run_a_module(tmp_path, monkeypatch, capsys, known, line):
+@pytest.mark.parametrize("name", ["hostile.phil", "hostile.param", "hostile.params", "hostile.eff"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "include scope trap.master",
+        "  include file other.phil",
+        "mp.chunk = 2; include file other.phil",
+        "mp { include scope trap.master\n}",
+    ],
+)
+def test_a_parameter_file_can_not_run_a_module(tmp_path, monkeypatch, capsys, known, line, name):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "trap.py").write_text("open('sprung', 'w').close()\n")
     (tmp_path / "other.phil").write_text("grid.hkl.d_min = 3\n")
-    (tmp_path / "hostile.phil").write_text(f"grid.hkl.d_min = 2\n{line}\n")
-    assert "hostile.phil, line 2" in said(capsys, process, "hostile.phil", *known)
-    assert "hostile.phil, line 2" in said(
-        capsys, process, *known, "indexer.plugin=dials_ssx", "indexer.dials_ssx.index_phil=hostile.phil"
+    (tmp_path / name).write_text(f"grid.hkl.d_min = 2\n{line}\n")
+    assert f"{name}, line 2" in said(capsys, process, name, *known)
+    assert f"{name}, line 2" in said(
+        capsys, process, *known, "indexer.plugin=dials_ssx", f"indexer.dials_ssx.index_phil={name}"
     )
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "grid.hkl.d_min = \"__import__('os').system('touch sprung') or 2\"",
+        "x = 1\n  .type = float(value_min=__import__('os').system('touch sprung'))",
+        "x\n  .call = trap.run\n{\n  y = 1\n}",
+    ],
+)
+def test_values_in_a_parameter_file_run_nothing(tmp_path, monkeypatch, capsys, known, text):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "trap.py").write_text("open('sprung', 'w').close()\n")
+    (tmp_path / "hostile.phil").write_text(text)
+    assert said(capsys, process, "hostile.phil", *known)
     assert not (tmp_path / "sprung").exists()
 
 

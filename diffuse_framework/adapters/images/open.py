@@ -22,6 +22,7 @@ from dxtbx.model.goniometer import GoniometerFactory
 from dxtbx.model.scan import ScanFactory
 from scitbx.array_family import flex
 
+from diffuse_framework.adapters.guards.pickles import refuse_pickle, refuse_pickles
 from diffuse_framework.adapters.images.detection import DETECT, STILL_WIDTH_DEG, STILLS, choose_kind, detect
 from diffuse_framework.adapters.images.sequences import SequenceSource
 from diffuse_framework.adapters.images.source import DxtbxSource, exposure_of
@@ -48,14 +49,38 @@ def images_from_files(paths: list[str]) -> ExperimentList:
     """Return experiments for image files.
 
     Raises:
-        DataError: files dxtbx can't read as images.
+        DataError: files dxtbx can't read as images; pickles, whatever their names.
     """
+    refuse_pickles(paths)
     unhandled: list[str] = []
     with quiet_dxtbx():
         experiments = ExperimentListFactory.from_filenames(paths, unhandled=unhandled)
     if unhandled:
         raise DataError(f"{unhandled[0]} is not an image that dxtbx can read")
     return experiments
+
+
+def experiments_from_file(path: str | Path, check_format: bool = True) -> ExperimentList:
+    """Return the experiments of an .expt file.
+
+    Args:
+        path: of the file.
+        check_format: whether its images are opened, and its masks read.
+
+    Raises:
+        DataError: it can't be read, or names files that can't be.
+    """
+    refuse_pickle(path)
+    try:
+        return ExperimentListFactory.from_json_file(str(path), check_format=check_format)
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"can't read {path}: {error.strerror or error}") from error
+    # Whatever can be wrong with a text file: dxtbx raises KeyError, ValueError, RuntimeError, its own ...
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} is not an .expt file that can be read ({first})") from error
 
 
 def can_be_read(path: str) -> bool:
@@ -154,13 +179,12 @@ def _refuse_widthless(experiments: Any) -> None:
 
 
 def _adopt_geometry(experiments: Any, path: Path) -> None:
+    if not path.exists():
+        raise DataError(f"input.reference_geometry: there is no file {path}")
     try:
-        reference = ExperimentListFactory.from_json_file(str(path), check_format=False)
-    except FileNotFoundError as error:
-        raise DataError(f"input.reference_geometry: there is no file {path}") from error
-    # Whatever can be wrong with a text file: dxtbx raises KeyError, ValueError, RuntimeError, its own ...
-    except Exception as error:
-        raise DataError(f"input.reference_geometry: {path} is not an .expt file ({error})") from error
+        reference = experiments_from_file(path, check_format=False)
+    except DataError as error:
+        raise DataError(f"input.reference_geometry: {error}") from error
     if len(reference.detectors()) != 1 or len(reference.beams()) != 1:
         raise GeometryError(
             f"input.reference_geometry: {path} holds {len(reference.detectors())} detectors and "

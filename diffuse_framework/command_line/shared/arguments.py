@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 from dials.util import Sorry
 from iotbx.phil import parse
 
+from diffuse_framework.adapters.guards.phil import refuse_includes
+from diffuse_framework.adapters.guards.pickles import refuse_pickle
 from diffuse_framework.adapters.images.hdf5 import what_is_missing
 from diffuse_framework.adapters.images.open import can_be_read, quiet_dxtbx
-from diffuse_framework.adapters.indexing.dials_phil import refuse_includes
 from diffuse_framework.errors import ConfigError
 
 
@@ -89,6 +90,7 @@ def _expanded(args: list[str]) -> list[str]:
     result = []
     for arg in args:
         if arg.startswith("-") or re.match(r"[\w.]+\s*=", arg):
+            refuse_includes("the command line", arg) if "include" in arg else None
             result.append(arg)
         elif "#" in arg and not Path(arg).exists():
             result += template_files(arg)
@@ -102,6 +104,7 @@ def _expanded(args: list[str]) -> list[str]:
         elif Path(arg).is_dir():
             raise ConfigError(f"{arg} is a folder; give its images, for example {arg.rstrip('/')}/*.cbf")
         else:
+            refuse_pickle(arg)
             _check_phil(arg)
             result.append(arg)
     return result
@@ -131,7 +134,7 @@ def _escape(template: str) -> str:
 
 def is_phil(path: str) -> bool:
     """Whether a name is that of a parameter file."""
-    return path.endswith((".phil", ".eff", ".def", ".params"))
+    return path.endswith((".phil", ".eff", ".def", ".param", ".params"))
 
 
 def _is_text(path: str) -> bool:
@@ -143,8 +146,9 @@ def _check_phil(path: str) -> None:
     if not is_phil(path):
         return
     try:
+        text = Path(path).read_text()
+        refuse_includes(path, text)
         parse(file_name=path)
-        refuse_includes(path, Path(path).read_text())
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not a text file of parameters") from error
     except RuntimeError as error:
