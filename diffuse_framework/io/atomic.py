@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -124,13 +125,34 @@ def only_run_in(folder: Path) -> Iterator[None]:
         except OSError:
             # Some network file systems know no locks.
             pass
+        _locks.add(lock.fileno())
+        _let_go_in_children()
         # What a run that was killed was writing.
         for left in Path(folder).rglob(".*.part*"):
             left.unlink(missing_ok=True)
         try:
             yield
         finally:
+            _locks.discard(lock.fileno())
             path.unlink(missing_ok=True)
+
+
+# Open files that lock folders.
+_locks: set[int] = set()
+
+
+@cache
+def _let_go_in_children() -> None:
+    """Have forked processes close locks: a worker that outlives the run must not keep the next one out."""
+
+    def close() -> None:
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        while _locks:
+            # Not closed: the file's own object, which is there in the child too, will.
+            os.dup2(nothing, _locks.pop())
+        os.close(nothing)
+
+    os.register_at_fork(after_in_child=close)
 
 
 def write_figure(path: Path, figure: Any) -> None:

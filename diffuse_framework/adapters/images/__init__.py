@@ -1,4 +1,5 @@
 """Images, and the experiments and reflections that come with them."""
+
 from __future__ import annotations
 
 from diffuse_framework.adapters.guards.pickles import admit_masks
