@@ -26,8 +26,8 @@ from diffuse_framework.adapters.guards.phil import refuse_includes
 from diffuse_framework.adapters.images.open import (
     automatic_indexer,
     experiments_from_file,
-    images_from_files,
     open_source,
+    readable_images,
 )
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.config.scope import build_scope
@@ -78,7 +78,8 @@ def open_images(images: str | Path | Iterable[str | Path]) -> DxtbxSource:
         raise DataError(f"no file matches {', '.join(map(str, patterns))}")
     if len(paths) == 1 and paths[0].endswith(".expt"):
         return open_source(experiments_from_file(paths[0]))
-    return open_source(images_from_files(paths))
+    experiments, unreadable = readable_images(paths)
+    return open_source(experiments, unreadable=unreadable)
 
 
 def make_steps(parameters: str = "", registry: Registry | None = None, **plugins: Any) -> Steps:

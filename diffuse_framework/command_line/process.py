@@ -36,7 +36,7 @@ from typing import Any
 from dials.util.options import ArgumentParser, flatten_experiments, flatten_reflections
 from libtbx import Auto
 
-from diffuse_framework.adapters.images.open import automatic_indexer, images_from_files, open_source
+from diffuse_framework.adapters.images.open import automatic_indexer, open_source, readable_images
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.images.xds import read_xds
 from diffuse_framework.adapters.models.reference import reference_cell
@@ -139,6 +139,7 @@ def _parsed(args: list[str], registry: Registry) -> tuple[Any, Any, str]:
     """Return parameters, options, and what differs from the defaults."""
     parser = _parser(registry)
     params, options = parse_arguments(parser, args)
+    params.input.__inject__("unreadable", options.unreadable)
     return params, options, parser.diff_phil.as_str()
 
 
@@ -235,7 +236,7 @@ def _process(
     logger.info("%s\n", watch.table())
     write_json(
         folder / "summary.json",
-        run_summary(len(source), outcome.experiment, outcome.scales, statistics, watch)
+        run_summary(len(source) + len(source.left_out), outcome.experiment, outcome.scales, statistics, watch)
         | {"run": run_description(changed, registry)},
     )
     shown = params.output.directory
@@ -245,15 +246,20 @@ def _process(
 
 def _open_images(params: Any) -> DxtbxSource:
     experiments = flatten_experiments(params.input.experiments)
+    unreadable = params.input.unreadable
     for template in params.input.template or []:
-        experiments.extend(images_from_files(template_files(template)))
+        images, left_out = readable_images(template_files(template))
+        experiments.extend(images)
+        unreadable += left_out
     reflections = tuple(flatten_reflections(params.input.reflections))
     for folder in params.input.xds or []:
         if folder is not None:
             found, table = read_xds(Path(folder))
             experiments.extend(found)
             reflections += () if table is None else (table,)
-    return open_source(experiments, reflections, params.input.reference_geometry, params.geometry, params.input.kind)
+    return open_source(
+        experiments, reflections, params.input.reference_geometry, params.geometry, params.input.kind, unreadable
+    )
 
 
 def _auto_indexer(params: Any, source: DxtbxSource) -> tuple[str, str]:
@@ -316,7 +322,7 @@ def _validated(params: Any, source: DxtbxSource, experiment: Experiment) -> Expe
         logger.info("\n%s", sweeps_text(sweeps))
     if experiment.images:
         experiment, _ = validate(experiment, limits, reference)
-    log_experiment(experiment, len(source))
+    log_experiment(experiment, len(source) + len(source.left_out))
     if not experiment.images:
         raise DataError(nothing_left_text(experiment))
     return experiment

@@ -19,6 +19,7 @@ from diffuse_framework.model.source import ImageSource
 from diffuse_framework.model.voxels import SumsInMemory, SumsTable, VoxelSums
 from diffuse_framework.pipeline.chunk import ChunkWork, PixelWriter
 from diffuse_framework.pipeline.reindexing import ResolveAmbiguity
+from diffuse_framework.pipeline.unreadable import on_readable
 from diffuse_framework.stages.masker import Masker
 from diffuse_framework.stages.scaler import Scaler
 from diffuse_framework.stages.steps import Steps
@@ -108,12 +109,18 @@ def process(
         around: where and how.
         agree: brings crystals to one indexing; None trusts that they are.
     """
+
+    def add_up(experiment: Experiment) -> tuple[Experiment, tuple[Masker, ...], VoxelSums]:
+        maskers = tuple(masker.prepare(source, experiment, around.mapper) for masker in steps.maskers)
+        return experiment, maskers, collect(source, experiment, replace(steps, maskers=maskers), around)
+
     with around.watch("indexing"):
         experiment = steps.indexer.index(source, hints, around.folder, around.mapper)
-        experiment = validate(experiment)
+        left_out = getattr(source, "left_out", ())
+        experiment = replace(experiment, rejected=(*left_out, *experiment.rejected))
+        experiment = on_readable(validate, source, experiment, around.mapper)
     with around.watch("adding up"):
-        maskers = tuple(masker.prepare(source, experiment, around.mapper) for masker in steps.maskers)
-        sums = collect(source, experiment, replace(steps, maskers=maskers), around)
+        experiment, maskers, sums = on_readable(add_up, source, experiment, around.mapper)
     if agree is not None:
         with around.watch("comparing crystals"):
             sums, experiment = agree(sums, experiment, around.make_sink)

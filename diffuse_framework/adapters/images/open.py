@@ -5,10 +5,12 @@ from __future__ import annotations
 import glob
 import io
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,13 @@ from dxtbx.model.scan import ScanFactory
 from scitbx.array_family import flex
 
 from diffuse_framework.adapters.guards.pickles import refuse_pickle, refuse_pickles
+from diffuse_framework.adapters.images.checksums import damage_of
 from diffuse_framework.adapters.images.detection import DETECT, STILL_WIDTH_DEG, STILLS, choose_kind, detect
+from diffuse_framework.adapters.images.hdf5 import what_is_missing
 from diffuse_framework.adapters.images.sequences import SequenceSource
 from diffuse_framework.adapters.images.source import DxtbxSource, exposure_of
 from diffuse_framework.errors import DataError, GeometryError
+from diffuse_framework.model.experiment import Rejected
 from diffuse_framework.model.source import ImageSource
 
 logger = logging.getLogger(__name__)
@@ -53,8 +58,19 @@ def images_from_files(paths: list[str]) -> ExperimentList:
     """
     refuse_pickles(paths)
     unhandled: list[str] = []
-    with quiet_dxtbx():
-        experiments = ExperimentListFactory.from_filenames(paths, unhandled=unhandled)
+    try:
+        with quiet_dxtbx():
+            experiments = ExperimentListFactory.from_filenames(paths, unhandled=unhandled)
+    # What a damaged header makes of format classes: KeyError, ValueError, UnicodeDecodeError ...
+    except Exception as error:
+        if len(paths) > 1:
+            for path in paths:
+                # The one that is damaged says so by its name.
+                images_from_files([path])
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            what_is_missing(paths[0]) or f"{paths[0]} can't be read; it is cut short or damaged ({first})"
+        ) from error
     if unhandled:
         raise DataError(f"{unhandled[0]} is not an image that dxtbx can read")
     return experiments
@@ -81,6 +97,52 @@ def experiments_from_file(path: str | Path, check_format: bool = True) -> Experi
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path} is not an .expt file that can be read ({first})") from error
+
+
+@dataclass(frozen=True)
+class UnreadableFile:
+    """A file whose images can't be read, and why."""
+
+    path: str
+    reason: str
+
+
+def unreadable_files(paths: list[str]) -> tuple[UnreadableFile, ...]:
+    """Return those of image files whose header can't be read, with the reason."""
+    found = []
+    for path in paths:
+        try:
+            images_from_files([path])
+        except DataError as error:
+            found.append(UnreadableFile(path, damage_of(path) or str(error).removeprefix(f"{path} ")))
+    return tuple(found)
+
+
+def left_out_of(paths: list[str]) -> tuple[UnreadableFile, ...]:
+    """Return the files that can't be read where others of the same name but for numbers can: they are images too."""
+    unreadable = unreadable_files(paths)
+    readable = {_series_name(path) for path in set(paths) - {item.path for item in unreadable}}
+    return unreadable if all(_series_name(item.path) in readable for item in unreadable) else ()
+
+
+def _series_name(path: str) -> str:
+    return re.sub(r"\d+", "#", Path(path).name)
+
+
+def readable_images(paths: list[str]) -> tuple[ExperimentList, tuple[UnreadableFile, ...]]:
+    """Return experiments for those of image files that can be read, and the other files.
+
+    Raises:
+        DataError: none can, or a file that is no image.
+    """
+    try:
+        return images_from_files(paths), ()
+    except DataError:
+        unreadable = left_out_of(paths)
+        if not unreadable:
+            raise
+        names = {item.path for item in unreadable}
+        return images_from_files([path for path in paths if path not in names]), unreadable
 
 
 def can_be_read(path: str) -> bool:
@@ -121,6 +183,7 @@ def open_source(
     reference_geometry: Path | None = None,
     overrides: Any = None,
     kind: str = DETECT,
+    unreadable: tuple[UnreadableFile, ...] = (),
 ) -> DxtbxSource:
     """Return the source of all images, with the geometry the user wants.
 
@@ -132,6 +195,7 @@ def open_source(
         overrides: extracted `dials.util.options.geometry_phil_scope`, single values that
             replace all.
         kind: "stills", "rotation", or "detect" to find out.
+        unreadable: files that were left out.
 
     Returns:
         A `SequenceSource` for rotations.
@@ -147,9 +211,14 @@ def open_source(
     if overrides is not None:
         experiments = _override(experiments, overrides)
     if choose_kind(detect(experiments), kind) == STILLS:
-        return DxtbxSource(experiments, reflections)
-    _refuse_widthless(experiments)
-    return SequenceSource(experiments, reflections)
+        source = DxtbxSource(experiments, reflections)
+    else:
+        _refuse_widthless(experiments)
+        source = SequenceSource(experiments, reflections)
+    source.left_out = tuple(Rejected(Path(item.path).name, "opening", item.reason) for item in unreadable)
+    for item in source.left_out:
+        logger.warning("Rejected %s at opening: %s", item.name, item.reason)
+    return source
 
 
 def all_have_crystals(source: DxtbxSource) -> bool:

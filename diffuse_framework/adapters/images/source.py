@@ -15,9 +15,11 @@ from dxtbx.format.image import ImageBool
 from dxtbx.imageset import ImageSetFactory
 from dxtbx.model import Experiment, ExperimentList
 
+from diffuse_framework.adapters.images.checksums import damage_of
 from diffuse_framework.adapters.images.hdf5 import Series, is_hdf5, series_of, what_is_missing
 from diffuse_framework.adapters.models.geometry import geometry_of
-from diffuse_framework.errors import DataError, GeometryError
+from diffuse_framework.errors import DataError, GeometryError, UnreadableImage
+from diffuse_framework.model.experiment import Rejected
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.source import Frame
 
@@ -34,7 +36,10 @@ class DxtbxSource:
         experiments: one dxtbx experiment per image, each on an image set of its own without
             scan or goniometer; with a crystal where the input was already indexed.
         reflections: reflection tables that came with the input.
+        left_out: images that were named too, and could not be opened.
     """
+
+    left_out: tuple[Rejected, ...] = ()
 
     def __init__(self, experiments: Any, reflections: tuple[Any, ...] = ()) -> None:
         """Split `experiments` into single stills.
@@ -77,11 +82,12 @@ class DxtbxSource:
         """Read one image.
 
         Raises:
-            DataError: the file is missing, truncated or corrupt.
+            UnreadableImage: the file is missing, truncated or corrupt.
         """
         imageset = self.experiments[index].imageset
         path, number = imageset.get_path(0), imageset.indices()[0]
         series = self._series.get(path)
+        self.check_bytes(index)
         try:
             if series is not None and path in self._agreed:
                 return Frame(self.names[index], (series.read(number),))
@@ -93,11 +99,25 @@ class DxtbxSource:
                     logger.debug("%s is read by dxtbx alone", path)
                     self._series[path] = replace(series, plain=False)
         except (_Unreadable, OSError, KeyError, RuntimeError) as error:
-            raise DataError(
+            raise UnreadableImage(
                 what_is_missing(path, number + 1)
                 or f"{path}: can't read the image; it is cut short or damaged ({_first_line(error)})"
             ) from error
         return Frame(self.names[index], panels)
+
+    def check_bytes(self, index: int) -> None:
+        """Compare the bytes of one image with the checksum that its file carries.
+
+        Raises:
+            UnreadableImage: they are others, the file is cut short, empty or missing.
+        """
+        path = self.experiments[index].imageset.get_path(0)
+        try:
+            damage = damage_of(path)
+        except OSError as error:
+            damage = error.strerror or str(error)
+        if damage:
+            raise UnreadableImage(f"{path}: can't read the image; it is cut short or damaged ({damage})")
 
     def geometry(self, index: int) -> Geometry:
         """Beam and detector of one image; images that share models share the object."""

@@ -14,7 +14,7 @@ from iotbx.phil import parse
 from diffuse_framework.adapters.guards.phil import refuse_includes
 from diffuse_framework.adapters.guards.pickles import refuse_pickle
 from diffuse_framework.adapters.images.hdf5 import what_is_missing
-from diffuse_framework.adapters.images.open import can_be_read, quiet_dxtbx
+from diffuse_framework.adapters.images.open import UnreadableFile, can_be_read, left_out_of, quiet_dxtbx
 from diffuse_framework.errors import ConfigError
 
 
@@ -26,6 +26,9 @@ def parse_arguments(parser: Any, args: list[str], file_parameters: dict[str, str
         args: the command line.
         file_parameters: which parameter a bare file name stands for, by its ending.
 
+    Returns:
+        Both; `options.unreadable` has the `UnreadableFile` of each image that can't be read among others that can.
+
     Raises:
         ConfigError: anything that can't be understood, in one line.
     """
@@ -34,8 +37,23 @@ def parse_arguments(parser: Any, args: list[str], file_parameters: dict[str, str
     parser.error = _refuse
     _refuse_unknown_options(parser, args)
     try:
+        return _parsed(parser, args)
+    except ConfigError:
+        rejected = _unreadable_images(parser, args)
+        if not rejected:
+            raise
+        names = {item.path for item in rejected}
+        params, options = _parsed(parser, [arg for arg in args if arg not in names])
+        options.unreadable = rejected
+        return params, options
+
+
+def _parsed(parser: Any, args: list[str]) -> tuple[Any, Any]:
+    try:
         with quiet_dxtbx():
-            return parser.parse_args(args, show_diff_phil=False)
+            params, options = parser.parse_args(args, show_diff_phil=False)
+            options.unreadable = ()
+            return params, options
     except (Sorry, RuntimeError, ValueError, AttributeError) as error:
         raise ConfigError(_unreadable(str(error), args) or _in_one_line(str(error))) from error
     except SystemExit as error:
@@ -53,6 +71,19 @@ def parse_arguments(parser: Any, args: list[str], file_parameters: dict[str, str
             what_is_missing(damaged[0])
             or f"{damaged[0]}{others} can't be read; it is cut short or damaged ({_in_one_line(str(error))})"
         ) from error
+
+
+def _unreadable_images(parser: Any, args: list[str]) -> tuple[UnreadableFile, ...]:
+    """Return the images that are why a command line can't be parsed, where others of their kind can be read."""
+    images = [arg for arg in args if "=" not in Path(arg).name and Path(arg).is_file() and not _is_text(arg)]
+    if len(images) < 2:
+        return ()
+    try:
+        _parsed(parser, [arg for arg in args if arg not in images])
+    except ConfigError:
+        # Without the images too.
+        return ()
+    return left_out_of(images)
 
 
 def _refuse(message: str) -> NoReturn:
