@@ -105,6 +105,17 @@ def test_a_kept_result_that_is_a_program_is_not_run(tmp_path):
     assert read_plain(path) is None and not (tmp_path / "sprung").exists()
 
 
+def test_a_kept_result_in_which_a_bit_turned_is_made_again(tmp_path):
+    work, path = Doubling(), tmp_path / "key1.result"
+    assert list(Journal(SerialEngine(), tmp_path).map(work, range(3))) == [0, 2, 4]
+    data = path.read_bytes()
+    for place in range(len(data)):
+        for bit in range(8):
+            path.write_bytes(data[:place] + bytes([data[place] ^ (1 << bit)]) + data[place + 1 :])
+            assert read_plain(path) is None
+    assert list(Journal(SerialEngine(), tmp_path).map(work, range(3))) == [0, 2, 4]
+
+
 class Doubling:
     def key(self, item):
         return f"key{item}"
