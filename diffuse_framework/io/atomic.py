@@ -6,9 +6,10 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from typing import Any
 import numpy as np
 
 from diffuse_framework.errors import ConfigError, DataError
+
+# Names that `writing`, `make_folder` and the adapters give to files until they are whole.
+_TEMPORARY = re.compile(r"\.(?:.*\.)?diffuse-(\d+)\.part(?:\.\w+)?")
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or set output.directory to another disk",
@@ -34,7 +38,7 @@ def writing(path: Path) -> Iterator[Path]:
         DataError: it can't be written; what was there before is still there.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.diffuse-{os.getpid()}.part")
     try:
         yield temporary
         # On the disk before it has the name: a power cut must not leave an empty file under it.
@@ -82,7 +86,7 @@ def make_folder(path: Path) -> Path:
         DataError: it can't be made, or not be written to.
     """
     path = Path(path)
-    probe = path / f".diffuse.{os.getpid()}.part"
+    probe = path / f".diffuse-{os.getpid()}.part"
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"diffuse")
@@ -128,13 +132,40 @@ def only_run_in(folder: Path) -> Iterator[None]:
         _locks.add(lock.fileno())
         _let_go_in_children()
         # What a run that was killed was writing.
-        for left in Path(folder).rglob(".*.part*"):
-            left.unlink(missing_ok=True)
+        _remove_left_overs(Path(folder))
         try:
             yield
         finally:
             _locks.discard(lock.fileno())
             path.unlink(missing_ok=True)
+
+
+def _remove_left_overs(folder: Path) -> None:
+    """Remove the temporary files of processes that are gone: by our own name alone, in folders that runs make."""
+    own = [path for path in folder.iterdir() if path.is_dir() and (path.suffix == ".parts" or path.name == "images")]
+    for place in [folder, *own]:
+        for path in place.glob(".*.part*"):
+            named = _TEMPORARY.fullmatch(path.name)
+            if named and path.is_file() and not _runs(int(named[1])):
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _runs(number: int) -> bool:
+    """Whether there is another process of that number."""
+    if number == os.getpid():
+        return False
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    try:
+        # On Linux: one that has ended, and that nobody asked how.
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (OSError, IndexError):
+        return True
 
 
 # Open files that lock folders.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -203,6 +206,28 @@ def test_symbolic_links(simulated, known, tmp_path):
     process.run([*known, f"output.directory={tmp_path / 'out'}"])
     assert precious.read_text() == "do not write over me"
     assert (real / "voxel_data_relative.npz").stat().st_size > 1000 and (real / "sums.h5").stat().st_size > 1000
+
+
+def test_files_of_others_are_left_alone(simulated, known, tmp_path):
+    """What a killed run left goes; all else stays, whatever its name."""
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    gone, lives = int(dead.stdout), os.getppid()
+    for folder in (tmp_path, tmp_path / "sums.parts", tmp_path / "images", tmp_path / "thesis"):
+        folder.mkdir(exist_ok=True)
+        for name in (".thesis.part1.tex", f".x.{gone}.part", f".sums.h5.diffuse-{lives}.part"):
+            (folder / name).write_text("mine")
+        for name in (f".sums.h5.diffuse-{gone}.part", f".indexed.diffuse-{gone}.part.expt", f".diffuse-{gone}.part"):
+            (folder / name).write_text("left over")
+    (tmp_path / ".cache.parts").mkdir()
+    (tmp_path / f".y.diffuse-{gone}.part").mkdir()
+    process.run([*known, f"output.directory={tmp_path}"])
+    kept = {path.parent.name: [] for path in tmp_path.rglob(".*.part*")}
+    for path in tmp_path.rglob(".*.part*"):
+        kept[path.parent.name].append(path.name)
+    mine = {".thesis.part1.tex", f".x.{gone}.part", f".sums.h5.diffuse-{lives}.part"}
+    assert set(kept["sums.parts"]) == set(kept["images"]) == mine
+    assert set(kept[tmp_path.name]) == mine | {".cache.parts", f".y.diffuse-{gone}.part"}
+    assert len(kept["thesis"]) == 6
 
 
 @pytest.mark.parametrize("name", ["../out.log", "/tmp/out.log", "..", "a/b.log", ""])
