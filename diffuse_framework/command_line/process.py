@@ -258,7 +258,13 @@ def _open_images(params: Any) -> DxtbxSource:
             experiments.extend(found)
             reflections += () if table is None else (table,)
     return open_source(
-        experiments, reflections, params.input.reference_geometry, params.geometry, params.input.kind, unreadable
+        experiments,
+        reflections,
+        params.input.reference_geometry,
+        params.geometry,
+        params.input.kind,
+        unreadable,
+        params.input.duplicates,
     )
 
 

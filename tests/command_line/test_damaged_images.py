@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from diffuse_framework import api
 from diffuse_framework.adapters.images.checksums import damage_of
 from diffuse_framework.adapters.images.open import images_from_files, open_source
 from diffuse_framework.command_line import process
-from diffuse_framework.errors import UnreadableImage
+from diffuse_framework.errors import DataError, UnreadableImage
 
 START = b"\x0c\x1a\x04\xd5"
 DAMAGE = {
@@ -154,3 +155,19 @@ def test_python_says_which(images):
     source.read(1)
     with pytest.raises(UnreadableImage, match="sim_00003.cbf.*Content-MD5"):
         source.read(2)
+
+
+@pytest.mark.parametrize("way", ["symbolic link", "hard link", "copy"])
+def test_the_same_image_by_another_name(simulated, tmp_path, capsys, way):
+    paths = [Path(shutil.copy(path, tmp_path)) for path in sorted(simulated.glob("sim_*.cbf"))[:2]]
+    other = tmp_path / "sim_00007.cbf"
+    {"symbolic link": os.symlink, "hard link": os.link, "copy": shutil.copy}[way](paths[0], other)
+    args = [*map(str, [*paths, other]), f"output.directory={tmp_path / 'out'}"]
+    with pytest.raises(SystemExit):
+        process.run(args)
+    line = capsys.readouterr().err
+    assert f"{other} is the same file as {paths[0]}" in line and "input.duplicates=drop" in line
+    with pytest.raises(DataError, match="same file"):
+        api.open_images(tmp_path / "*.cbf")
+    images = images_from_files([str(path) for path in [*paths, other]])
+    assert open_source(images, duplicates="drop").names == ("sim_00001.cbf", "sim_00002.cbf")

@@ -27,6 +27,7 @@ from scitbx.array_family import flex
 from diffuse_framework.adapters.guards.pickles import refuse_pickle, refuse_pickles
 from diffuse_framework.adapters.images.checksums import damage_of
 from diffuse_framework.adapters.images.detection import DETECT, STILL_WIDTH_DEG, STILLS, choose_kind, detect
+from diffuse_framework.adapters.images.duplicates import REFUSE, without_duplicates
 from diffuse_framework.adapters.images.hdf5 import what_is_missing
 from diffuse_framework.adapters.images.sequences import SequenceSource
 from diffuse_framework.adapters.images.source import DxtbxSource, exposure_of
@@ -184,6 +185,7 @@ def open_source(
     overrides: Any = None,
     kind: str = DETECT,
     unreadable: tuple[UnreadableFile, ...] = (),
+    duplicates: str = REFUSE,
 ) -> DxtbxSource:
     """Return the source of all images, with the geometry the user wants.
 
@@ -196,16 +198,18 @@ def open_source(
             replace all.
         kind: "stills", "rotation", or "detect" to find out.
         unreadable: files that were left out.
+        duplicates: what to do about images that are there under two names, "refuse" or "drop".
 
     Returns:
         A `SequenceSource` for rotations.
 
     Raises:
-        DataError: no images.
+        DataError: no images, or one that is there twice.
         GeometryError: stills and rotations together, two detectors, or a geometry that doesn't fit.
     """
     if len(experiments) == 0:
         raise DataError("no images: give image files, a template like img_####.cbf, or an .expt file")
+    experiments = without_duplicates(experiments, duplicates)
     if reference_geometry is not None:
         _adopt_geometry(experiments, Path(reference_geometry))
     if overrides is not None:
