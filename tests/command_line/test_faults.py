@@ -20,10 +20,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffuse_framework.adapters.images.masks import write_mask
+from diffuse_framework.adapters.images.open import images_from_files
 from diffuse_framework.algorithms.scaling.model import ScalingOptions
 from diffuse_framework.command_line import merge, process
+from diffuse_framework.command_line.shared.arguments import parse_arguments
 from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.errors import ConfigError, DataError
+from diffuse_framework.host.loader import load_registry
 from diffuse_framework.io.atomic import file_in
 from diffuse_framework.io.journal import Journal, read_plain
 from diffuse_framework.io.results import file_stem
@@ -188,6 +191,28 @@ def test_names_with_spaces_and_letters_of_any_language(stills, processed, tmp_pa
     with np.load(out / "voxel_data_relative.npz") as found, np.load(processed / "voxel_data_relative.npz") as expected:
         assert np.array_equal(found["I_merged_relative"], expected["I_merged_relative"])
     assert len(list((out / "images").glob("Bild_ä_*_total_diffuse_mask.pickle"))) == 6
+
+
+@pytest.mark.parametrize("way", ["files", "pattern", "template", "table"])
+def test_names_with_an_equals_sign(simulated, tmp_path, monkeypatch, way):
+    folder = tmp_path / "T=100K"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        shutil.copy(simulated / f"sim_{number:05d}.cbf", folder / f"a=b_{number:05d}.cbf")
+    given = {
+        "files": ["T=100K/a=b_00001.cbf", str(folder / "a=b_00002.cbf")],
+        "pattern": ["T=100K/*.cbf"],
+        "template": ["T=100K/a=b_####_.cbf".replace("_.", "#.")],
+        "table": ["T=100K/x.expt"],
+    }[way]
+    images_from_files(sorted(map(str, folder.glob("*.cbf")))).as_file(str(folder / "x.expt"))
+    parser = process._parser(load_registry())
+    params, _ = parse_arguments(parser, [*given, "mp.nproc=3"])
+    assert params.mp.nproc == 3
+    (experiments,) = [item.data for item in params.input.experiments]
+    found = {Path(path).name for experiment in experiments for path in experiment.imageset.paths()}
+    assert found == {"a=b_00001.cbf", "a=b_00002.cbf"}
 
 
 def test_symbolic_links(simulated, known, tmp_path):

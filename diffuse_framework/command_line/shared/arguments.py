@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import glob
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from dials.util import Sorry
+from dials.util import options as dials_options
 from iotbx.phil import parse
 
 from diffuse_framework.adapters.guards.phil import refuse_includes
@@ -50,7 +53,7 @@ def parse_arguments(parser: Any, args: list[str], file_parameters: dict[str, str
 
 def _parsed(parser: Any, args: list[str]) -> tuple[Any, Any]:
     try:
-        with quiet_dxtbx():
+        with quiet_dxtbx(), _files_are_no_settings():
             params, options = parser.parse_args(args, show_diff_phil=False)
             options.unreadable = ()
             return params, options
@@ -73,9 +76,24 @@ def _parsed(parser: Any, args: list[str]) -> tuple[Any, Any]:
         ) from error
 
 
+@contextmanager
+def _files_are_no_settings() -> Iterator[None]:
+    """Have DIALS take an argument that is the name of a file for one, also where ``=`` is in it; of URLs it does."""
+    own = dials_options.get_url_scheme
+
+    def scheme(arg: str) -> Any:
+        return "file" if Path(arg).is_file() else own(arg)
+
+    dials_options.get_url_scheme = scheme
+    try:
+        yield
+    finally:
+        dials_options.get_url_scheme = own
+
+
 def _unreadable_images(parser: Any, args: list[str]) -> tuple[UnreadableFile, ...]:
     """Return the images that are why a command line can't be parsed, where others of their kind can be read."""
-    images = [arg for arg in args if "=" not in Path(arg).name and Path(arg).is_file() and not _is_text(arg)]
+    images = [arg for arg in args if not is_setting(arg) and Path(arg).is_file() and not _is_text(arg)]
     if len(images) < 2:
         return ()
     try:
@@ -120,7 +138,7 @@ def _expanded(args: list[str]) -> list[str]:
     """Replace templates and patterns by the files they stand for; refuse files that aren't there."""
     result = []
     for arg in args:
-        if arg.startswith("-") or re.match(r"[\w.]+\s*=", arg):
+        if arg.startswith("-") or is_setting(arg):
             refuse_includes("the command line", arg) if "include" in arg else None
             result.append(arg)
         elif "#" in arg and not Path(arg).exists():
@@ -141,6 +159,13 @@ def _expanded(args: list[str]) -> list[str]:
     return result
 
 
+def is_setting(arg: str) -> bool:
+    """Whether an argument gives a parameter a value; one that leads to files does not, ``=`` in their names or not."""
+    if not re.match(r"[\w.]+\s*=", arg) or Path(arg).exists():
+        return False
+    return not (glob.has_magic(arg) or "#" in arg) or not glob.glob(_as_pattern(arg))
+
+
 def _as_parameter(arg: str, file_parameters: dict[str, str]) -> str:
     name = file_parameters.get(Path(arg).suffix) if Path(arg).exists() else None
     return f'{name}="{arg}"' if name else arg
@@ -152,11 +177,17 @@ def template_files(template: str) -> list[str]:
     Raises:
         ConfigError: there are none.
     """
-    pattern = re.sub("#+", lambda run: "[0-9]" * len(run.group()), _escape(template))
-    found = sorted(glob.glob(pattern))
+    found = sorted(glob.glob(_as_pattern(template)))
     if not found:
         raise ConfigError(f"no file matches the template {template}")
     return found
+
+
+def _as_pattern(template: str) -> str:
+    """Return the pattern of a template; a pattern without ``#`` stays what it is."""
+    if "#" not in template:
+        return template
+    return re.sub("#+", lambda run: "[0-9]" * len(run.group()), _escape(template))
 
 
 def _escape(template: str) -> str:
