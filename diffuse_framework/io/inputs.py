@@ -175,7 +175,7 @@ def voxel_numbers(grid: VoxelGrid, arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def read_background(path: Path) -> tuple[np.ndarray, ...]:
-    """Return a background map, (slow, fast) per panel, from a ``.npy`` file, or the array ``counts`` of ``.npz`` or HDF5.
+    """Return a background map, (slow, fast) per panel, from ``.npy``, or the array ``counts`` of ``.npz`` or HDF5.
 
     Raises:
         DataError: it can't be read, or holds anything but numbers.

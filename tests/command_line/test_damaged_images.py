@@ -16,6 +16,7 @@ from diffuse_framework.adapters.images.checksums import damage_of
 from diffuse_framework.adapters.images.open import images_from_files, open_source
 from diffuse_framework.command_line import process
 from diffuse_framework.errors import DataError, UnreadableImage
+from diffuse_framework.pipeline.chunk import ChunkWork
 
 START = b"\x0c\x1a\x04\xd5"
 DAMAGE = {
@@ -155,6 +156,27 @@ def test_python_says_which(images):
     source.read(1)
     with pytest.raises(UnreadableImage, match="sim_00003.cbf.*Content-MD5"):
         source.read(2)
+
+
+@pytest.mark.parametrize("same_time", [False, True])
+def test_an_image_that_is_replaced_between_indexing_and_adding_up(images, monkeypatch, same_time):
+    """It has another orientation now: left out by name, and indexed in the next run."""
+    path, other = images / "sim_00002.cbf", (images / "sim_00003.cbf").read_bytes()
+    status = path.stat()
+    real = ChunkWork.__init__
+
+    def replaced(self, *args, **kwargs):
+        real(self, *args, **kwargs)
+        # Of one size, too.
+        path.write_bytes(other.ljust(status.st_size, b"\n")[: max(status.st_size, len(other))])
+        if same_time:
+            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    monkeypatch.setattr(ChunkWork, "__init__", replaced)
+    known = [str(images / "truth.expt"), str(images / "truth.refl"), "mp.nproc=1"]
+    process.execute([*known, f"output.directory={images / 'out'}"])
+    (rejected,) = summary(images / "out")["rejected_images"]
+    assert rejected["name"] == "sim_00002.cbf" and "written anew" in rejected["reason"]
 
 
 @pytest.mark.parametrize("way", ["symbolic link", "hard link", "copy"])

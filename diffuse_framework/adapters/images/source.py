@@ -15,7 +15,7 @@ from dxtbx.format.image import ImageBool
 from dxtbx.imageset import ImageSetFactory
 from dxtbx.model import Experiment, ExperimentList
 
-from diffuse_framework.adapters.images.checksums import damage_of
+from diffuse_framework.adapters.images.checksums import damage_of, stamp_of
 from diffuse_framework.adapters.images.hdf5 import Series, is_hdf5, series_of, what_is_missing
 from diffuse_framework.adapters.models.geometry import geometry_of
 from diffuse_framework.errors import DataError, GeometryError, UnreadableImage
@@ -60,6 +60,7 @@ class DxtbxSource:
         self._agreed: set[str] = set()
         self._model_numbers = _model_numbers(self.experiments)
         self._geometries: dict[tuple[int, int], Geometry] = {}
+        self._opened = tuple(self.stamp(index) for index in range(len(self)))
         for index in range(len(self)):
             # A beam or detector that can't be is refused before any work is done.
             self.geometry(index)
@@ -90,7 +91,9 @@ class DxtbxSource:
         self.check_bytes(index)
         try:
             if series is not None and path in self._agreed:
-                return Frame(self.names[index], (series.read(number),))
+                frame = Frame(self.names[index], (series.read(number),))
+                self._refuse_other(index)
+                return frame
             panels = _by_dxtbx(imageset)
             if series is not None and series.plain:
                 if len(panels) == 1 and np.array_equal(series.read(number), panels[0]):
@@ -103,7 +106,16 @@ class DxtbxSource:
                 what_is_missing(path, number + 1)
                 or f"{path}: can't read the image; it is cut short or damaged ({_first_line(error)})"
             ) from error
+        self._refuse_other(index)
         return Frame(self.names[index], panels)
+
+    def _refuse_other(self, index: int) -> None:
+        """Refuse an image that is not the one that was opened: its orientation would be that of the other."""
+        if self.stamp(index) != self._opened[index]:
+            raise UnreadableImage(
+                f"{self.experiments[index].imageset.get_path(0)} was written anew while it was processed; the next run "
+                "indexes it"
+            )
 
     def check_bytes(self, index: int) -> None:
         """Compare the bytes of one image with the checksum that its file carries.
@@ -132,7 +144,10 @@ class DxtbxSource:
         return self._exposures_s[index]
 
     def stamp(self, index: int) -> str:
-        """Path, size and time of the file of one image, and its number in it."""
+        """Path, size, time and ends of the file of one image, and its number in it.
+
+        In the head of a CBF file is the checksum of its pixels.
+        """
         imageset = self.experiments[index].imageset
         path, number = imageset.get_path(0), imageset.indices()[0]
         series = self._series.get(path)
@@ -140,10 +155,10 @@ class DxtbxSource:
         if series is not None and series.parts and series.part(number).path != path:
             files.append(series.part(number).path)
         try:
-            found = [Path(file).stat() for file in files]
+            found = [stamp_of(file) for file in files]
         except OSError:
             return f"{path} is not there"
-        return f"{path}#{number}" + "".join(f" {status.st_size} {status.st_mtime_ns}" for status in found)
+        return " ".join([f"{path}#{number}", *found])
 
     def trusted_pixels(self, index: int) -> tuple[np.ndarray, ...] | None:
         """The mask of `dials.apply_mask` or of the image format, and untrusted rectangles of the panels.
