@@ -285,6 +285,7 @@ def _adopt_geometry(experiments: Any, path: Path) -> None:
 
 def _override(experiments: Any, overrides: Any) -> ExperimentList:
     """Apply single values; the factories of dxtbx change the models in place and leave the rest."""
+    _refuse_negative(overrides)
     try:
         for beam in experiments.beams():
             BeamFactory.from_phil(overrides, beam)
@@ -296,8 +297,28 @@ def _override(experiments: Any, overrides: Any) -> ExperimentList:
         if overrides.scan.oscillation is None and overrides.scan.image_range is None:
             return experiments
         return _with_scan(experiments, overrides)
-    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
-        raise GeometryError(f"the values of geometry.* can't be applied: {error}") from error
+    except GeometryError:
+        raise
+    # The factories raise whatever a value leads to: RuntimeError, Sorry, TypeError, AssertionError ...
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise GeometryError(f"the values of geometry.* can't be applied: {first}") from error
+
+
+def _refuse_negative(overrides: Any) -> None:
+    """Refuse lengths that are none; dxtbx makes mirror images of some, and ends the interpreter with others."""
+    lengths = {"beam.wavelength": [overrides.beam.wavelength], "detector.distance": [overrides.detector.distance]}
+    for panel in overrides.detector.panel:
+        for name in ("pixel_size", "image_size", "thickness"):
+            lengths.setdefault(f"detector.panel.{name}", []).extend(_list(getattr(panel, name, None)))
+    for name, values in lengths.items():
+        for value in values:
+            if isinstance(value, int | float) and not (value > 0 or (name.endswith("thickness") and value == 0)):
+                raise GeometryError(f"geometry.{name}={value:g} must be above 0")
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _with_scan(experiments: Any, overrides: Any) -> ExperimentList:

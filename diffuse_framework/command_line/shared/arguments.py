@@ -20,6 +20,9 @@ from diffuse_framework.adapters.images.hdf5 import what_is_missing
 from diffuse_framework.adapters.images.open import UnreadableFile, can_be_read, left_out_of, quiet_dxtbx
 from diffuse_framework.errors import ConfigError
 
+# Larger than any quantity here in any unit; its square is a number still.
+_LARGEST = 1e30
+
 
 def parse_arguments(parser: Any, args: list[str], file_parameters: dict[str, str] | None = None) -> tuple[Any, Any]:
     """Return parameters and options of a DIALS `ArgumentParser`.
@@ -39,6 +42,12 @@ def parse_arguments(parser: Any, args: list[str], file_parameters: dict[str, str
     # DIALS 3.30 lets argparse print the usage before every message; one line is enough.
     parser.error = _refuse
     _refuse_unknown_options(parser, args)
+    params, options = _parsed_without_unreadable(parser, args)
+    _refuse_impossible_values(parser)
+    return params, options
+
+
+def _parsed_without_unreadable(parser: Any, args: list[str]) -> tuple[Any, Any]:
     try:
         return _parsed(parser, args)
     except ConfigError:
@@ -74,6 +83,25 @@ def _parsed(parser: Any, args: list[str]) -> tuple[Any, Any]:
             what_is_missing(damaged[0])
             or f"{damaged[0]}{others} can't be read; it is cut short or damaged ({_in_one_line(str(error))})"
         ) from error
+
+
+def _refuse_impossible_values(parser: Any) -> None:
+    """Refuse Auto where a parameter has no automatic value, and numbers that no quantity has.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for item in parser.diff_phil.all_definitions():
+        definition = item.object
+        text = " ".join(word.value for word in definition.words)
+        if text.lower() == "auto" and "Auto" not in str(definition.help):
+            raise ConfigError(f"{item.path}=Auto: it has no automatic value; give one, or leave it out")
+        kind = str(getattr(definition.type, "phil_type", ""))
+        if kind in ("float", "floats"):
+            values = definition.extract()
+            for value in values if isinstance(values, list | tuple) else [values]:
+                if isinstance(value, int | float) and not abs(value) < _LARGEST:
+                    raise ConfigError(f"{item.path}={text}: {value} is no value that it can have")
 
 
 @contextmanager
