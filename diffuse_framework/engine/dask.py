@@ -219,7 +219,7 @@ def _own_certificates() -> Any:
         return Security.temporary()
     except ImportError as error:
         raise ConfigError(
-            f"mp.method=dask needs the package cryptography, so that no one else can give work to its workers ({error}): "
+            f"mp.method=dask needs the package cryptography, so that nobody else gives work to its workers ({error}): "
             "pip install 'diffuse_framework[dask]'"
         ) from error
 

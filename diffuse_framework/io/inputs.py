@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tokenize
-import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -69,12 +68,14 @@ def read_arrays(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
         else:
             with np.load(path, allow_pickle=False) as file:
                 if not isinstance(file, Mapping):
-                    raise DataError(f"{path} holds a single array; give the .npz file")
+                    raise ValueError("it holds a single array, where the .npz file should be")
                 arrays = {name: file[name] for name in file}
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"can't read {path}: {error}") from error
+    # What h5py and numpy make of damaged files: OSError, RuntimeError, BadZipFile, zlib.error, NotImplementedError ...
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"can't read {path}: it is cut short or damaged ({first})") from error
     missing = [name for name in needed if name not in arrays]
     if missing:
         raise DataError(f"{path} has no array {', '.join(missing)}; it has {', '.join(arrays) or 'none'}")
