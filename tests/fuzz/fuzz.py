@@ -2,9 +2,9 @@
 
     .venv/bin/python tests/fuzz/fuzz.py --cases 10000      (make fuzz)
 
-RIGHT: the values are those that were written, or were said in so many words. REJECTED: an image was left out by name.
-REFUSED: one line, as a `DiffuseError`. Anything else - another exception, other pixels, an interpreter that ends, no answer
-within half a minute - is a fault; the seed makes it again.
+RIGHT: the values are those that were written. REJECTED: an image was left out by name. REFUSED: one line, as a
+`DiffuseError`. Anything else - another exception, other pixels, an interpreter that ends, no answer within half a
+minute - is a fault; the seed makes it again.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from diffuse_framework.io.inputs import MAP_ARRAYS, read_background, read_grid, 
 RIGHT, REJECTED, REFUSED = "right", "rejected", "refused"
 _PATIENCE_S = 30
 _VALUES = (
-    "Auto None True 0 -1 1 1e-300 1e300 -1e300 nan inf -inf 1,2,3 0,0,0 1,0,0 -1,-1 x '' ../../x /dev/null /proc/self/mem "
-    "{ } ; # = $x \\ 1e5 2**0.5 9**9**9 999999999999999999999 __import__('os') P1 P212121 1,1,1,90,90,90 0,0,0,0,0,0 é"
+    "Auto None True 0 -1 1 1e-300 1e300 -1e300 nan inf -inf 1,2,3 0,0,0 1,0,0 -1,-1 x '' ../../x "
+    "/dev/null /proc/self/mem { } ; # = $x \\ 1e5 2**0.5 9**9**9 999999999999999999999 __import__('os') P1 P212121 1,1,1,90,90,90 0,0,0,0,0,0 é"
 ).split(" ")
 
 

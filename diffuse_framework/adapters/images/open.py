@@ -209,6 +209,8 @@ def open_source(
     """
     if len(experiments) == 0:
         raise DataError("no images: give image files, a template like img_####.cbf, or an .expt file")
+    experiments, bare = _with_models(experiments)
+    unreadable = (*unreadable, *bare)
     experiments = without_duplicates(experiments, duplicates)
     if reference_geometry is not None:
         _adopt_geometry(experiments, Path(reference_geometry))
@@ -223,6 +225,22 @@ def open_source(
     for item in source.left_out:
         logger.warning("Rejected %s at opening: %s", item.name, item.reason)
     return source
+
+
+def _with_models(experiments: Any) -> tuple[Any, tuple[UnreadableFile, ...]]:
+    """Return the experiments that have a beam and a detector, and the files of the others.
+
+    Raises:
+        DataError: none has.
+    """
+    bare = [experiment for experiment in experiments if experiment.beam is None or experiment.detector is None]
+    if not bare:
+        return experiments, ()
+    files = dict.fromkeys(path for experiment in bare for path in experiment.imageset.paths())
+    unreadable = tuple(UnreadableFile(path, "its header says nothing of beam and detector") for path in files)
+    if len(bare) == len(experiments):
+        raise DataError(f"{unreadable[0].path} can't be read: {unreadable[0].reason}")
+    return ExperimentList([experiment for experiment in experiments if experiment not in bare]), unreadable
 
 
 def all_have_crystals(source: DxtbxSource) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import glob
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from diffuse_framework.adapters.guards.pickles import refuse_pickle
 from diffuse_framework.adapters.images.hdf5 import what_is_missing
 from diffuse_framework.adapters.images.open import UnreadableFile, can_be_read, left_out_of, quiet_dxtbx
 from diffuse_framework.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 # Larger than any quantity here in any unit; its square is a number still.
 _LARGEST = 1e30
@@ -77,7 +80,9 @@ def _parsed(parser: Any, args: list[str]) -> tuple[Any, Any]:
     except Exception as error:
         damaged = [arg for arg in args if Path(arg).is_file() and not _is_text(arg) and not can_be_read(arg)]
         if not damaged:
-            raise
+            # A value that PHIL or DIALS stumbles over: OverflowError, EOFError, TypeError ...
+            logger.debug("Parsing %s", args, exc_info=True)
+            raise ConfigError(f"the command line can't be understood: {_in_one_line(str(error))}") from error
         others = f" (and {len(damaged) - 1} others)" if len(damaged) > 1 else ""
         raise ConfigError(
             what_is_missing(damaged[0])
