@@ -40,7 +40,8 @@ RIGHT, REJECTED, REFUSED = "right", "rejected", "refused"
 _PATIENCE_S = 30
 _VALUES = (
     "Auto None True 0 -1 1 1e-300 1e300 -1e300 nan inf -inf 1,2,3 0,0,0 1,0,0 -1,-1 x '' ../../x "
-    "/dev/null /proc/self/mem { } ; # = $x \\ 1e5 2**0.5 9**9**9 999999999999999999999 __import__('os') P1 P212121 1,1,1,90,90,90 0,0,0,0,0,0 é"
+    "/dev/null /proc/self/mem { } ; # = $x \\ 1e5 2**0.5 9**9**9 999999999999999999999 __import__('os') P1 "
+    "P212121 1,1,1,90,90,90 0,0,0,0,0,0 é"
 ).split(" ")
 
 
