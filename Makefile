@@ -1,7 +1,7 @@
 # What a developer types. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench bench-accuracy docs docs-figures clean
+.PHONY: help install demo test fuzz lint bench bench-accuracy docs docs-figures clean
 
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
@@ -19,6 +19,9 @@ demo: install  ## simulate a small experiment and make its map of diffuse scatte
 test: install  ## run the tests; PYTEST_ARGS="-k grid" adds options
 	@./install.sh --for-tests
 	$(PYTHON) -m pytest tests -n 2 --dist loadfile $(PYTEST_ARGS)
+
+fuzz: install  ## try 10,000 damaged and absurd inputs: FUZZ_ARGS="--cases 100000 --first 7"
+	$(PYTHON) tests/fuzz/fuzz.py $(FUZZ_ARGS)
 
 lint: $(LINTERS)  ## ruff (rules and format), mypy and the rules on who may import whom
 	.venv/bin/ruff check .
