@@ -259,9 +259,7 @@ def main() -> None:
                         for column in ("intensity", "variance", "counts", "pixels")
                     ),
                 )
-                rows.append(
-                    {"reduction": label} | judge(run, folding, found, expected) | {"s": f"{seconds:.0f}"}
-                )
+                rows.append({"reduction": label} | judge(run, folding, found, expected) | {"s": f"{seconds:.0f}"})
                 print(f"{name}, {label}:\n{shares(run, outcome, images)}", flush=True)
         print(tabulate(rows, "keys", "simple", floatfmt=".3f"), "\n", flush=True)
 

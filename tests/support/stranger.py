@@ -47,7 +47,9 @@ class Crystal:
         """(3, 3) whose columns are a*, b* and c*, 1/angstrom, a* along x and b* in the xy plane."""
         a, b, c = self.cell[:3]
         ca, cb, cg = np.cos(np.radians(self.cell[3:]))
-        metric = np.array([[a * a, a * b * cg, a * c * cb], [a * b * cg, b * b, b * c * ca], [a * c * cb, b * c * ca, c * c]])
+        metric = np.array(
+            [[a * a, a * b * cg, a * c * cb], [a * b * cg, b * b, b * c * ca], [a * c * cb, b * c * ca, c * c]]
+        )
         star = np.linalg.inv(metric)
         return np.linalg.cholesky(star).T
 
@@ -276,9 +278,7 @@ class Stranger:
         if c.width_deg == 0:
             return self._turns[number] @ self.crystal.reciprocal
         angle = np.radians(self.start_deg + (number + part) * c.width_deg)
-        about_x = np.array(
-            [[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]]
-        )
+        about_x = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
         return about_x @ self._turns[0] @ self.crystal.reciprocal
 
     def _raw_rate(self, number: int, n_parts: int | None) -> np.ndarray:
@@ -328,7 +328,9 @@ class Stranger:
             tilt = r[n] / c.distance_mm
             along = np.array([x[n], y[n]]) / max(r[n], 1e-9)
             across = c.spot_px * (1 + 0.5 * tilt)
-            _add_spot(image, px[n, 0], px[n, 1], along, across * (1.1 + 1.3 * tilt), across, photons[n], c.lorentz_share)
+            _add_spot(
+                image, px[n, 0], px[n, 1], along, across * (1.1 + 1.3 * tilt), across, photons[n], c.lorentz_share
+            )
         return image
 
     @staticmethod
