@@ -50,6 +50,11 @@ class Levels:
             ratio = max(n[kept].sum() / max(e[kept].sum(), 1e-12), 1e-6)
         return float(ratio)
 
+    def on(self, counts: tuple[np.ndarray, ...], panels: tuple[Panel, ...]) -> tuple[np.ndarray, ...]:
+        """Return the photons (blocks) of each panel that pixels of an image should count, 0 where nothing is known."""
+        brightness = self.brightness(counts, panels)
+        return tuple(np.nan_to_num(blocks.astype(float)) * brightness for blocks in self.panels)
+
 
 def brightness_of(means: tuple[np.ndarray, ...]) -> float:
     """Return how bright an image is whose panels have blocks of these means, NaN where too little was seen."""
