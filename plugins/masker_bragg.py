@@ -10,11 +10,19 @@ import numpy as np
 
 from diffuse_framework import hookimpl
 from diffuse_framework.algorithms.geometry import highest_resolution, q_at_px
-from diffuse_framework.algorithms.masking.bad_pixels import block_levels, bright_above, bright_pixels, photons_of
+from diffuse_framework.algorithms.masking.bad_pixels import (
+    are_single,
+    block_levels,
+    bright_above,
+    bright_pixels,
+    photons_of,
+)
 from diffuse_framework.algorithms.masking.leaks import Leaks, add_leaks, leaks_around, needed_growth, nothing_leaked
 from diffuse_framework.algorithms.masking.levels import Levels, mean_levels
 from diffuse_framework.algorithms.masking.shapes import (
+    NEAR,
     centring_conditions,
+    near_lattice,
     paint_around,
     paint_panels,
     within_range,
@@ -26,6 +34,7 @@ from diffuse_framework.algorithms.masking.spots import (
     SpotModel,
     add_measured,
     bin_of,
+    may_show,
     measure,
     nothing_measured,
     paint_ellipses,
@@ -36,7 +45,7 @@ from diffuse_framework.algorithms.masking.spots import (
     spot_model,
     stand_out,
 )
-from diffuse_framework.model.conventions import BRAGG, DIFFUSE
+from diffuse_framework.model.conventions import BRAGG, DIFFUSE, UNTRUSTED
 from diffuse_framework.model.experiment import Experiment, Image, no_spots
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.mask import PixelMask
@@ -55,7 +64,8 @@ n_images = 12
   .help = "Images on which size and shape of peaks are measured, spread evenly over the data set."
 unpredicted = True
   .type = bool
-  .help = "Mask peaks that were not predicted, too: pixels that stand out from what is around them."
+  .help = "Mask peaks that were not predicted, too: pixels that stand out from what is around them. Single ones away"
+          "from the lattice, cosmic rays and pixels that flicker, are not trusted at all."
 radius = None
   .type = float(value_min=0.5)
   .help = "Pixels whose centre is this near to a predicted reflection are masked, in pixels. Where it is not given"
@@ -233,10 +243,14 @@ class BraggMasker:
                 here = predicted.where(predicted.panel == number)
                 always = np.ones(len(here.q), bool)
                 if self.excitation_error is None:
+                    panel = geometry.panels[number]
                     always = here.off <= self.model.width[bin_of(here.q, self.model.q_max)]
+                    meaning = (blocks[number], panel.gain, panel.pedestal, panel.trusted_range)
+                    some = always | may_show(frame.counts[number], here.px, *meaning)
+                    here, always = here.where(some), always[some]
                 self._paint(classes[number], frame.counts[number], geometry, number, blocks[number], here, always)
             if self.unpredicted:
-                self._paint_found(classes[number], frame.counts[number], geometry, number, blocks[number])
+                self._paint_found(classes[number], frame.counts[number], image, geometry, number, blocks[number])
         return PixelMask(classes)
 
     def _predicted(self, image: Image, geometry: Geometry) -> Predicted:
@@ -292,26 +306,36 @@ class BraggMasker:
         paint_ellipses(classes, px[wanted], along, radius[wanted], model.stretch[bins[wanted]], BRAGG)
 
     def _paint_found(
-        self, classes: np.ndarray, values: np.ndarray, geometry: Geometry, number: int, blocks: np.ndarray
+        self,
+        classes: np.ndarray,
+        values: np.ndarray,
+        image: Image,
+        geometry: Geometry,
+        number: int,
+        blocks: np.ndarray,
     ) -> None:
-        """Mask peaks of one panel that stand out and are not masked."""
+        """Mask peaks of one panel that stand out and are not masked.
+
+        A single bright pixel away from the lattice is no peak but a cosmic ray or a fault, and is not to be trusted.
+        """
         panel = geometry.panels[number]
         meaning = (panel.gain, panel.pedestal, panel.trusted_range)
         places = bright_pixels(values, bright_above(blocks), panel.gain, panel.pedestal, panel.trusted_range[1])
         places = places[classes[places[:, 0], places[:, 1]] > BRAGG]
+        places = places[stand_out(values, places, *meaning)]
         if not len(places):
             return
-        out, highest = stand_out(values, places, *meaning)
-        places, highest = places[out], highest[out]
-        px = places[:, ::-1] + 0.5
-        paint_around(classes, px, 1.5)
+        q = q_at_px(geometry, np.full(len(places), number), places[:, ::-1] + 0.5)
+        single = are_single(values, places, blocks, *meaning)
+        single[single] = ~near_lattice(q[single], image, centring_conditions(self.space_group), NEAR)
+        slow, fast = places[single].T
+        classes[slow, fast] = UNTRUSTED
+        px, q = places[~single, ::-1] + 0.5, q[~single]
         if self.model is None:
-            paint_around(classes, px[highest], self.radius or _RADIUS)
+            paint_around(classes, px, self.radius or _RADIUS)
             return
-        n = int(highest.sum())
-        q = np.linalg.norm(q_at_px(geometry, np.full(n, number), px[highest]), axis=1)
-        found = Predicted(np.full(n, number), px[highest], np.zeros(n), q)
-        self._paint(classes, values, geometry, number, blocks, found, np.ones(n, bool))
+        found = Predicted(np.full(len(px), number), px, np.zeros(len(px)), np.linalg.norm(q, axis=1))
+        self._paint(classes, values, geometry, number, blocks, found, np.ones(len(px), bool))
 
     def _log(self, leaks: Leaks, experiment: Experiment, n_sample: int) -> None:
         """Log size of the peaks, share of pixels masked, indexed spots that the mask holds, and what leaks."""

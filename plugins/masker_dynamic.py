@@ -30,6 +30,7 @@ from diffuse_framework.algorithms.masking.bad_pixels import (
 from diffuse_framework.algorithms.masking.levels import Levels, brightness_of, mean_levels
 from diffuse_framework.algorithms.masking.shadow import find_shadow, ring_levels, ring_width
 from diffuse_framework.algorithms.masking.shapes import (
+    NEAR,
     centring_conditions,
     near_lattice,
     paint_around,
@@ -73,10 +74,10 @@ dead_factor = 0.1
   .type = float(value_min=0, value_max=0.5, allow_none=False)
   .help = "A dead pixel counts less than this times what the pixels around it do. Dead pixels can"
           "only be told where the sample holds about 40 photons a pixel."
-spikes = True
+spikes = False
   .type = bool
   .help = "Take out pixels that are bright on a single image and alone, away from reciprocal lattice points: cosmic"
-          "rays, and hot pixels that flicker."
+          "rays, and hot pixels that flicker. Masker bragg does so too (masker.bragg.unpredicted); for runs without it."
 shadow = True
   .type = bool
   .help = "Take out the shadow of the beam stop and of its arm: pixels that count less than half of what others"
@@ -97,8 +98,6 @@ _NAMES = {HOT: "hot", DEAD: "dead or stuck", NEGATIVE: "negative"}
 
 # More than this share of pixels unjudged asks for more images.
 _UNJUDGED = 1e-3
-# A pixel this near to a reciprocal lattice point, in Miller indices along each axis, may be part of a reflection.
-_NEAR = 0.15
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ class DynamicMasker:
     min_images: int = 5
     mask_unjudged: bool = True
     criteria: Criteria = Criteria()
-    spikes: bool = True
+    spikes: bool = False
     shadow: bool = True
     shadow_margin: int = 2
     bragg_radius: float = 3.0
@@ -268,7 +267,7 @@ class DynamicMasker:
         if not len(places):
             return places
         vectors = q[places[:, 0], places[:, 1]].astype(float)
-        return places[~near_lattice(vectors, image, centring_conditions(self.space_group), _NEAR)]
+        return places[~near_lattice(vectors, image, centring_conditions(self.space_group), NEAR)]
 
     def _log(self, sample: _Sample, verdicts: list[np.ndarray], shadows: list[np.ndarray], n_images: int) -> None:
         counts = [(name, sum(np.count_nonzero(v == kind) for v in verdicts)) for kind, name in _NAMES.items()]

@@ -66,7 +66,7 @@ def test_faults_are_found_and_gaps_are_not_reported(simulation, caplog):
     assert found == set(faults)
     mask = masker.static_mask(model, NO_TABLE)
     assert mask.count(np.uint8(0)) == 3 and mask.panels[0][100, 100] == 0
-    assert replace(masker, spikes=False).image_mask(None, None, model, NO_TABLE) is None
+    assert masker.image_mask(None, None, model, NO_TABLE) is None
     assert "2 hot, 1 dead or stuck, 0 negative" in caplog.text
     assert "from 12 of 12 images" in caplog.text
 
@@ -109,7 +109,7 @@ def test_images_of_another_shape_are_an_error_of_ours(simulation):
 def test_a_spike_on_one_image_is_taken_out_and_bragg_peaks_are_not(simulation):
     geometry = simulation.experiment.geometries[0]
     table = PixelTable(tuple(pixel_q(panel, geometry.beam) for panel in geometry.panels), ())
-    masker = make().prepare(simulation.source, simulation.experiment, SerialEngine())
+    masker = make("spikes=True").prepare(simulation.source, simulation.experiment, SerialEngine())
     image, frame = simulation.experiment.images[2], simulation.source.read(2)
     counts = frame.counts[0].copy()
     hkl = table.q[0] @ np.linalg.inv(image.setting_matrix).T

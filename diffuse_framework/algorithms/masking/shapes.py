@@ -17,6 +17,9 @@ from diffuse_framework.model.geometry import Geometry
 # hexagonal ice, Ih: the cell that DIALS takes, angstrom
 ICE_A, ICE_C = 4.498, 7.338
 
+NEAR = 0.15
+"""Distance in Miller indices along each axis from which on a bright pixel belongs to no reflection."""
+
 # Reflection conditions of lattice centrings: (h, k, l) coefficients whose sum must be a
 # multiple of the last number. International Tables for Crystallography A, table 2.2.13.1.
 _CENTRINGS = {

@@ -483,37 +483,38 @@ def paint_ellipses(
 
 
 @njit(cache=True, nogil=True)
-def _stand_out(values, places, gain, pedestal, low, high, out, highest):
+def _stand_out(values, places, gain, pedestal, low, high, out):
     n_slow, n_fast = values.shape
     around = np.empty(300, np.float64)
     for n in range(len(places)):
         slow, fast = places[n, 0], places[n, 1]
         value = (values[slow, fast] - pedestal) / gain
-        m, top = 0, True
+        out[n] = False
+        top = True
+        for i in range(max(slow - 2, 0), min(slow + 3, n_slow)):
+            for j in range(max(fast - 2, 0), min(fast + 3, n_fast)):
+                top &= not (values[slow, fast] < values[i, j] <= high)
+        if not top:
+            continue
+        m = 0
         for i in range(max(slow - 8, 0), min(slow + 9, n_slow)):
             for j in range(max(fast - 8, 0), min(fast + 9, n_fast)):
                 here = values[i, j]
-                if not (low <= here <= high):
-                    continue
-                r2 = (i - slow) ** 2 + (j - fast) ** 2
-                if r2 <= 8 and here > values[slow, fast]:
-                    top = False
-                if 25 <= r2 <= 64:
+                if 25 <= (i - slow) ** 2 + (j - fast) ** 2 <= 64 and low <= here <= high:
                     around[m] = (here - pedestal) / gain
                     m += 1
-        # The lower half, lest other peaks raise it.
+        # Without the highest, lest other peaks raise it.
         level = 1.0
         if m > 8:
             ordered = np.sort(around[:m])
             level = max(1.2 * np.mean(ordered[: (3 * m) // 4]), 0.01)
         out[n] = value > 1.5 * level + 8 * np.sqrt(1.5 * level) + 5
-        highest[n] = top
 
 
 def stand_out(
     values: np.ndarray, places: np.ndarray, gain: float, pedestal: float, trusted: tuple[float, float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return which bright pixels (n,) stand out from what is five to eight pixels away, and which are local maxima.
+) -> np.ndarray:
+    """Return which bright pixels (n,) are the highest around and stand out from what is five to eight pixels away.
 
     A broad feature of the diffuse scattering does not stand out; a peak does.
 
@@ -522,7 +523,39 @@ def stand_out(
         places: (n, 2) (slow, fast).
         gain, pedestal, trusted: as `photon_sums` has them.
     """
-    out, highest = np.empty(len(places), bool), np.empty(len(places), bool)
+    out = np.empty(len(places), bool)
     low, high = map(float, trusted)
-    _stand_out(values, places, float(gain), float(pedestal), low, high, out, highest)
-    return out, highest
+    _stand_out(values, places, float(gain), float(pedestal), low, high, out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _may_show(values, px, levels, gain, pedestal, low, high, out):
+    n_slow, n_fast = values.shape
+    for n in range(len(px)):
+        fast, slow = int(np.floor(px[n, 0])), int(np.floor(px[n, 1]))
+        expected = total = 0.0
+        for i in range(max(slow - 1, 0), min(slow + 2, n_slow)):
+            for j in range(max(fast - 1, 0), min(fast + 2, n_fast)):
+                if low <= values[i, j] <= high:
+                    total += (values[i, j] - pedestal) / gain
+                    expected += levels[i // BLOCK, j // BLOCK]
+        out[n] = total > expected + 1.5 * np.sqrt(expected)
+
+
+def may_show(
+    values: np.ndarray,
+    px: np.ndarray,
+    levels: np.ndarray,
+    gain: float,
+    pedestal: float,
+    trusted: tuple[float, float],
+) -> np.ndarray:
+    """Return which reflections (n,) count more in their nine middle pixels than most do that don't show at all.
+
+    A quick look that leaves few of many; arguments as `photon_sums` has them.
+    """
+    out = np.empty(len(px), bool)
+    low, high = map(float, trusted)
+    _may_show(values, px, levels, float(gain), float(pedestal), low, high, out)
+    return out
