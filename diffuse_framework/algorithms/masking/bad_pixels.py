@@ -39,8 +39,6 @@ _FLICKERS = 2
 _SHARED = 0.15
 # Standard deviations above three halves of the level, and photons, from which on a pixel is bright on one image.
 _SIGMAS, _PHOTONS = 8.0, 5.0
-# Pixels that are compared at a time.
-_RUN = 128
 
 
 @njit(cache=True, nogil=True)
@@ -170,24 +168,20 @@ def bright_above(levels: np.ndarray, variances: np.ndarray | None = None) -> np.
 def _bright(values, limits, highest, found):
     n = 0
     n_slow, n_fast = values.shape
-    of_pixel = np.empty(n_fast, values.dtype)
+    of_pixel, above = np.empty(n_fast, values.dtype), np.empty(n_fast, np.uint8)
     for slow in range(n_slow):
         line = values[slow]
         if slow % BLOCK == 0:
             for fast in range(n_fast):
                 of_pixel[fast] = limits[slow // BLOCK, fast // BLOCK]
         # Free of branches, so that a compiler does many pixels at a time.
-        for first in range(0, n_fast, _RUN):
-            last = min(first + _RUN, n_fast)
-            n_here = 0
-            for fast in range(first, last):
-                n_here += (line[fast] > of_pixel[fast]) & (line[fast] <= highest)
-            if n_here:
-                for fast in range(first, last):
-                    if (line[fast] > of_pixel[fast]) & (line[fast] <= highest):
-                        if n < len(found):
-                            found[n, 0], found[n, 1] = slow, fast
-                        n += 1
+        for fast in range(n_fast):
+            above[fast] = np.uint8(1) if (line[fast] > of_pixel[fast]) & (line[fast] <= highest) else np.uint8(0)
+        for fast in range(n_fast):
+            if above[fast]:
+                if n < len(found):
+                    found[n, 0], found[n, 1] = slow, fast
+                n += 1
     return n
 
 
