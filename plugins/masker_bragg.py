@@ -15,6 +15,7 @@ from diffuse_framework.algorithms.masking.bad_pixels import (
     block_levels,
     bright_above,
     bright_pixels,
+    filled,
     photons_of,
 )
 from diffuse_framework.algorithms.masking.leaks import Leaks, add_leaks, leaks_around, needed_growth, nothing_leaked
@@ -105,16 +106,20 @@ class _Levels:
     geometries: tuple[Geometry, ...]
     conditions: np.ndarray
 
-    def __call__(self, image: Image) -> tuple[np.ndarray, ...]:
+    def __call__(self, image: Image) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+        """Return of each panel the means of its blocks and its bright pixels."""
         geometry = self.geometries[image.geometry]
         frame = self.source.read(image.source_index)
         predicted = predict(image, geometry, 0.001, self.conditions, 0.0)
-        means = []
+        means, bright = [], []
         for number, (values, panel) in enumerate(zip(frame.counts, geometry.panels, strict=True)):
             classes = within_range(values, *panel.trusted_range)
             paint_around(classes, predicted.px[predicted.panel == number], 3.0)
-            means.append(block_levels(photons_of(values, classes, panel.gain, panel.pedestal))[0])
-        return tuple(means)
+            mean = block_levels(photons_of(values, classes, panel.gain, panel.pedestal))[0]
+            means.append(mean)
+            limits = bright_above(filled(mean))
+            bright.append(bright_pixels(values, limits, panel.gain, panel.pedestal, panel.trusted_range[1]))
+        return tuple(means), tuple(bright)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +130,7 @@ class _Peaks:
     geometries: tuple[Geometry, ...]
     conditions: np.ndarray
     levels: Levels
+    faults: tuple[np.ndarray, ...]
     d_min: float
 
     def __call__(self, image: Image) -> Measured:
@@ -132,7 +138,9 @@ class _Peaks:
         frame = self.source.read(image.source_index)
         predicted = predict(image, geometry, _widest(image), self.conditions, REACH, self.d_min)
         blocks = self.levels.on(frame.counts, geometry.panels)
-        return measure(predicted, frame.counts, geometry, blocks, 1 / highest_resolution(geometry), _widest(image))
+        return measure(
+            predicted, frame.counts, geometry, blocks, self.faults, 1 / highest_resolution(geometry), _widest(image)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,6 +176,8 @@ class BraggMasker:
     space_group: str = "P1"
     levels: Levels | None = None
     """What pixels count away from peaks, once `prepare` has looked."""
+    faults: tuple[np.ndarray, ...] = ()
+    """True (slow, fast) for pixels of each panel that are bright too often to be part of peaks."""
     model: SpotModel | None = None
     """How peaks look; None where too few were seen, or where radius and excitation error were given."""
 
@@ -199,7 +209,9 @@ class BraggMasker:
         sample = [replace(experiment.images[number], spots=no_spots()) for number in numbers]
         look = (source, experiment.geometries)
         conditions = centring_conditions(masker.space_group)
-        masker = replace(masker, levels=mean_levels(list(mapper.map(_Levels(*look, conditions), sample))))
+        means, bright = zip(*mapper.map(_Levels(*look, conditions), sample), strict=True)
+        shapes = [panel.shape for panel in look[1][sample[0].geometry].panels]
+        masker = replace(masker, levels=mean_levels(list(means)), faults=_often_bright(shapes, bright))
         if measures:
             masker = masker._measured(look, conditions, sample, mapper)
         leaks = nothing_leaked()
@@ -217,7 +229,7 @@ class BraggMasker:
 
     def _measured(self, look: tuple, conditions: np.ndarray, sample: list[Image], mapper: Mapper) -> BraggMasker:
         measured = nothing_measured()
-        for one in mapper.map(_Peaks(*look, conditions, self.levels, self.d_min), sample):
+        for one in mapper.map(_Peaks(*look, conditions, self.levels, self.faults, self.d_min), sample):
             measured = add_measured(measured, one)
         q_max = max(1 / highest_resolution(geometry) for geometry in look[1])
         return replace(self, model=spot_model(measured, q_max, _widest(sample[0]), self.share))
@@ -246,7 +258,7 @@ class BraggMasker:
                     panel = geometry.panels[number]
                     always = here.off <= self.model.width[bin_of(here.q, self.model.q_max)]
                     meaning = (blocks[number], panel.gain, panel.pedestal, panel.trusted_range)
-                    some = always | may_show(frame.counts[number], here.px, *meaning)
+                    some = always | may_show(frame.counts[number], self.faults[number], here.px, *meaning)
                     here, always = here.where(some), always[some]
                 self._paint(classes[number], frame.counts[number], geometry, number, blocks[number], here, always)
             if self.unpredicted:
@@ -287,7 +299,7 @@ class BraggMasker:
             return
         px, panel, model = np.ascontiguousarray(peaks.px), geometry.panels[number], self.model
         bins = bin_of(peaks.q, model.q_max)
-        sums = photon_sums(values, px, blocks, panel.gain, panel.pedestal, panel.trusted_range)
+        sums = photon_sums(values, self.faults[number], px, blocks, panel.gain, panel.pedestal, panel.trusted_range)
         n, photons, expected, n_ring, in_ring, _ = sums.T
         level = np.where(n_ring > 10, in_ring / np.maximum(n_ring, 1), expected / np.maximum(n, 1))
         level = np.maximum(level, 1e-3)
@@ -321,7 +333,8 @@ class BraggMasker:
         panel = geometry.panels[number]
         meaning = (panel.gain, panel.pedestal, panel.trusted_range)
         places = bright_pixels(values, bright_above(blocks), panel.gain, panel.pedestal, panel.trusted_range[1])
-        places = places[classes[places[:, 0], places[:, 1]] > BRAGG]
+        slow, fast = places.T
+        places = places[(classes[slow, fast] > BRAGG) & ~self.faults[number][slow, fast]]
         places = places[stand_out(values, places, *meaning)]
         if not len(places):
             return
@@ -377,6 +390,18 @@ class BraggMasker:
                 "from the data" if self.radius is None else f"{self.radius:g}",
                 "from the data" if self.excitation_error is None else f"{self.excitation_error:g}",
             )
+
+
+def _often_bright(shapes: list[tuple[int, int]], bright: tuple[tuple[np.ndarray, ...], ...]) -> tuple[np.ndarray, ...]:
+    """Return True (slow, fast) for pixels of each panel that are bright on a quarter of the images, and on three."""
+    faults = []
+    for number, shape in enumerate(shapes):
+        times = np.zeros(shape, np.uint8)
+        for image in bright:
+            slow, fast = image[number].T
+            times[slow, fast] += 1
+        faults.append(times >= max(3, -(-len(bright) // 4)))
+    return tuple(faults)
 
 
 def _widest(image: Image) -> float:

@@ -20,7 +20,7 @@ from diffuse_framework.algorithms.geometry import (
     reflections_near_ewald,
     turned,
 )
-from diffuse_framework.algorithms.masking.bad_pixels import BLOCK
+from diffuse_framework.algorithms.masking.bad_pixels import BLOCK, are_single
 from diffuse_framework.algorithms.masking.shapes import lattice_possible
 from diffuse_framework.algorithms.rotation import crossings
 from diffuse_framework.model.experiment import Image
@@ -45,6 +45,8 @@ RINGS = 9
 _INNER, _OUTER = 5.0, 8.0
 # Standard deviations that make a reflection strong, and how many strong ones a profile needs.
 _STRONG = 10.0
+# Where fewer of the strong ones than this have all their light in one pixel, those are no peaks.
+_SINGLES = 0.3
 # Standard deviations with which a reflection shows, however far it is from the sphere.
 _SHOWS = 4.0
 ENOUGH = 20
@@ -107,14 +109,14 @@ def predict(
 
 
 @njit(cache=True, nogil=True)
-def _sums(values, px, levels, gain, pedestal, low, high, core, inner, outer, out):
+def _sums(values, bad, px, levels, gain, pedestal, low, high, core, inner, outer, out):
     n_slow, n_fast = values.shape
     for n in range(len(px)):
         fast, slow = px[n, 0], px[n, 1]
         for i in range(max(int(slow - outer), 0), min(int(slow + outer) + 1, n_slow)):
             for j in range(max(int(fast - outer), 0), min(int(fast + outer) + 1, n_fast)):
                 value = values[i, j]
-                if not (low <= value <= high):
+                if bad[i, j] or not (low <= value <= high):
                     continue
                 r = np.sqrt((j + 0.5 - fast) ** 2 + (i + 0.5 - slow) ** 2)
                 level = levels[i // BLOCK, j // BLOCK]
@@ -131,6 +133,7 @@ def _sums(values, px, levels, gain, pedestal, low, high, core, inner, outer, out
 
 def photon_sums(
     values: np.ndarray,
+    bad: np.ndarray,
     px: np.ndarray,
     levels: np.ndarray,
     gain: float,
@@ -142,6 +145,7 @@ def photon_sums(
 
     Args:
         values: (slow, fast) raw values.
+        bad: True (slow, fast) where they mean nothing.
         px: (n, 2) pixel coordinates (fast, slow).
         levels: photons (blocks) on this image; no NaN.
         gain, pedestal: photons = (value - pedestal) / gain.
@@ -150,12 +154,27 @@ def photon_sums(
     """
     out = np.zeros((len(px), 6))
     low, high = map(float, trusted)
-    _sums(values, px, levels, float(gain), float(pedestal), low, high, float(core), _INNER, _OUTER, out)
+    _sums(values, bad, px, levels, float(gain), float(pedestal), low, high, float(core), _INNER, _OUTER, out)
     return out
 
 
 @njit(cache=True, nogil=True)
-def _stack(values, px, weight, bins, radial, levels, gain, pedestal, low, high, reach, excess, total):
+def _highest(values, bad, px, low, high):
+    """Return the highest pixel (n, 2) (slow, fast) within the core of each spot."""
+    places = np.zeros((len(px), 2), np.int32)
+    for n in range(len(px)):
+        fast, slow = px[n, 0], px[n, 1]
+        best = -np.inf
+        for i in range(max(int(slow - CORE), 0), min(int(slow + CORE) + 1, values.shape[0])):
+            for j in range(max(int(fast - CORE), 0), min(int(fast + CORE) + 1, values.shape[1])):
+                if not bad[i, j] and low <= values[i, j] <= high and values[i, j] > best:
+                    best = values[i, j]
+                    places[n, 0], places[n, 1] = i, j
+    return places
+
+
+@njit(cache=True, nogil=True)
+def _stack(values, bad, px, weight, bins, radial, levels, gain, pedestal, low, high, reach, excess, total):
     n_slow, n_fast = values.shape
     for n in range(len(px)):
         if weight[n] <= 0:
@@ -164,7 +183,7 @@ def _stack(values, px, weight, bins, radial, levels, gain, pedestal, low, high, 
         for i in range(max(int(slow - reach), 0), min(int(slow + reach) + 1, n_slow)):
             for j in range(max(int(fast - reach), 0), min(int(fast + reach) + 1, n_fast)):
                 value = values[i, j]
-                if not (low <= value <= high):
+                if bad[i, j] or not (low <= value <= high):
                     continue
                 x, y = j + 0.5 - fast, i + 0.5 - slow
                 r2 = x * x + y * y
@@ -187,7 +206,7 @@ def _stack(values, px, weight, bins, radial, levels, gain, pedestal, low, high, 
 
 
 @njit(cache=True, nogil=True)
-def _add_rings(values, px, bins, steps, levels, gain, pedestal, low, high, rings):
+def _add_rings(values, bad, px, bins, steps, levels, gain, pedestal, low, high, rings):
     n_slow, n_fast = values.shape
     for n in range(len(px)):
         fast, slow = px[n, 0], px[n, 1]
@@ -195,7 +214,7 @@ def _add_rings(values, px, bins, steps, levels, gain, pedestal, low, high, rings
             for j in range(max(int(fast - RINGS), 0), min(int(fast + RINGS) + 1, n_fast)):
                 value = values[i, j]
                 ring = int(np.sqrt((j + 0.5 - fast) ** 2 + (i + 0.5 - slow) ** 2))
-                if ring >= RINGS or not (low <= value <= high):
+                if ring >= RINGS or bad[i, j] or not (low <= value <= high):
                     continue
                 level = levels[i // BLOCK, j // BLOCK]
                 photons = (value - pedestal) / gain
@@ -248,6 +267,7 @@ def measure(
     counts: tuple[np.ndarray, ...],
     geometry: Geometry,
     levels: tuple[np.ndarray, ...],
+    bad: tuple[np.ndarray, ...],
     q_max: float,
     widest: float,
 ) -> Measured:
@@ -258,17 +278,19 @@ def measure(
         counts: (slow, fast) raw values of each panel.
         geometry: beam and panels.
         levels: photons (blocks) on this image, of each panel.
+        bad: True (slow, fast) where a pixel means nothing, of each panel.
         q_max: of the detector, 1/angstrom.
         widest: 1/angstrom.
     """
     found = nothing_measured()
     bins = bin_of(predicted.q, q_max)
     step = np.minimum((predicted.off / widest * N_WIDTHS).astype(int), N_WIDTHS - 1)
-    for number, (values, panel, blocks) in enumerate(zip(counts, geometry.panels, levels, strict=True)):
+    everything = zip(counts, geometry.panels, levels, bad, strict=True)
+    for number, (values, panel, blocks, faults) in enumerate(everything):
         here = np.flatnonzero(predicted.panel == number)
         px = np.ascontiguousarray(predicted.px[here])
         meaning = (blocks, panel.gain, panel.pedestal, panel.trusted_range)
-        sums = photon_sums(values, px, *meaning)
+        sums = photon_sums(values, faults, px, *meaning)
         n, photons, level, n_ring, in_ring, ring_level = sums.T
         whole = (n > 0.9 * np.pi * CORE**2) & (n_ring > 20)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -276,11 +298,17 @@ def measure(
             sigma = np.sqrt(np.maximum(photons, 1) + local * n / np.maximum(n_ring, 1))
         excess = photons - local
         strong = whole & (excess > _STRONG * sigma) & (excess > level)
+        # A cosmic ray or a fault may lie where a reflection is predicted.
+        places = _highest(values, faults, px[strong], *map(float, panel.trusted_range))
+        single = are_single(values, places, *meaning)
+        if single.mean() < _SINGLES if len(single) else False:
+            strong[np.flatnonzero(strong)[single]] = False
         numbers = here[strong]
         weight = 1 / np.sqrt(excess[strong])
         low, high = map(float, panel.trusted_range)
         _stack(
             values,
+            faults,
             px[strong],
             weight,
             bins[numbers],
@@ -300,7 +328,9 @@ def measure(
         usual = whole & ~shows(excess, sigma, local)
         at = (bins[here[usual]], step[here[usual]])
         np.add.at(found.n, at, 1)
-        _add_rings(values, px[usual], *at, blocks, float(panel.gain), float(panel.pedestal), low, high, found.rings)
+        _add_rings(
+            values, faults, px[usual], *at, blocks, float(panel.gain), float(panel.pedestal), low, high, found.rings
+        )
         np.add.at(found.level, bins[here[whole]], local[whole])
         np.add.at(found.pixels_in, bins[here[whole]], n[whole])
     return found
@@ -396,15 +426,24 @@ def spot_model(measured: Measured, q_max: float, widest: float, share: float) ->
             mean = np.where(pixels > 0, excess / pixels, 0.0) * n / photons
         around = (r >= REACH - 3) & (r <= REACH) & (pixels > 0)
         mean = mean - mean[around].mean() if around.any() else mean
+        noise = float(mean[around].std()) if around.any() else 0.0
         # Moments under a broad bell, so that noise further out doesn't count.
         bell = np.where(pixels > 0, mean * np.exp(-0.5 * (r / 4) ** 2), 0.0)
         moments = [max(float((bell * w).sum()), 1e-6) for w in (u * u, v * v)]
         stretch[number] = np.clip(np.sqrt(moments[0] / moments[1]), 0.5, 2.0)
         ellipse = np.hypot(u / np.sqrt(stretch[number]), v * np.sqrt(stretch[number]))
+        last = 0
         for k in range(n_radii):
             here = (np.abs(ellipse - k * _STEP) <= 0.75) & (pixels > 0)
-            if here.any():
-                profile[number, k] = np.average(mean[here], weights=pixels[here])
+            if not here.any():
+                continue
+            value, error = np.average(mean[here], weights=pixels[here]), noise / np.sqrt(np.count_nonzero(here))
+            if value > 3 * error:
+                profile[number, k], last = value, k
+            else:
+                # What noise hides falls at least as the tails of a Lorentzian do, and is below what was measured.
+                tail = profile[number, last] * (max(last, 2) / max(k, 2)) ** 3
+                profile[number, k] = min(tail, max(value, 0) + 2 * error)
         profile[number] = np.maximum.accumulate(np.maximum(profile[number], 0)[::-1])[::-1]
     width, usual = _widths(measured, profile, widest, share)
     return SpotModel(q_max, stretch, profile, width, widest, usual, int(measured.strong.sum()), np.zeros(N_BINS))
@@ -416,7 +455,7 @@ def _widths(measured: Measured, profile: np.ndarray, widest: float, share: float
     The mean of reflections of like resolution and excitation error is taken apart by least squares into the profile of
     a peak, a level and a parabola, which stands for the halo around a node.
     """
-    width, usual = np.zeros(N_BINS), np.zeros(N_BINS)
+    width, usual, known = np.zeros(N_BINS), np.zeros(N_BINS), np.zeros(N_BINS, bool)
     r = np.arange(RINGS) + 0.5
     at = np.arange(profile.shape[1]) * _STEP
     for number in range(N_BINS):
@@ -435,11 +474,19 @@ def _widths(measured: Measured, profile: np.ndarray, widest: float, share: float
         in_core = np.pi * CORE**2
         level = measured.level[number] / max(measured.pixels_in[number], 1)
         matter = (photons > share * level * in_core) & (photons > 3 * errors)
+        # Could reflections on the sphere that matter be told from none?
+        known[number] = matter.any() or 3 * errors[0] < 2 * share * level * in_core
         if matter.any():
             last = int(np.flatnonzero(matter)[-1])
             width[number] = (last + 1) / N_WIDTHS * widest
             inside = measured.n[number][: last + 1]
             usual[number] = (photons[: last + 1] * inside).sum() / max(inside.sum(), 1) / max(level, 1e-9)
+    for number in np.flatnonzero(~known):
+        if known.any():
+            nearest = np.flatnonzero(known)[np.argmin(np.abs(np.flatnonzero(known) - number))]
+            width[number], usual[number] = width[nearest], usual[nearest]
+        else:
+            width[number] = widest / 2
     return width, np.maximum(usual, 0)
 
 
@@ -530,14 +577,14 @@ def stand_out(
 
 
 @njit(cache=True, nogil=True)
-def _may_show(values, px, levels, gain, pedestal, low, high, out):
+def _may_show(values, bad, px, levels, gain, pedestal, low, high, out):
     n_slow, n_fast = values.shape
     for n in range(len(px)):
         fast, slow = int(np.floor(px[n, 0])), int(np.floor(px[n, 1]))
         expected = total = 0.0
         for i in range(max(slow - 1, 0), min(slow + 2, n_slow)):
             for j in range(max(fast - 1, 0), min(fast + 2, n_fast)):
-                if low <= values[i, j] <= high:
+                if low <= values[i, j] <= high and not bad[i, j]:
                     total += (values[i, j] - pedestal) / gain
                     expected += levels[i // BLOCK, j // BLOCK]
         out[n] = total > expected + 1.5 * np.sqrt(expected)
@@ -545,6 +592,7 @@ def _may_show(values, px, levels, gain, pedestal, low, high, out):
 
 def may_show(
     values: np.ndarray,
+    bad: np.ndarray,
     px: np.ndarray,
     levels: np.ndarray,
     gain: float,
@@ -557,5 +605,5 @@ def may_show(
     """
     out = np.empty(len(px), bool)
     low, high = map(float, trusted)
-    _may_show(values, px, levels, float(gain), float(pedestal), low, high, out)
+    _may_show(values, bad, px, levels, float(gain), float(pedestal), low, high, out)
     return out
