@@ -25,7 +25,7 @@ from diffuse_framework.model.geometry import Geometry
 # A shadow's core counts less than this of its ring, and its edge less than that of what is beside it.
 DARK, DIM = 0.4, 0.85
 # Photons that the mean over neighbours must rest on.
-_PHOTONS = 400.0
+_PHOTONS = 150.0
 _WIDEST = 25
 # Pixels of the smallest shadow, and how far its edge reaches from the dark.
 _SMALLEST, _EDGE = 40, 8
@@ -142,6 +142,8 @@ def ring_levels(totals: list[np.ndarray], seen: list[np.ndarray], radii: list[np
 
     The upper quartile of the ring; towards the beam no less than a steep power law makes of the ring outside it.
     """
+    if not any((use > 0).any() for use in seen):
+        return np.zeros(max(int(radius.max()) for radius in radii) + 1)
     n_rings = max(int(radius.max()) for radius in radii) + 1
     middle = np.median(np.concatenate([t[s > 0] for t, s in zip(totals, seen, strict=True)] or [np.zeros(1)]))
     window = smoothing_window(float(middle))
