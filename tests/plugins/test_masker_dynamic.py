@@ -139,7 +139,7 @@ def test_the_shadow_of_beam_stop_and_arm_is_masked_with_a_margin_and_told(simula
     out = masker.static_mask(model, NO_TABLE).panels[0] == 0
     seen = simulation.source.read(0).counts[0] >= 0
     assert out[(stop | arm) & seen].mean() > 0.995
-    assert not (out & ~binary_dilation(stop | arm, iterations=9)).any()
+    assert not (out & ~binary_dilation(stop | arm, iterations=12)).any()
     assert "pixels lie in a shadow" in caplog.text
     assert (
         make("shadow=False").prepare(Shaded(simulation.source, {}), simulation.experiment, SerialEngine()).shaded.size
