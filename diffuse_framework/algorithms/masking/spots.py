@@ -115,17 +115,19 @@ def _sums(values, bad, px, levels, gain, pedestal, low, high, core, inner, outer
         fast, slow = px[n, 0], px[n, 1]
         for i in range(max(int(slow - outer), 0), min(int(slow + outer) + 1, n_slow)):
             for j in range(max(int(fast - outer), 0), min(int(fast + outer) + 1, n_fast)):
+                r2 = (j + 0.5 - fast) ** 2 + (i + 0.5 - slow) ** 2
+                if r2 > outer * outer or core * core < r2 < inner * inner:
+                    continue
                 value = values[i, j]
                 if bad[i, j] or not (low <= value <= high):
                     continue
-                r = np.sqrt((j + 0.5 - fast) ** 2 + (i + 0.5 - slow) ** 2)
                 level = levels[i // BLOCK, j // BLOCK]
                 photons = (value - pedestal) / gain
-                if r <= core:
+                if r2 <= core * core:
                     out[n, 0] += 1
                     out[n, 1] += photons
                     out[n, 2] += level
-                elif inner <= r <= outer and photons <= 1.5 * level + 8 * np.sqrt(1.5 * level) + 5:
+                elif photons <= 1.5 * level + 8 * np.sqrt(1.5 * level) + 5:
                     out[n, 3] += 1
                     out[n, 4] += photons
                     out[n, 5] += level
