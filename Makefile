@@ -34,7 +34,7 @@ bench: install  ## print speed, memory and cost with the machine's own limits an
 		set -- $$script; name=$$1; shift; echo "# $$name $$*"; $(PYTHON) tests/benchmarks/$$name.py "$$@"; done
 
 bench-accuracy: install  ## measure how right maps and scales are: slower than make bench
-	@set -e; for script in accuracy rotation_accuracy absolute_scale scaling_against_mdx2; do \
+	@set -e; for script in fidelity accuracy rotation_accuracy absolute_scale scaling_against_mdx2; do \
 		echo "# $$script"; $(PYTHON) tests/benchmarks/$$script.py; done
 
 docs: $(WRITERS)  ## build the documentation into docs/_build/html; a warning is an error
