@@ -199,11 +199,10 @@ def _json(path: Path) -> str:
         scales, sigma, names, statistics, smoother = read_scaling(path)
         fit = ", ".join(f"{k} {v:.4g}" for k, v in statistics.items() if isinstance(v, int | float) and v is not True)
         return (
-            f"Scales of {len(scales)} images ({names[0]} to {names[-1]}): {scales.min():.4f} to "
-            f"{scales.max():.4f}, "
+            f"Scales of {len(scales)} images ({names[0]} to {names[-1]}): {scales.min():.4f} to {scales.max():.4f}, "
             f"mean {scales.mean():.4f}, typical uncertainty {np.nanmedian(sigma):.2g}.\n"
-            f"Resolution smoother: {f'{len(smoother)} control points' if len(smoother) else 'off'}.\nFit: "
-            f"{fit}."
+            f"Resolution smoother: {f'{len(smoother)} control points' if len(smoother) else 'off'}.\n"
+            f"Fit: {fit}."
         )
     if "images" in content and "map" in content:
         return _summary(content)
@@ -218,9 +217,8 @@ def _summary(content: dict[str, Any]) -> str:
         cell = " ".join(f"{x:.3f}" for x in content["unit_cell"]["median"])
         lines.append(f"Median cell {cell}, {content['unit_cell']['space_group']}.")
     lines.append(
-        f"{merged['voxels_observed']} of {merged['voxels_in_asymmetric_unit']} voxels "
-        f"({merged['completeness']:.1%}) from "
-        f"{merged['pixels']} pixels and {merged['photons']:.0f} photons."
+        f"{merged['voxels_observed']} of {merged['voxels_in_asymmetric_unit']} voxels ({merged['completeness']:.1%}) "
+        f"from {merged['pixels']} pixels and {merged['photons']:.0f} photons."
     )
     for name, version in content.get("run", {}).get("versions", {}).items():
         lines.append(f"{name} {version}")
@@ -232,8 +230,7 @@ def _mask(path: Path) -> str:
     total, used = sum(p.size for p in panels), sum(int(p.sum()) for p in panels)
     shapes = sorted({f"{p.shape[1]} x {p.shape[0]}" for p in panels})
     return (
-        f"A mask of {len(panels)} panel{'s' if len(panels) > 1 else ''} of {' or '.join(shapes)} pixels "
-        f"(fast x slow): "
+        f"A mask of {len(panels)} panel{'s' if len(panels) > 1 else ''} of {' or '.join(shapes)} pixels (fast x slow): "
         f"{used} of {total} pixels are True ({used / total:.1%})."
     )
 

@@ -109,8 +109,7 @@ def read_pixels(path: Path) -> tuple[CorrectedPixels, bool]:
     q, intensity, sigma = (arrays[name].astype(float) for name in ("q_vectors", "intensities", "sigmas"))
     if intensity.ndim != 1 or q.shape != (len(intensity), 3) or sigma.shape != intensity.shape:
         raise DataError(
-            f"the arrays of {path} don't belong together: q_vectors {q.shape}, intensities "
-            f"{intensity.shape}, "
+            f"the arrays of {path} don't belong together: q_vectors {q.shape}, intensities {intensity.shape}, "
             f"sigmas {sigma.shape}"
         )
     if len(intensity) == 0:

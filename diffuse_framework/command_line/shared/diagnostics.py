@@ -156,8 +156,7 @@ def load_map(
     outside = int(np.count_nonzero(voxel < 0))
     if outside:
         raise DataError(
-            f"{outside} of {len(voxel)} voxels of {voxel_file} lie outside the grid of {grid_file}: they "
-            f"belong to "
+            f"{outside} of {len(voxel)} voxels of {voxel_file} lie outside the grid of {grid_file}: they belong to "
             "different runs"
         )
     order = np.argsort(voxel)

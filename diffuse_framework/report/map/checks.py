@@ -24,8 +24,7 @@ def check_redundancy(q: np.ndarray, multiplicity: np.ndarray) -> Check:
     return Check(
         "Is the redundancy even and sufficient?",
         verdict,
-        f"{multiplicity.min()} to {multiplicity.max()} observations a voxel, mean {multiplicity.mean():.1f}, "
-        f"median "
+        f"{multiplicity.min()} to {multiplicity.max()} observations a voxel, mean {multiplicity.mean():.1f}, median "
         f"{np.median(multiplicity):.0f}; {few:.1%} of the voxels have fewer than 3. At one |q| they vary by "
         f"{variation:.0%} of their mean (0 % is even).",
     )
@@ -78,9 +77,8 @@ def check_scales(scales: np.ndarray, sigma: np.ndarray, statistics: dict) -> lis
         Check(
             "Are scale factors reasonable?",
             GOOD if ratio < 10 and not far else LOOK if not far else BAD,
-            f"{scales.min():.4g} to {scales.max():.4g} over {len(scales)} images (the mean is 1); {far} are "
-            f"off by more "
-            f"than a factor 10; typical uncertainty {typical}.",
+            f"{scales.min():.4g} to {scales.max():.4g} over {len(scales)} images (the mean is 1); {far} are off by "
+            f"more than a factor 10; typical uncertainty {typical}.",
         )
     )
     return checks
@@ -120,8 +118,7 @@ def check_lattice_points(grid: VoxelGrid, voxel: np.ndarray, intensity: np.ndarr
     return Check(
         question,
         verdict,
-        f"Voxels on reciprocal lattice points ({np.count_nonzero(on)} observed) hold {ratio:.3f} times what "
-        f"the voxels "
+        f"Voxels on reciprocal lattice points ({np.count_nonzero(on)} observed) hold {ratio:.3f} times what the voxels "
         f"beside them do, and {above:.2%} more than 3 times."
         + ("" if verdict == GOOD else " Diffuse halos do this too; a larger Bragg mask tells."),
     )

@@ -216,8 +216,8 @@ def _plots(story: Story) -> list[dict[str, Any]]:
         _plot(
             "scales",
             "Scale factor of each image",
-            "How strong each image is beside the mean, with its "
-            "uncertainty; intensities are divided by it. Steps and dips mean a change of beam or of crystal.",
+            "How strong each image is beside the mean, with its uncertainty; intensities are divided by it. Steps and "
+            "dips mean a change of beam or of crystal.",
             [
                 {
                     "type": "scatter",
@@ -268,9 +268,8 @@ def _plots(story: Story) -> list[dict[str, Any]]:
         _plot(
             "radial",
             "Radial profile",
-            "Mean intensity of the voxels against resolution; the band holds "
-            "68 % of the "
-            "voxels at one |q|: what a map shows that a powder pattern would not.",
+            "Mean intensity of the voxels against resolution; the band holds 68 % of the voxels at one |q|: what a map "
+            "shows that a powder pattern would not.",
             [
                 {
                     "type": "scatter",
@@ -418,9 +417,8 @@ def _shell_plots(shells: list[dict[str, Any]]) -> list[dict[str, Any]]:
             _plot(
                 "halves",
                 "Agreement of half data sets",
-                "Correlation of the maps of two halves of the "
-                "images. The "
-                "anisotropic part leaves out the radial mean, which always agrees.",
+                "Correlation of the maps of two halves of the images. The anisotropic part leaves out the radial mean, "
+                "which always agrees.",
                 [
                     {
                         "type": "scatter",
