@@ -51,7 +51,7 @@ def _expanded(paths: list[Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.suffix in _READERS)
             if not inside:
-                raise DataError(f"{path} holds no file of ours")
+                raise DataError(f"{path} holds no file of a run of diffuse.process")
             found += inside
         elif path.is_file():
             found.append(path)
@@ -68,7 +68,7 @@ def describe(path: Path) -> str:
     """Return what a file holds, in words.
 
     Raises:
-        DataError: it can't be read, or is none of ours.
+        DataError: it can't be read, or is no file of a run.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
@@ -122,7 +122,9 @@ def _pixels(arrays: dict[str, np.ndarray]) -> str:
         lines.append(f"Intensity in photons / s sr: mean {intensity.mean():.5g}, median {np.median(intensity):.5g}.")
         lines.append(f"|q| = 1/d from {q.min():.4f} to {q.max():.4f} 1/A.")
     where = "original_fast_coords" in arrays
-    lines.append("It says where on the detector each pixel is." if where else "It does not say where pixels are.")
+    lines.append(
+        "The file holds the detector coordinates of each pixel." if where else "The file holds no detector coordinates."
+    )
     return "\n".join([*lines, "", _table(arrays)])
 
 

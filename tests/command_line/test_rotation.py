@@ -234,7 +234,7 @@ def test_two_wedges_of_one_crystal_are_indexed_together(tmp_path):
     # Both crystals vary, each over its own wedge, from one common model: the same indexing, nearly one orientation.
     assert misorientation_deg(first[0], back @ second[0]) < 0.5
     text = (tmp_path / "out/diffuse.process.log").read_text()
-    assert "14 of 14 images go on" in text and "Integration failed" not in text
+    assert "14 of 14 images are used" in text and "Integration failed" not in text
 
 
 @pytest.mark.real_data

@@ -93,7 +93,7 @@ def run(args: list[str] | None = None) -> None:
     try:
         finished = process.execute([*images, str(parameters), *(["-v"] if options.verbose else [])], registry)
     finally:
-        # In the guide it is the log of the whole tool, beside the folders of the phases.
+        # It is the log of the whole tool, so it lies beside the folders of the phases.
         if (folder / LOG).is_file():
             (folder / LOG).replace(base / LOG)
     assert finished is not None

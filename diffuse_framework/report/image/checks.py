@@ -275,7 +275,7 @@ def check_modes(q: np.ndarray, intensity: np.ndarray) -> Check:
 def check_coverage(q_vectors: np.ndarray, sectors: int = 12, shells: int = 10) -> Check:
     """Say how evenly pixels (n, 3) cover directions around the beam, shell by shell of |q|."""
     centre = q_vectors - q_vectors.mean(axis=0)
-    # The direction that a still sees least of is the beam's.
+    # A still covers least of the direction of the beam.
     _, directions = np.linalg.eigh(np.cov(centre[:: max(1, len(centre) // 100000)].T))
     x, y = (q_vectors @ directions[:, 1:]).T
     q = np.linalg.norm(q_vectors, axis=1)

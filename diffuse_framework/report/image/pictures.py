@@ -256,7 +256,7 @@ def correction_text(data: Extraction, rows: int = 40) -> str:
 
 
 def answers(data: Extraction) -> tuple[list[Check], list[Peak]]:
-    """Return the guide's key checks, answered, and the peaks that were found."""
+    """Return the checks of one image with their answers, and the peaks that were found."""
     pixels, q = data.pixels, data.q_length
     checks: list[Check] = []
     peaks: list[Peak] = []
@@ -333,6 +333,6 @@ def summary_text(data: Extraction, inputs: dict[str, str], names: list[str]) -> 
     if not data.has_places:
         lines += [
             "",
-            "The NPZ file does not say where pixels are: no overlay, no heat map, and no search for peaks.",
+            "The NPZ file holds no detector coordinates: no overlay, no heat map, and no search for peaks.",
         ]
     return "\n".join([*lines, "", "Pictures:", *(f"  {name}" for name in names), ""])

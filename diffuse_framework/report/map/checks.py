@@ -10,8 +10,8 @@ from diffuse_framework.report.checks import BAD, GOOD, LOOK, Check, check_fall_o
 from diffuse_framework.report.figures import radial_profile
 
 
-def check_redundancy(q: np.ndarray, multiplicity: np.ndarray) -> Check:
-    """Say whether voxels at one |q| are seen about equally often.
+def check_multiplicity(q: np.ndarray, multiplicity: np.ndarray) -> Check:
+    """Say whether voxels at one |q| are observed about equally often.
 
     Args:
         q: (n,) |q| in 1/angstrom.
@@ -22,7 +22,7 @@ def check_redundancy(q: np.ndarray, multiplicity: np.ndarray) -> Check:
     few = float(np.mean(multiplicity < 3))
     verdict = GOOD if variation < 0.6 and few < 0.1 else LOOK if few < 0.5 else BAD
     return Check(
-        "Is the redundancy even and sufficient?",
+        "Is the multiplicity even and sufficient?",
         verdict,
         f"{multiplicity.min()} to {multiplicity.max()} observations a voxel, mean {multiplicity.mean():.1f}, median "
         f"{np.median(multiplicity):.0f}; {few:.1%} of the voxels have fewer than 3. At one |q| they vary by "
@@ -152,7 +152,7 @@ def map_checks(
     with np.errstate(divide="ignore", invalid="ignore"):
         precision = intensity / sigma
     return [
-        check_redundancy(q, multiplicity),
+        check_multiplicity(q, multiplicity),
         check_gaps(grid, voxel),
         *check_scales(*scales),
         check_lattice_points(grid, voxel, intensity),

@@ -246,7 +246,7 @@ def scaling_text(data: MapData) -> str:
 
 
 def occupancy_text(data: MapData) -> str:
-    """Return redundancy in numbers."""
+    """Return the multiplicity in numbers."""
     n = data.multiplicity
     below = "\n".join(f"  voxels with fewer than {few:<3} {np.mean(n < few):.2%}" for few in (2, 3, 5, 10))
     return (
