@@ -1,4 +1,4 @@
-"""Adding pixels to voxels: the loop that every pixel takes."""
+"""Accumulation: the loop that adds every pixel to its voxel."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SKIPPED = -1
 _REMEMBERED = 1 << 14
 _GOLDEN = 0x9E3779B9
 _SORT_BITS = 11
-# A power of two, well above the voxels that an image sees.
+# A power of two, well above the number of voxels that an image reaches.
 _MOST_SLOTS = 1 << 24
 
 
@@ -370,7 +370,7 @@ class VoxelAdder:
         Args:
             image, panel: numbers for the columns of the same name.
             values: (slow, fast) raw values, integer or floating; finite where they are not masked, for a line is
-                added up as one.
+                accumulated as one.
             mask: (slow, fast) uint8 classes of `model.conventions`.
             q: (slow, fast, 3) float32 scattering vectors, 1/angstrom; fastest where the three components
                 lie apart in memory, as `pipeline.chunk.pixel_table` makes them.
