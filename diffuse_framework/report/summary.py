@@ -203,7 +203,7 @@ def scaling_text(statistics: dict[str, Any]) -> str:
 
 
 def spot_rows(experiment: Experiment) -> list[dict[str, Any]]:
-    """Return for each image its spots, how far they are from where its crystal puts them, and its cell."""
+    """Return for each image its spots, how far they are from the predicted ones, and its cell."""
     deviations = (spot_deviations(image, experiment.geometry_of(image)) for image in experiment.images)
     return [
         {

@@ -448,7 +448,8 @@ def _absolute_plots(absolute: dict[str, Any]) -> list[dict[str, Any]]:
             _plot(
                 "absolute",
                 "Absolute scale",
-                "The scale k by each method against the cutoff in |q| up to which the map is used. A good scale is constant at the end.",
+                "The scale k by each method against the cutoff in |q| up to which the map is used. A good scale is "
+                "constant at the end.",
                 [
                     {
                         "type": "scatter",
