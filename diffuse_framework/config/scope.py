@@ -71,7 +71,7 @@ def _stage_text(registry: Registry, stage: str) -> str:
         names.append(plugin.name)
         scopes += f"{plugin.name}\n.help = {_quoted(plugin.summary)}\n{{\n{plugin.factory.phil}\n}}\n"
     several = " Names, separated by blanks." if stage in SEVERAL else ""
-    help_text = f"{_HELP[stage]}{several} There are: {', '.join(names)}."
+    help_text = f"{_HELP[stage]}{several} Available: {', '.join(names)}."
     return f"{stage} {{\n{word} = {DEFAULTS[stage]}\n.type = {kind}\n.help = {_quoted(help_text)}\n{scopes}}}\n"
 
 

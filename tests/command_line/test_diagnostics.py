@@ -67,7 +67,7 @@ def test_show_says_what_files_hold(results, capsys):
         ("a.json", b"[1]"),
     ],
 )
-def test_show_refuses_what_is_none_of_ours(name, content, tmp_path, capsys):
+def test_show_refuses_files_of_no_run(name, content, tmp_path, capsys):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SystemExit) as failure:
         show.run([str(tmp_path / name)])

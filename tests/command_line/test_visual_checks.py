@@ -132,7 +132,7 @@ def test_a_bragg_peak_in_the_selection_is_found(results, simulated, tmp_path):
     assert "[BAD ] Do the extracted pixels respect the mask?" in summary
 
 
-def test_without_places_there_is_no_overlay(results, simulated, tmp_path):
+def test_without_detector_coordinates_there_is_no_overlay(results, simulated, tmp_path):
     args = extraction_args(results, simulated)
     arrays = {k: v for k, v in np.load(args[7]).items() if not k.startswith("original_")}
     np.savez(tmp_path / "bare.npz", **arrays)
