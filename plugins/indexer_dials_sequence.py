@@ -121,8 +121,7 @@ class DialsSequenceIndexer:
         """
         if not isinstance(source, SequenceSource):
             raise GeometryError(
-                "indexer dials_sequence is for rotation images, these are stills: take "
-                "indexer.plugin=dials_ssx, or "
+                "indexer dials_sequence is for rotation images, these are stills: take indexer.plugin=dials_ssx, or "
                 "say how far the crystal turned with geometry.scan.oscillation=start,width"
             )
         parameters = self.parameters(hints, 1 if self.joint else len(source.sweeps))

@@ -34,7 +34,7 @@ tolerance = 1.0
 seed = 0
   .type = int(value_min=0)
   .expert_level = 2
-  .help = "Of the random order in which crystals are compared on further tries."
+  .help = "Seed of the random orders in which crystals are compared on further tries."
 """
 
 # Crystals that are listed one by one, and the lead in correlation below which a choice is doubtful.

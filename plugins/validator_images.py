@@ -1,4 +1,4 @@
-"""Single images, stills and rotations: spots where the crystal puts them, cells that agree."""
+"""Single images, stills and rotations: observed spots near predicted ones, cells that agree."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ max_angle_deviation = 2.0
 
 @dataclass(frozen=True)
 class ImageValidator:
-    """Rejects images whose spots lie far from where their crystal puts them, or whose cell is unlike the others'."""
+    """Rejects images whose observed spots lie far from the predicted ones, or whose cell differs from the others'."""
 
     name: ClassVar[str] = "images"
     phil: ClassVar[str] = PHIL

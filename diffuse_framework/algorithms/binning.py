@@ -113,7 +113,7 @@ class VoxelAdder:
         Args:
             image, panel: numbers for the columns of the same name.
             values: (slow, fast) raw values, integer or floating; finite where they are not masked, for a line is
-                added up as one.
+                accumulated as one.
             mask: (slow, fast) uint8 classes of `model.conventions`.
             q: (slow, fast, 3) float32 scattering vectors, 1/angstrom; fastest where the three components
                 lie apart in memory, as `pipeline.chunk.pixel_table` makes them.

@@ -74,7 +74,7 @@ _BLOCK = 1 << 15
 @njit(cache=True, nogil=True, error_model="numpy")
 def _pixel_positions(first_slow, pixel_size, origin, fast_axis, slow_axis, normal, thickness, mu, parallax, out):
     """Fill `out` (slow, fast, 3): what `px_to_mm` does, without its large intermediate arrays."""
-    # Components of what is seen in the panel's own axes: three numbers a pixel, not three vectors.
+    # Components along the panel's own axes: three numbers a pixel, not three vectors.
     origin_fast = origin[0] * fast_axis[0] + origin[1] * fast_axis[1] + origin[2] * fast_axis[2]
     origin_slow = origin[0] * slow_axis[0] + origin[1] * slow_axis[1] + origin[2] * slow_axis[2]
     distance = origin[0] * normal[0] + origin[1] * normal[1] + origin[2] * normal[2]

@@ -1,7 +1,7 @@
 """Make a merged three-dimensional map of diffuse scattering from images of a protein crystal.
 
 Images are indexed by DIALS, pixels that can't be used or belong to Bragg peaks are masked, the
-others are corrected and added up on a grid of reciprocal space; images are brought to one scale
+others are corrected and accumulated on a grid of reciprocal space; images are brought to one scale
 and merged. Each step is a plugin: `diffuse.plugins` lists them and their parameters.
 
 Examples::

@@ -1,4 +1,4 @@
-"""Reading back what runs leave behind, for those who look at it."""
+"""Reading back the results of a run."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def read_map(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_pixels(path: Path) -> tuple[CorrectedPixels, bool]:
-    """Return one image's corrected pixels from the guide's NPZ file, and whether it says where they are.
+    """Return one image's corrected pixels from their NPZ file, and whether it holds detector coordinates.
 
     Without coordinates panel, fast and slow are empty.
 
@@ -109,8 +109,7 @@ def read_pixels(path: Path) -> tuple[CorrectedPixels, bool]:
     q, intensity, sigma = (arrays[name].astype(float) for name in ("q_vectors", "intensities", "sigmas"))
     if intensity.ndim != 1 or q.shape != (len(intensity), 3) or sigma.shape != intensity.shape:
         raise DataError(
-            f"the arrays of {path} don't belong together: q_vectors {q.shape}, intensities "
-            f"{intensity.shape}, "
+            f"the arrays of {path} don't belong together: q_vectors {q.shape}, intensities {intensity.shape}, "
             f"sigmas {sigma.shape}"
         )
     if len(intensity) == 0:
@@ -124,7 +123,7 @@ def read_pixels(path: Path) -> tuple[CorrectedPixels, bool]:
 def read_grid(path: Path) -> VoxelGrid:
     """Return the grid of ``global_voxel_grid_definition.json``.
 
-    A file that has the guide's keys only, from another program, gives a grid without symmetry.
+    A file of another program, with the keys of the visual checks only, gives a grid without symmetry.
 
     Raises:
         DataError: it can't be read, or lacks something.
@@ -133,15 +132,15 @@ def read_grid(path: Path) -> VoxelGrid:
     try:
         if "voxel_numbering" in content:
             return grid_from_numbers(content)
-        return _guide_grid(content)
+        return _grid_without_symmetry(content)
     except KeyError as error:
         raise DataError(f"{path} is not a definition of a grid: it has no {error}") from error
     except (TypeError, ValueError) as error:
         raise DataError(f"{path} is not a definition of a grid: {error}") from error
 
 
-def _guide_grid(content: dict[str, Any]) -> VoxelGrid:
-    """Return the grid of the guide's keys alone, numbered as ours are."""
+def _grid_without_symmetry(content: dict[str, Any]) -> VoxelGrid:
+    """Return the grid of a file with the keys of the visual checks alone, numbered as ours are."""
     divisions = (int(content["ndiv_h"]), int(content["ndiv_k"]), int(content["ndiv_l"]))
     crystal, bounds = content["crystal_avg_ref"], content["hkl_bounds"]
     low = [round(bounds[f"{axis}_min"] * n) for axis, n in zip("hkl", divisions, strict=True)]

@@ -1,4 +1,4 @@
-"""The story: images -> orientations -> sums -> scales -> map."""
+"""The whole run on one page: images -> orientations -> sums -> scales -> map."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class Surroundings:
         folder: for what the indexer leaves behind.
         mapper: spreads work.
         make_sink: called with the grid and the images' names.
-        watch: called with the name of each part of the story; a context around it.
-        indexed: called with the experiment when it is known which images go on.
+        watch: called with the name of each step; a context around it.
+        indexed: called with the experiment when it is known which images are used.
         chunk_size: images a worker takes at a time.
         write_pixels: called by workers with each image's mask and corrected pixels.
     """
@@ -91,7 +91,7 @@ class Outcome:
     """All that a run ends with.
 
     Attributes:
-        experiment: the images that went on, and those that were rejected.
+        experiment: the images that were used, and those that were rejected.
         sums: of their pixels.
         scales: the scaling model.
         scaled_by: the scaler that made it.

@@ -1,4 +1,4 @@
-"""Images that can't be read, found where they are added up: set aside, as those that an indexer finds are."""
+"""Images that can't be read, found during accumulation: rejected, as those that an indexer finds are."""
 
 from __future__ import annotations
 

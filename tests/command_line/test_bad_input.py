@@ -114,7 +114,7 @@ def test_a_folder_without_permission(here, capsys):
     assert "no permission" in refusal(capsys, process, "sim_00001.cbf", "output.directory=closed/out")
 
 
-def test_a_folder_that_nobody_can_write(here, capsys):
+def test_a_folder_that_cant_be_written(here, capsys):
     assert "can't write to folder /proc/1/out" in refusal(
         capsys, process, "sim_00001.cbf", "output.directory=/proc/1/out"
     )

@@ -103,7 +103,7 @@ def undisturbed(known, tmp_path_factory) -> Path:
         ("voxel*.npz", 0, "after"),
     ],
 )
-def test_killed_while_adding_up_or_later(known, undisturbed, tmp_path, pattern, count, when):
+def test_killed_during_accumulation_or_later(known, undisturbed, tmp_path, pattern, count, when):
     args = [*known, f"output.directory={tmp_path}"]
     assert cut_off_run(args, pattern, count, when).returncode == -signal.SIGKILL
     parts = tmp_path / "sums.parts"

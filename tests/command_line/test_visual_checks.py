@@ -134,7 +134,7 @@ def test_a_bragg_peak_in_the_selection_is_found(results, simulated, tmp_path):
     assert "[BAD ] Do the extracted pixels respect the mask?" in summary
 
 
-def test_without_places_there_is_no_overlay(results, simulated, tmp_path):
+def test_without_detector_coordinates_there_is_no_overlay(results, simulated, tmp_path):
     args = extraction_args(results, simulated)
     arrays = {k: v for k, v in np.load(args[7]).items() if not k.startswith("original_")}
     np.savez(tmp_path / "bare.npz", **arrays)
@@ -193,7 +193,7 @@ def test_check_phase3_outputs_basic(results, tmp_path):
     check_phase3_outputs.run(phase3_args(results, tmp_path / "phase3_diagnostics"))
     assert names(tmp_path / "phase3_diagnostics") == MAP
     summary = (tmp_path / "phase3_diagnostics" / "phase3_diagnostics_summary.txt").read_text()
-    for question in ("Is the redundancy even", "Did scaling converge?", "Are Bragg peaks left in the map?"):
+    for question in ("Is the multiplicity even", "Did scaling converge?", "Are Bragg peaks left in the map?"):
         assert question in summary
 
 
@@ -216,7 +216,7 @@ def test_check_phase3_outputs_full(results, tmp_path):
 
 
 def test_check_phase3_outputs_on_files_of_another_program(tmp_path):
-    """Only the guide's keys and arrays, a smoother, and one voxel of known brightness."""
+    """Only the keys and arrays that the visual checks need, a smoother, and one voxel of known brightness."""
     n = np.arange(-2, 3)
     h, k, ell = (x.ravel() / 2 for x in np.meshgrid(n, n, n, indexing="ij"))
     q = np.stack([h / 10, k / 20, ell / 30], axis=1)
@@ -381,7 +381,7 @@ def test_phase2_with_everything(simulated, model, tmp_path):
         ("--pdb-path", "no_such.pdb", "no_such.pdb"),
     ],
 )
-def test_options_nobody_can_mean(option, value, said, simulated, tmp_path, capsys):
+def test_options_that_make_no_sense_are_refused(option, value, said, simulated, tmp_path, capsys):
     args = [
         "--cbf-image",
         str(simulated / "sim_00001.cbf"),

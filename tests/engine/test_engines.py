@@ -302,7 +302,7 @@ except ConfigError as error:
 
 
 def test_jobs_that_are_lost_are_asked_for_again(slurm):
-    """Cancelled, or over their time limit: both at once, so that nobody is left to go on."""
+    """Cancelled, or over their time limit: both at once, so that no job is left to go on."""
     (slurm / "cancelled.py").write_text(CANCELLED)
     environment = os.environ | {"PATH": f"{slurm}:{os.environ['PATH']}"}
     done = subprocess.run(

@@ -122,7 +122,7 @@ def refold(table: SumsTable, operators: np.ndarray, grid: VoxelGrid) -> SumsTabl
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
+class _Departures:
     """What one crystal shows: departures from the mean of its resolution shells."""
 
     voxel: np.ndarray
@@ -156,10 +156,10 @@ def choose_operators(
 ) -> Choice:
     """Return the operator that brings each crystal to the indexing of the others.
 
-    Starts from the crystal with the most photons and adds the others one by one, the best seen
-    first; then every crystal is compared with all others until none changes. Further starts begin at
-    random; the one with the highest sum of correlations is taken. The first crystal in the data that
-    anything is compared with keeps its indexing: all that matters is that they agree.
+    Starts from the crystal with the most photons and adds the others one by one, those with most
+    photons first; then every crystal is compared with all others until none changes. Further starts
+    begin at random; the one with the highest sum of correlations is taken. The first crystal in the
+    data that anything is compared with keeps its indexing: all that matters is that they agree.
 
     Args:
         tables: sums of all images.
@@ -172,14 +172,14 @@ def choose_operators(
     Raises:
         GeometryError: operators that mix axes with different divisions.
     """
-    seen = _all_seen(tables, crystal_of_image, grid, operators)
-    n_crystals = len(seen)
-    order = np.argsort([-ways[0].weight.sum() for ways in seen], kind="stable")
+    departures = _all_departures(tables, crystal_of_image, grid, operators)
+    n_crystals = len(departures)
+    order = np.argsort([-ways[0].weight.sum() for ways in departures], kind="stable")
     best: tuple[float, np.ndarray, np.ndarray] | None = None
     for start in range(n_starts):
         sequence = order if start == 0 else rng.permutation(n_crystals)
-        chosen = _settle(seen, sequence, grid.size)
-        correlations = _correlations(seen, chosen, grid.size)
+        chosen = _consistent_choice(departures, sequence, grid.size)
+        correlations = _correlations(departures, chosen, grid.size)
         score = np.nansum(correlations[np.arange(n_crystals), chosen])
         if best is None or score > best[0] + 1e-9:
             best = score, chosen, correlations
@@ -188,9 +188,9 @@ def choose_operators(
     return _with_majority_unchanged(Choice(operators, chosen, correlations), grid.symmetry)
 
 
-def _all_seen(
+def _all_departures(
     tables: Iterable[SumsTable], crystal_of_image: np.ndarray, grid: VoxelGrid, operators: np.ndarray
-) -> list[list[_Seen]]:
+) -> list[list[_Departures]]:
     """What each crystal shows for each operator."""
     n_crystals = int(crystal_of_image.max()) + 1
     # Sums by crystal and by the voxel and operator of a row: all that folding again needs.
@@ -203,7 +203,7 @@ def _all_seen(
     return [[_departures(pieces, operator, grid) for operator in operators] for pieces in parts]
 
 
-def _departures(pieces: list[SumsTable], operator: np.ndarray, grid: VoxelGrid) -> _Seen:
+def _departures(pieces: list[SumsTable], operator: np.ndarray, grid: VoxelGrid) -> _Departures:
     counts, exposure = np.zeros(grid.size), np.zeros(grid.size)
     for piece in pieces:
         moved = refold(piece, np.broadcast_to(operator, (len(piece), 3, 3)), grid)
@@ -215,49 +215,49 @@ def _departures(pieces: list[SumsTable], operator: np.ndarray, grid: VoxelGrid) 
     mean = sum_by(shell, counts, _N_SHELLS) / np.maximum(sum_by(shell, exposure, _N_SHELLS), 1e-300)
     expected = np.maximum(mean[shell] * exposure, 1e-300)
     # Relative to the shell: counts / expected - 1, whose variance is 1 / expected.
-    return _Seen(voxel, counts / expected - 1, expected)
+    return _Departures(voxel, counts / expected - 1, expected)
 
 
-def _settle(seen: list[list[_Seen]], sequence: np.ndarray, size: int) -> np.ndarray:
-    chosen = np.full(len(seen), -1)
+def _consistent_choice(departures: list[list[_Departures]], sequence: np.ndarray, size: int) -> np.ndarray:
+    chosen = np.full(len(departures), -1)
     total, weight = np.zeros(size), np.zeros(size)
     for crystal in sequence:
-        found = [_correlation(way, total, weight) for way in seen[crystal]]
+        found = [_correlation(way, total, weight) for way in departures[crystal]]
         chosen[crystal] = 0 if np.isnan(found).all() else int(np.nanargmax(found))
-        _add(seen[crystal][chosen[crystal]], total, weight, 1)
+        _add(departures[crystal][chosen[crystal]], total, weight, 1)
     for _ in range(_MOST_CYCLES):
         changed = False
         for crystal in sequence:
-            _add(seen[crystal][chosen[crystal]], total, weight, -1)
-            found = [_correlation(way, total, weight) for way in seen[crystal]]
+            _add(departures[crystal][chosen[crystal]], total, weight, -1)
+            found = [_correlation(way, total, weight) for way in departures[crystal]]
             if not np.isnan(found).all():
                 better = int(np.nanargmax(found))
                 changed |= better != chosen[crystal]
                 chosen[crystal] = better
-            _add(seen[crystal][chosen[crystal]], total, weight, 1)
+            _add(departures[crystal][chosen[crystal]], total, weight, 1)
         if not changed:
             break
     return chosen
 
 
-def _correlations(seen: list[list[_Seen]], chosen: np.ndarray, size: int) -> np.ndarray:
+def _correlations(departures: list[list[_Departures]], chosen: np.ndarray, size: int) -> np.ndarray:
     total, weight = np.zeros(size), np.zeros(size)
-    for ways, number in zip(seen, chosen, strict=True):
+    for ways, number in zip(departures, chosen, strict=True):
         _add(ways[number], total, weight, 1)
-    found = np.empty((len(seen), len(seen[0])))
-    for crystal, (ways, number) in enumerate(zip(seen, chosen, strict=True)):
+    found = np.empty((len(departures), len(departures[0])))
+    for crystal, (ways, number) in enumerate(zip(departures, chosen, strict=True)):
         _add(ways[number], total, weight, -1)
         found[crystal] = [_correlation(way, total, weight) for way in ways]
         _add(ways[number], total, weight, 1)
     return found
 
 
-def _add(way: _Seen, total: np.ndarray, weight: np.ndarray, sign: int) -> None:
+def _add(way: _Departures, total: np.ndarray, weight: np.ndarray, sign: int) -> None:
     total[way.voxel] += sign * way.weight * way.departure
     weight[way.voxel] += sign * way.weight
 
 
-def _correlation(way: _Seen, total: np.ndarray, weight: np.ndarray) -> float:
+def _correlation(way: _Departures, total: np.ndarray, weight: np.ndarray) -> float:
     """Weighted correlation of one crystal with the sum of others, NaN where they share too little."""
     others = weight[way.voxel]
     shared = others > 1e-6

@@ -63,7 +63,7 @@ class Arrivals:
         self._complete: dict[str, tuple[int, int]] = {}
 
     def look(self) -> dict[str, tuple[int, int]]:
-        """Return size and time of the files that have not changed since the last look and can be read, in order."""
+        """Return size and time of the files that have not changed since the last check and can be read, in order."""
         before, self._seen = self._seen, {}
         for path in self._files():
             try:
@@ -101,7 +101,7 @@ def follow(
         process: takes image files and what it returned last, None at first or when the number of images has
             doubled since grid and masks were made: they are made anew then.
         finish: takes all image files when no more come.
-        interval: seconds between looks.
+        interval: seconds between checks for new images.
         patience: seconds without a new image after which the series is over.
 
     Raises:

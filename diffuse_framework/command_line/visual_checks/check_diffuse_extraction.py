@@ -1,4 +1,4 @@
-"""Look at the diffuse pixels of one image: pictures, and the questions of the guide answered.
+"""Check the diffuse pixels of one image: pictures, and questions about them with answers.
 
 Examples::
 

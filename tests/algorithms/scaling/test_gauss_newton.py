@@ -91,7 +91,7 @@ def test_all_parts_together_are_recovered_within_twice_the_counting_error(seed):
 
 
 @pytest.mark.slow
-def test_steps_that_overshoot_are_shortened_until_they_settle():
+def test_steps_that_overshoot_are_shortened_until_they_converge():
     # Without that, steps of this fit grow from cycle to cycle: its weights follow the model.
     known = known_sums(TOGETHER, np.random.default_rng(9), n_images=40, rows_per_image=4000, panels=TWO_PANELS)
     assert scaled(known, TOGETHER).statistics["converged"]
