@@ -29,4 +29,4 @@ class DataError(DiffuseError):
 
 
 class UnreadableImage(DataError):
-    """One image can't be read: it is set aside, and the others are processed."""
+    """One image can't be read: it is rejected, and the others are processed."""
