@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import io
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from scitbx.array_family import flex
 from diffuse_framework.adapters.images.detection import DETECT, STILL_WIDTH_DEG, STILLS, choose_kind, detect
 from diffuse_framework.adapters.images.sequences import SequenceSource
 from diffuse_framework.adapters.images.source import DxtbxSource, exposure_of
+from diffuse_framework.adapters.images.widths import with_header_widths
 from diffuse_framework.errors import DataError, GeometryError
 
 logger = logging.getLogger(__name__)
@@ -32,13 +34,20 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def quiet_dxtbx() -> Iterator[None]:
-    """Hold back what dxtbx prints of stills: attempts to join them into one scan, divisions by their width."""
+    """Hold back what dxtbx prints: of stills that it can't join, of divisions by their width, of its progress."""
     printed = io.StringIO()
+    # dxtbx of DIALS 3.30 draws a bar of the files it has read on stdout; this variable is its only switch.
+    banner = os.environ.get("DIALS_NOBANNER")
+    os.environ["DIALS_NOBANNER"] = "1"
     try:
         with warnings.catch_warnings(), redirect_stdout(printed):
             warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning)
             yield
     finally:
+        if banner is None:
+            del os.environ["DIALS_NOBANNER"]
+        else:
+            os.environ["DIALS_NOBANNER"] = banner
         kept = [line for line in printed.getvalue().splitlines(True) if "dxtbx Internal Error" not in line]
         sys.stdout.write("".join(kept))
 
@@ -54,7 +63,7 @@ def images_from_files(paths: list[str]) -> ExperimentList:
         experiments = ExperimentListFactory.from_filenames(paths, unhandled=unhandled)
     if unhandled:
         raise DataError(f"{unhandled[0]} is not an image that dxtbx can read")
-    return experiments
+    return with_header_widths(experiments)
 
 
 def can_be_read(path: str) -> bool:
@@ -116,6 +125,8 @@ def open_source(
     """
     if len(experiments) == 0:
         raise DataError("no images: give image files, a template like img_####.cbf, or an .expt file")
+    # Those that the parser of DIALS has read, and those of .expt files.
+    experiments = with_header_widths(experiments)
     if reference_geometry is not None:
         _adopt_geometry(experiments, Path(reference_geometry))
     if overrides is not None:
