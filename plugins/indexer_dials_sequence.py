@@ -148,7 +148,8 @@ class DialsSequenceIndexer:
         nproc = self.nproc or cpus(n_groups)
         limit = "" if self.d_min is None else f"{self.d_min}"
         find = f"spotfinder.mp.nproc = {nproc}\n" + (f"spotfinder.filter.d_min = {limit}" if limit else "")
-        index = f"indexing.nproc = {nproc}"
+        # DIALS 3.30 has Auto here, which it refuses for several sweeps. Sweeps that are indexed apart come one by one.
+        index = f"indexing.nproc = {nproc}\nindexing.joint_indexing = True"
         refine = (
             f"refinement.parameterisation.scan_varying = {'Auto' if self.scan_varying else 'False'}\n"
             "refinement.reflections.outlier.nproc = 1"

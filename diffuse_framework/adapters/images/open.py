@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import io
 import logging
+import os
 import re
 import sys
 import warnings
@@ -31,6 +32,7 @@ from diffuse_framework.adapters.images.duplicates import REFUSE, without_duplica
 from diffuse_framework.adapters.images.hdf5 import what_is_missing
 from diffuse_framework.adapters.images.sequences import SequenceSource
 from diffuse_framework.adapters.images.source import DxtbxSource, exposure_of
+from diffuse_framework.adapters.images.widths import with_header_widths
 from diffuse_framework.errors import DataError, GeometryError
 from diffuse_framework.model.experiment import Rejected
 
@@ -39,13 +41,20 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def quiet_dxtbx() -> Iterator[None]:
-    """Hold back what dxtbx prints of stills: attempts to join them into one scan, divisions by their width."""
+    """Hold back what dxtbx prints: of stills that it can't join, of divisions by their width, of its progress."""
     printed = io.StringIO()
+    # dxtbx of DIALS 3.30 draws a bar of the files it has read on stdout; this variable is its only switch.
+    banner = os.environ.get("DIALS_NOBANNER")
+    os.environ["DIALS_NOBANNER"] = "1"
     try:
         with warnings.catch_warnings(), redirect_stdout(printed):
             warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning)
             yield
     finally:
+        if banner is None:
+            del os.environ["DIALS_NOBANNER"]
+        else:
+            os.environ["DIALS_NOBANNER"] = banner
         kept = [line for line in printed.getvalue().splitlines(True) if "dxtbx Internal Error" not in line]
         sys.stdout.write("".join(kept))
 
@@ -73,7 +82,7 @@ def images_from_files(paths: list[str]) -> ExperimentList:
         ) from error
     if unhandled:
         raise DataError(f"{unhandled[0]} is not an image that dxtbx can read")
-    return experiments
+    return with_header_widths(experiments)
 
 
 def experiments_from_file(path: str | Path, check_format: bool = True) -> ExperimentList:
@@ -211,6 +220,8 @@ def open_source(
     experiments, bare = _with_models(experiments)
     unreadable = (*unreadable, *bare)
     experiments = without_duplicates(experiments, duplicates)
+    # Those that the parser of DIALS has read, and those of .expt files.
+    experiments = with_header_widths(experiments)
     if reference_geometry is not None:
         _adopt_geometry(experiments, Path(reference_geometry))
     if overrides is not None:
