@@ -29,7 +29,7 @@ from diffuse_framework.config.selection import select_named, select_steps
 from diffuse_framework.engine.processes import process_engine
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.host.loader import load_registry
-from diffuse_framework.host.registry import Registry
+from diffuse_framework.host.registry import Registry, record_of
 from diffuse_framework.io.atomic import make_folder, only_run_in
 from diffuse_framework.io.results import write_results
 from diffuse_framework.model.experiment import CrystalHints
@@ -144,7 +144,13 @@ def run(
     if folder is None:
         return run_pipeline(source, steps, engine, RunSettings(hints=hints))
     with only_run_in(make_folder(Path(folder)).absolute()) as path:
-        return run_pipeline(source, steps, engine, RunSettings(path, hints))
+        return run_pipeline(source, steps, engine, RunSettings(path, hints, parameters=_chosen(steps)))
+
+
+def _chosen(steps: Steps) -> str:
+    """Return PHIL text that names the plugins of the last steps, for the commands that repeat them."""
+    last = {"scaler": steps.scaler, "merger": steps.merger, "absolute_scaler": steps.absolute_scaler}
+    return "".join(f"{stage}.plugin = {record_of(stage, plugin).name}\n" for stage, plugin in last.items())
 
 
 def write(outcome: Outcome, folder: str | Path) -> None:

@@ -114,3 +114,4 @@ def test_a_run_with_a_folder_is_that_of_the_command(simulation, tmp_path):
     again = api.run(simulation.source, steps, scales=tmp_path / "kept" / "refined_scaling_model_params.json")
     assert (again.map.intensity == kept.map.intensity).all()
     assert again.scaled_by == kept.scaled_by
+    assert "merger.plugin = poisson" in (tmp_path / "kept" / "parameters.phil").read_text()
