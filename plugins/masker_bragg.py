@@ -92,7 +92,7 @@ d_min = None
 _CROWDED = 0.5
 _STILL_WIDTH, _ROTATION_WIDTH = 0.004, 0.002
 _RADIUS = 6.0
-# As far from the sphere reflections are looked for when it is measured how far they show.
+# Distance from the sphere up to which reflections are searched when their excitation error is measured.
 _STILL_WIDEST, _ROTATION_WIDEST = 0.008, 0.005
 # A guard whose leak can't be mended warns.
 _LEAKS = 0.05

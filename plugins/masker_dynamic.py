@@ -52,11 +52,11 @@ logger = logging.getLogger(__name__)
 PHIL = """
 n_images = 20
   .type = int(value_min=1, allow_none=False)
-  .help = "Images to look at first, spread evenly over the data set. More follow, as many again at a time, as long as"
-          "more than one pixel in a thousand was seen on fewer than min_images of them."
+  .help = "Images to read first, spread evenly over the data set. More follow, as many again at a time, as long as"
+          "more than one pixel in a thousand was usable on fewer than min_images of them."
 max_images = 200
   .type = int(value_min=1, allow_none=False)
-  .help = "Never look at more images than this."
+  .help = "Largest number of images to read."
 min_images = 5
   .type = int(value_min=2, allow_none=False)
   .help = "With fewer images no pixel is marked: a few images can't tell a bad pixel from chance. A pixel is"
@@ -190,7 +190,7 @@ class DynamicMasker:
         )
 
     def prepare(self, source: ImageSource, experiment: Experiment, mapper: Mapper) -> DynamicMasker:
-        """Look at a sample of the indexed images and return a masker that knows the bad pixels and the shadow.
+        """Read a sample of the indexed images and return a masker that knows the bad pixels and the shadow.
 
         Raises:
             DataError: an image can't be read, or images of different detectors.
@@ -273,7 +273,7 @@ class DynamicMasker:
     def _log(self, sample: _Sample, verdicts: list[np.ndarray], shadows: list[np.ndarray], n_images: int) -> None:
         counts = [(name, sum(np.count_nonzero(v == kind) for v in verdicts)) for kind, name in _NAMES.items()]
         logger.info(
-            "Dynamic mask: %s of %d pixels seen, from %d of %d images",
+            "Dynamic mask: %s of %d usable pixels, from %d of %d images",
             ", ".join(f"{count} {name}" for name, count in counts),
             sample.n_seen,
             sample.n_images,
@@ -296,7 +296,7 @@ class DynamicMasker:
 
 
 class _Sample:
-    """What is kept of the images looked at."""
+    """What is kept of the images that were read."""
 
     def __init__(self, experiment: Experiment, min_images: int) -> None:
         self._experiment, self._min_images = experiment, min_images
@@ -337,7 +337,7 @@ class _Sample:
 
     @property
     def n_unjudged(self) -> int:
-        """Pixels that could be used, but were seen on too few images."""
+        """Pixels that could be used, but were usable on too few images."""
         return sum(history.n_unjudged for history in self.histories)
 
     @property

@@ -41,7 +41,7 @@ _BACKGROUNDS = {
 _NO_BACKGROUND = np.zeros((1, 1), np.float32)
 
 _LARGEST_SHORT_KEY = np.iinfo(np.int32).max
-# A power of two, well above the voxels that an image sees.
+# A power of two, well above the number of voxels that an image reaches.
 _MOST_SLOTS = 1 << 24
 
 

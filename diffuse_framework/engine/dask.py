@@ -82,7 +82,7 @@ def dask_engine(settings: DaskSettings) -> Iterator[Engine]:
         raise ConfigError(
             f"mp.method=dask needs dask's package distributed ({error}): pip install 'diffuse_framework[dask]'"
         ) from error
-    # Of lost connections dask says a page of tracebacks; what there is to say is said below.
+    # dask logs pages of tracebacks for lost connections; one line says it below.
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with ExitStack() as stack:

@@ -92,7 +92,7 @@ class SumsWriter:
         ]
         if len(missing) < len(chunks):
             logger.info(
-                "%d of %d chunks of images were added up by an earlier run: going on from there",
+                "%d of %d chunks of images were accumulated by an earlier run: continuing from there",
                 len(chunks) - len(missing),
                 len(chunks),
             )

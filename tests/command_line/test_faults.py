@@ -304,4 +304,6 @@ def test_memory_that_runs_out_is_said_and_nothing_is_lost(simulated, known, tmp_
         assert "ran out of memory" in said(capsys, process, *args)
     assert len(list((tmp_path / "sums.parts").glob("*.h5"))) == 2
     process.run(args)
-    assert "2 of 4 chunks of images were added up by an earlier run" in (tmp_path / "diffuse.process.log").read_text()
+    assert (
+        "2 of 4 chunks of images were accumulated by an earlier run" in (tmp_path / "diffuse.process.log").read_text()
+    )

@@ -116,7 +116,7 @@ def test_killed_during_accumulation_or_later(known, undisturbed, tmp_path, patte
     assert finished <= set(after) and all(after[name] == before[name] for name in finished)
     assert not [path for path in tmp_path.rglob(".*.part*")], "no half a file is left"
     if finished:
-        assert f"{len(finished)} of 4 chunks of images were added up by an earlier run" in log(tmp_path)
+        assert f"{len(finished)} of 4 chunks of images were accumulated by an earlier run" in log(tmp_path)
 
 
 def gone(group: int, within_s: float = 3.0) -> bool:

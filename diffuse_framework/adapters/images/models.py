@@ -67,7 +67,7 @@ class ImageModels:
             raise DataError(f"can't read {experiments_path} and {reflections_path}: {error}") from error
 
     def save(self, number: int, frame: int | None, folder: Path) -> None:
-        """Write one image under the names of the guide's phase 1.
+        """Write one image under the names that the visual checks use.
 
         ``strong.refl`` has the spots that were found and indexed, ``indexed_initial.refl`` too, and
         ``indexed_refined_detector.refl`` also the reflections that were predicted and integrated.

@@ -184,7 +184,7 @@ def _paint(classes, centres, radius, disk, pixel_class):
             first_fast = int(np.ceil(fast - radius - 0.5))
             last_fast = int(np.floor(fast + radius - 0.5))
             if disk != 0:
-                # Only the ends of a line are looked at; all between them is nearer.
+                # Only the ends of a line are compared; all between them is nearer.
                 squared = (i + 0.5 - slow) ** 2
                 while first_fast <= last_fast and (first_fast + 0.5 - fast) ** 2 + squared > reach:
                     first_fast += 1

@@ -156,7 +156,7 @@ def _tie(first, group, tied):
 
 @njit(cache=True, error_model="numpy")
 def _is_shared(first, rows, v):
-    """Whether two images or more see a voxel: one image may see it in two rows."""
+    """Whether two images or more observe a voxel: one image may have two rows of it."""
     for row in range(first[v] + 1, first[v + 1]):
         if rows[row].image != rows[first[v]].image:
             return True

@@ -146,7 +146,7 @@ def _refuse_unknown_options(parser: Any, args: list[str]) -> None:
     _, others = argparse.ArgumentParser.parse_known_args(parser, args)
     unknown = [arg for arg in others if arg.startswith("-")]
     if unknown:
-        raise ConfigError(f"there is no option {unknown[0]}; -h lists those that there are")
+        raise ConfigError(f"there is no option {unknown[0]}; -h lists all options")
 
 
 def _unreadable(message: str, args: list[str]) -> str:

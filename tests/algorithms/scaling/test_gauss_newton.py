@@ -314,5 +314,5 @@ def test_the_layout_survives_its_numbers():
 
 def test_nothing_seen_twice_can_not_be_scaled():
     known = known_sums(ScalingOptions(scale="smooth"), np.random.default_rng(4), n_images=1, rows_per_image=50)
-    with pytest.raises(DataError, match="seen twice"):
+    with pytest.raises(DataError, match="observed twice"):
         fit_model(gather(known.sums)[0], known.scales.layout, Restraints())
