@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from diffuse_framework.algorithms.completeness import completeness
 from diffuse_framework.algorithms.symmetry import fold
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.report.checks import BAD, GOOD, LOOK, Check, check_fall_off, check_intensities, check_precision
@@ -33,7 +34,7 @@ def check_redundancy(q: np.ndarray, multiplicity: np.ndarray) -> Check:
 
 def check_gaps(grid: VoxelGrid, voxel: np.ndarray) -> Check:
     """Say how much of the asymmetric unit within the limits was observed."""
-    share = len(voxel) / max(grid.n_voxels, 1)
+    share = float(completeness(np.array(len(voxel)), np.array(grid.n_voxels)))
     verdict = GOOD if share > 0.9 else LOOK if share > 0.3 else BAD
     return Check(
         "Are there gaps?",

@@ -377,7 +377,7 @@ def _shell_plots(shells: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     "mode": "lines+markers",
                     "x": q,
                     "name": "completeness",
-                    "y": [None if s.get("completeness") is None else min(s["completeness"], 1) for s in shells],
+                    "y": [s.get("completeness") for s in shells],
                     "line": {"color": BLUE},
                 },
                 {
