@@ -222,6 +222,8 @@ def _summary(content: dict[str, Any]) -> str:
         f"({merged['completeness']:.1%}) from "
         f"{merged['pixels']} pixels and {merged['photons']:.0f} photons."
     )
+    if "verdict" in content:
+        lines.append(f"Verdict: {content['verdict']['sentence']}.")
     for name, version in content.get("run", {}).get("versions", {}).items():
         lines.append(f"{name} {version}")
     return "\n".join(lines)

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from diffuse_framework.algorithms.statistics import shell_statistics
 from diffuse_framework.algorithms.validation.stills import spot_deviations
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.lattice import cell_of_matrix
@@ -92,15 +91,14 @@ def scales_text(scales: Scales, names: tuple[str, ...], most: int = 40) -> str:
     return tabulate(rows[:most], ("image", "scale", "sigma"), "simple") + more
 
 
-def map_statistics(merged: MergedMap, halves: tuple[MergedMap, MergedMap] | None = None) -> dict[str, Any]:
+def map_statistics(merged: MergedMap, found: dict[str, Any]) -> dict[str, Any]:
     """Return what the map amounts to: voxels, completeness, multiplicity, photons, shells.
 
     Args:
         merged: the map.
-        halves: of two random half sets of images (see `shell_statistics`), where there are any.
+        found: `shell_statistics` of it.
     """
     grid = merged.grid
-    found = shell_statistics(merged, halves, N_SHELLS)
     return {
         "voxels_in_asymmetric_unit": grid.n_voxels,
         "voxels_observed": len(merged),
@@ -295,9 +293,9 @@ def _at(q: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def run_summary(
-    n_images: int, experiment: Experiment, scales: Scales, statistics: dict[str, Any], watch: Stopwatch
+    n_images: int, experiment: Experiment, scales: Scales, of_map: dict[str, Any], watch: Stopwatch
 ) -> dict[str, Any]:
-    """Return the content of ``summary.json``."""
+    """Return the content of ``summary.json``; `of_map` is the part that follows from the map."""
     rejected_in = Counter(rejected.stage for rejected in experiment.rejected)
     return {
         "images": {
@@ -315,6 +313,6 @@ def run_summary(
         },
         "spots": spot_rows(experiment),
         "scaling": scales.statistics,
-        "map": statistics,
+        **of_map,
         "parts": [vars(part) for part in watch.parts],
     }
