@@ -20,9 +20,7 @@ __all__ = [
     "ScaleEvidence",
     "far_above_shell",
     "gather_evidence",
-    "half_scatter",
     "holds_to",
-    "node_evidence",
     "scale_evidence",
 ]
 
@@ -145,7 +143,7 @@ def gather_evidence(
     """
     overall, shells = statistics["overall"], statistics["shells"]
     chi_squared = scales.statistics.get("chi_squared_per_observation")
-    scatter = half_scatter(*halves) if halves else None
+    pairs = _Pairs.of(*halves) if halves else None
     return Evidence(
         resolution=holds_to(shells, least_cc),
         common=overall.get("common_between", 0),
@@ -158,8 +156,8 @@ def gather_evidence(
         few=float(np.mean(merged.multiplicity < 3)),
         negative=float(np.mean(merged.intensity < -SIGMAS * np.sqrt(merged.variance))),
         chi_squared=float(chi_squared) if isinstance(chi_squared, int | float) else None,
-        halves=scatter,
-        nodes=node_evidence(merged, halves),
+        halves=_half_scatter(pairs) if pairs else None,
+        nodes=_node_evidence(merged, pairs),
         scales=scale_evidence(scales.per_image),
     )
 
@@ -194,9 +192,8 @@ def _first_run_end(good: list[bool | None], shells: list[dict[str, Any]]) -> flo
     return end
 
 
-def half_scatter(first: MergedMap, second: MergedMap) -> HalfScatter | None:
-    """Return how half maps with variances of counting differ; None where they share no voxel between lattice points."""
-    pairs = _Pairs.of(first, second)
+def _half_scatter(pairs: _Pairs) -> HalfScatter | None:
+    """Return how half maps differ; None where they share no voxel."""
     between = ~pairs.on_node if not pairs.on_node.all() else pairs.on_node
     squares, counts = pairs.squares[between], pairs.counts[between]
     if not len(squares):
@@ -236,24 +233,17 @@ def _typical(squares: np.ndarray) -> float:
     return float(np.minimum(squares, APART**2).mean())
 
 
-def node_evidence(merged: MergedMap, halves: tuple[MergedMap, MergedMap] | None) -> NodeEvidence | None:
-    """Return how voxels on reciprocal lattice points stand out; None where every voxel is on one.
-
-    Args:
-        merged: the map.
-        halves: of its images, with variances of counting alone.
-    """
+def _node_evidence(merged: MergedMap, pairs: _Pairs | None) -> NodeEvidence | None:
+    """Return how voxels on reciprocal lattice points stand out; None where every voxel is on one."""
     between = between_nodes(merged.grid, merged.voxel)
     if (np.array(merged.grid.divisions) == 1).all():
         return None
     high = far_above_shell(merged.grid, merged.voxel, merged.intensity, np.sqrt(merged.variance))
     nodes = ~between
     scatter = None
-    if halves:
-        pairs = _Pairs.of(*halves)
-        if pairs.on_node.any() and not pairs.on_node.all():
-            beside = _typical(pairs.squares[~pairs.on_node])
-            scatter = _typical(pairs.squares[pairs.on_node]) / max(beside, 1e-300)
+    if pairs and pairs.on_node.any() and not pairs.on_node.all():
+        beside = _typical(pairs.squares[~pairs.on_node])
+        scatter = _typical(pairs.squares[pairs.on_node]) / max(beside, 1e-300)
     return NodeEvidence(int(nodes.sum()), float(high[nodes].mean()) if nodes.any() else 0.0, scatter)
 
 

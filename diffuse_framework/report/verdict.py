@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -88,11 +89,26 @@ def judge(
     """
     halves = None
     if len(sums.image_names) > 1:
-        halves = half_maps(sums, scales, np.random.default_rng(seed), merge, counting_only=True)
+        halves = half_maps(sums, scales, np.random.default_rng(seed), partial(_slim, merge), counting_only=True)
         halves = halves if len(halves[0]) and len(halves[1]) else None
     statistics = shell_statistics(merged, halves, N_SHELLS)
     evidence = gather_evidence(merged, halves, statistics, scales, LEAST_CC)
     return Judgement(verdict(evidence, merged.grid.divisions, sums.image_names), statistics)
+
+
+def _slim(merge: Callable[[VoxelSums, Scales], MergedMap], sums: VoxelSums, scales: Scales) -> MergedMap:
+    """Merge, and keep what halves are compared by: three large maps are in memory together."""
+    nothing = np.zeros(0)
+    return replace(
+        merge(sums, scales),
+        multiplicity=nothing,
+        pixels=nothing,
+        total_intensity=nothing,
+        total_variance=nothing,
+        bragg_voxel=nothing,
+        bragg_intensity=nothing,
+        bragg_variance=nothing,
+    )
 
 
 def verdict(evidence: Evidence, divisions: tuple[int, ...], image_names: tuple[str, ...]) -> Verdict:

@@ -72,9 +72,9 @@ def check_scales(scales: np.ndarray, sigma: np.ndarray, statistics: dict) -> lis
             Check(
                 "Do images agree once they are scaled?",
                 max(grade("chi_squared_high", chi_squared), grade("chi_squared_low", chi_squared), key=_BADNESS.index),
-                f"Chi squared per observation is {chi_squared:.3g}{more}. "
-                "Well below 1, counts are not photons, or pixels share them. Far above 1, images differ by more than "
-                "counting and their scales, and the errors of the map are too small: absorption, background, a beam that moves, or crystals that are not alike.",
+                f"Chi squared per observation is {chi_squared:.3g}{more}. Well below 1, counts are not photons, or "
+                "pixels share them. Far above 1, images differ by more than counting and their scales, and the errors "
+                "of the map are too small: absorption, background, a beam that moves, or crystals that are not alike.",
             )
         )
     ratio = float(scales.max() / max(scales.min(), 1e-300))
