@@ -122,7 +122,7 @@ GOOD_MAPS = {
     "tetragonal": Case(
         {"symmetry": primitive_symmetry("P43212"), "cell": (25.0, 25.0, 31.0, 90.0, 90.0, 90.0)},
     ),
-    "a sweep": Case({"rotation": RotationSettings(width_deg=1.0), "n_images": 90}),
+    "a sweep": Case({"rotation": RotationSettings(width_deg=1.0), "n_images": 70}),
     "uneven images": Case({"scale_spread": 0.4}),
     "the smooth scaler": Case(parameters="scaler.plugin = smooth\n"),
     "without peaks": Case({"bragg": BraggParameters(photons=0.0)}, "merger.plugin = inverse_variance\n"),
@@ -153,6 +153,7 @@ def judged(case: Case) -> Judgement:
     return judge(outcome.map.merged, outcome.sums, outcome.scales, merger.merge)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GOOD_MAPS)
 def test_a_good_map_is_called_good(name):
     found = judged(GOOD_MAPS[name]).verdict
@@ -162,6 +163,7 @@ def test_a_good_map_is_called_good(name):
     assert found.sentence.startswith("anisotropic signal to 2.") and found.sentence.endswith("; nothing to look at")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_MAPS)
 def test_a_bad_map_is_called_bad_and_says_why_and_what_to_type(name):
     found = judged(BAD_MAPS[name]).verdict
