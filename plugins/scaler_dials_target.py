@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from diffuse_framework import hookimpl
-from diffuse_framework.algorithms.scaling.fit import scale_smoothly
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.scales import Scales
 from diffuse_framework.model.voxels import VoxelSums
-from diffuse_plugins.scaler_smooth import SmoothScaler, warn  # type: ignore[import-not-found]
+from diffuse_plugins.scaler_smooth import SmoothScaler  # type: ignore[import-not-found]
 
 
 @dataclass(frozen=True)
@@ -25,11 +24,7 @@ class DialsTargetScaler(SmoothScaler):
         # Here, for DIALS's scaling and refinement take a fifth of a second to load, in all programs.
         from diffuse_framework.adapters.scaling.dials_target import fit_with_dials
 
-        data_set, order = self.places(sums, experiment)
-        reflections = self.reflections(sums, experiment)
-        scales = scale_smoothly(sums, data_set, order, self.recipe, fit_with_dials, reflections)
-        warn(scales.statistics)
-        return scales
+        return self.fitted(sums, experiment, fit_with_dials)
 
 
 @hookimpl

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,17 +12,27 @@ import numpy as np
 
 from diffuse_framework import hookimpl
 from diffuse_framework.algorithms.scaling.bragg_reference import Reflections, bragg_reference
+from diffuse_framework.algorithms.scaling.components import COMPONENTS
+from diffuse_framework.algorithms.scaling.failures import (
+    NoReflectionsError,
+    NoSpaceError,
+    NothingSeenTwiceError,
+    SameForAllImagesError,
+    TooManyObservationsError,
+)
 from diffuse_framework.algorithms.scaling.fit import (
+    Fitter,
     Recipe,
-    SmoothScales,
     data_sets_by_name,
     order_by_angle,
     order_of_images,
     scale_smoothly,
 )
-from diffuse_framework.algorithms.scaling.gauss_newton import Restraints
+from diffuse_framework.algorithms.scaling.gauss_newton import fit_model
 from diffuse_framework.algorithms.scaling.model import ScalingOptions
-from diffuse_framework.errors import ConfigError
+from diffuse_framework.algorithms.scaling.restraints import Restraints
+from diffuse_framework.algorithms.scaling.scales import SmoothScales
+from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.scales import Scales
@@ -171,8 +182,27 @@ class SmoothScaler:
             ConfigError: degrees without an experiment, or a model that no data determine.
             DataError: images or data sets that share no voxel with the others, or without photons.
         """
-        data_set, order = self.places(sums, experiment)
-        scales = scale_smoothly(sums, data_set, order, self.recipe, reflections=self.reflections(sums, experiment))
+        return self.fitted(sums, experiment, fit_model)
+
+    def fitted(self, sums: VoxelSums, experiment: Experiment | None, fitter: Fitter) -> Scales:
+        """Return the model as `fitter` finds it; raises as `fit` does, with what to type."""
+        try:
+            data_set, order = self.places(sums, experiment)
+            reflections, folder = self.reflections(sums, experiment), tempfile.gettempdir()
+            scales = scale_smoothly(sums, data_set, order, self.recipe, fitter, reflections, folder)
+        except SameForAllImagesError as error:
+            spacing = f"scaler.{self.name}.{error.component}.order_spacing"
+            raise ConfigError(f"{error}; give {spacing} a value, or several data sets") from error
+        except TooManyObservationsError as error:
+            raise ConfigError(f"{error}; use scaler.plugin=smooth, which fits the same model") from error
+        except NothingSeenTwiceError as error:
+            raise DataError(f"{error}; use coarser voxels (grid.hkl.divisions) or more images") from error
+        except NoReflectionsError as error:
+            raise DataError(
+                f"{error}; integrate with indexer.plugin=dials_stills, or switch scaler.{self.name}.bragg.use off"
+            ) from error
+        except NoSpaceError as error:
+            raise DataError(f"{error}; set TMPDIR to a folder with room") from error
         warn(scales.statistics)
         return scales
 
@@ -200,7 +230,7 @@ class SmoothScaler:
             return data_set, order_of_images(data_set)
         if experiment is None:
             raise ConfigError(
-                "scaler.smooth.order=angle needs the crystal's orientations, which the sums do not hold; use "
+                f"scaler.{self.name}.order=angle needs the crystal's orientations, which the sums do not hold; use "
                 "order=image, with spacings in images"
             )
         return data_set, order_by_angle(data_set, np.array([image.setting_matrix for image in experiment.images]))
@@ -222,12 +252,8 @@ def recipe_of(params: Any) -> Recipe:
         resolution_q=params.resolution.q_spacing,
         resolution_order=params.resolution.order_spacing,
     )
-    restraints = Restraints(
-        scale=params.scale.restraint,
-        offset=params.offset.restraint,
-        absorption=params.absorption.restraint,
-        resolution=params.resolution.restraint,
-    )
+    given = {kind: getattr(params, kind.name).restraint for kind in COMPONENTS if kind.restraint}
+    restraints = Restraints({kind.name: value for kind, value in given.items() if value != kind.restraint})
     return Recipe(
         options,
         restraints,
@@ -244,17 +270,18 @@ def warn(statistics: dict) -> None:
     if not statistics["converged"]:
         logger.warning(
             "Scaling did not converge in %d cycles (%s): a parameter still changed by %.2g of its "
-            "uncertainty. The best model so far goes on. Use fewer parts or control points, or raise its max_cycles.",
+            "uncertainty. The best model so far goes on. Use fewer components or control points, or raise its "
+            "max_cycles.",
             statistics["cycles"],
             statistics["reason"],
             statistics["largest_change"],
         )
-    for part, number in statistics["undetermined"].items():
+    for component, number in statistics["undetermined"].items():
         logger.warning(
-            "%d control points of the scaling model's %s part are not determined by the data, only by their "
-            "restraints; use wider spacing there, or switch the part off",
+            "%d control points of the scaling model's %s component are not determined by the data, only by their "
+            "restraints; use wider spacing there, or switch it off",
             number,
-            part,
+            component,
         )
     outliers = statistics["outliers"]
     if outliers["rejected"]:

@@ -235,6 +235,11 @@ def project(geometry: Geometry, s1: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def project_near(geometry: Geometry, s1: np.ndarray, margin_px: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return where rays hit each panel or pass it by no more than a margin; see `rays_near`."""
+    return rays_near(geometry, s1, margin_px)[:2]
+
+
+def rays_near(geometry: Geometry, s1: np.ndarray, margin_px: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return where rays hit each panel or pass it by no more than a margin.
 
     A peak in the gap between panels reaches into both, and into a panel's edge from outside.
@@ -245,14 +250,16 @@ def project_near(geometry: Geometry, s1: np.ndarray, margin_px: float) -> tuple[
         margin_px: in pixels.
 
     Returns:
-        Panel numbers (m,) and pixel coordinates (m, 2); a ray has a row for every panel it is near.
+        Panel numbers (m,), pixel coordinates (m, 2) and numbers of the rays (m,); a ray has a row for every
+        panel it is near.
     """
-    panels, positions = [np.zeros(0, np.int32)], [np.zeros((0, 2))]
+    panels, positions, rays = [np.zeros(0, np.int32)], [np.zeros((0, 2))], [np.zeros(0, np.int64)]
     for number, model in enumerate(geometry.panels):
-        _, px = _on_panel(model, s1, margin_px)
+        here, px = _on_panel(model, s1, margin_px)
         panels.append(np.full(len(px), number, np.int32))
         positions.append(px)
-    return np.concatenate(panels), np.concatenate(positions)
+        rays.append(here)
+    return np.concatenate(panels), np.concatenate(positions), np.concatenate(rays)
 
 
 def highest_resolution(geometry: Geometry) -> float:

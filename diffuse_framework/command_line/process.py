@@ -113,6 +113,7 @@ def _parsed(args: list[str], registry: Registry) -> tuple[Any, Any, str]:
     """Return parameters, options, and what differs from the defaults."""
     parser = _parser(registry)
     params, options = parse_arguments(parser, args)
+    params.input.__inject__("unreadable", options.unreadable)
     return params, options, parser.diff_phil.as_str()
 
 

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from diffuse_framework.adapters.scaling.model import write_scaled_experiments
-from diffuse_framework.algorithms.scaling.fit import SmoothScales
+from diffuse_framework.algorithms.scaling.scales import SmoothScales
 from diffuse_framework.command_line.shared.failures import report_failures
 from diffuse_framework.command_line.shared.logs import logger
 from diffuse_framework.command_line.shared.reduce import open_sums

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
-import pickle
-import zipfile
+import tokenize
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -70,12 +68,14 @@ def read_arrays(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
         else:
             with np.load(path, allow_pickle=False) as file:
                 if not isinstance(file, Mapping):
-                    raise DataError(f"{path} holds a single array; give the .npz file")
+                    raise ValueError("it holds a single array, where the .npz file should be")
                 arrays = {name: file[name] for name in file}
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"can't read {path}: {error}") from error
+    # What h5py and numpy make of damaged files: OSError, RuntimeError, BadZipFile, zlib.error, NotImplementedError ...
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"can't read {path}: it is cut short or damaged ({first})") from error
     missing = [name for name in needed if name not in arrays]
     if missing:
         raise DataError(f"{path} has no array {', '.join(missing)}; it has {', '.join(arrays) or 'none'}")
@@ -176,49 +176,30 @@ def voxel_numbers(grid: VoxelGrid, arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def read_background(path: Path) -> tuple[np.ndarray, ...]:
-    """Return a background map, (slow, fast) per panel, from a ``.npy`` file or a pickled numpy array.
-
-    Nothing in the file is executed.
+    """Return a background map, (slow, fast) per panel, from ``.npy``, or the array ``counts`` of ``.npz`` or HDF5.
 
     Raises:
         DataError: it can't be read, or holds anything but numbers.
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
-        if data[:6] == b"\x93NUMPY":
-            content = np.load(io.BytesIO(data), allow_pickle=False)
+        with path.open("rb") as file:
+            magic = file.read(6)
+        if magic == b"\x93NUMPY":
+            content = np.load(path, allow_pickle=False)
+        elif magic[:4] in (b"PK\x03\x04", b"\x89HDF"):
+            content = read_arrays(path, ("counts",))["counts"]
         else:
-            content = _ArrayUnpickler(io.BytesIO(data)).load()
-        panels = content if isinstance(content, tuple | list) else [content]
-        arrays = [np.asarray(panel, float) for panel in panels]
+            raise DataError(
+                f"{path} is not a background map: give an array as .npy, or named counts as .npz or .h5; a pickle, "
+                "which is a program, is not read (numpy.save writes .npy)"
+            )
+        array = np.asarray(content, float)
     except OSError as error:
         raise DataError(f"can't read the background {path}: {error.strerror or error}") from error
-    # What a damaged or hostile pickle can end in.
-    except (
-        pickle.UnpicklingError,
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        EOFError,
-        OverflowError,
-        MemoryError,
-    ) as error:
-        raise DataError(f"{path} is not a background map (.npy, or a pickled numpy array): {error}") from error
-    flat = [panel for array in arrays for panel in (array if array.ndim == 3 else [array])]
-    if not flat or any(panel.ndim != 2 for panel in flat):
-        raise DataError(f"{path} holds arrays of {[array.shape for array in arrays]}; (slow, fast) is needed")
-    return tuple(flat)
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Makes numpy arrays of numbers and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if name in ("_reconstruct", "ndarray", "dtype", "_frombuffer") and module.partition(".")[0] == "numpy":
-            return super().find_class(module, name)
-        if (module, name) == ("_codecs", "encode"):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+    except (ValueError, TypeError, EOFError, MemoryError, SyntaxError, tokenize.TokenError) as error:
+        raise DataError(f"{path} is not a background map: {error}") from error
+    panels = tuple(array) if array.ndim == 3 else (array,)
+    if not panels or any(panel.ndim != 2 for panel in panels):
+        raise DataError(f"{path} holds an array of shape {array.shape}; (slow, fast) is needed")
+    return panels

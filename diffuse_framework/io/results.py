@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from diffuse_framework.algorithms.scaling.fit import SmoothScales
+from diffuse_framework.algorithms.scaling.scales import SmoothScales
 from diffuse_framework.errors import DataError
 from diffuse_framework.host.registry import PluginRecord
 from diffuse_framework.io import filenames
@@ -250,8 +250,8 @@ def final_model(
     }
     if isinstance(scales, SmoothScales):
         content["meaning"] = _MEANING_SMOOTH
-        if "offset" in scales.layout.parts:
-            content["relative_offset_q"] = scales.layout.parts["offset"].q.positions
+        if "offset" in scales.layout.components:
+            content["relative_offset_q"] = scales.layout.components["offset"].q.positions
             offsets = list(scales.offsets_at_images())
         else:
             offsets = [0.0] * len(image_names)

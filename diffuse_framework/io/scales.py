@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from diffuse_framework.algorithms.scaling.fit import SmoothScales
+from diffuse_framework.algorithms.scaling.scales import SmoothScales
 from diffuse_framework.errors import DataError, PluginError
 from diffuse_framework.host.interfaces import INTERFACES
 from diffuse_framework.host.registry import PluginRecord, Registry
@@ -69,7 +69,7 @@ def _mean_offsets(scales: Scales) -> list[float | None]:
 
 def _resolution_smoother(scales: Scales) -> dict[str, Any]:
     """Control points of the resolution smoother: |q| and its mean over the images there."""
-    part = scales.layout.parts.get("resolution") if isinstance(scales, SmoothScales) else None
+    part = scales.layout.components.get("resolution") if isinstance(scales, SmoothScales) else None
     if part is None or not isinstance(scales, SmoothScales):
         return {"enabled": False, "control_points": []}
     values = scales.layout.at_images("resolution", scales.parameters)

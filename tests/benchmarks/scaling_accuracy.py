@@ -109,10 +109,10 @@ def quantities(layout: Layout, parameters: np.ndarray, at: Points) -> dict[str, 
         "scale": b,
         "offset": ratio - ratio.mean(axis=0),
         "panel": d,
-        "absorption": log.mean(axis=3, keepdims=True) - b - (d if "panel" in layout.parts else 0),
+        "absorption": log.mean(axis=3, keepdims=True) - b - (d if "panel" in layout.components else 0),
         "resolution": log.mean(axis=(1, 2), keepdims=True) - b,
     }
-    return {name: result[name].ravel() for name in layout.parts}
+    return {name: result[name].ravel() for name in layout.components}
 
 
 def derivatives(function: Callable[[np.ndarray], np.ndarray], at: np.ndarray, step: float = 1e-4) -> np.ndarray:
@@ -153,7 +153,7 @@ def counting_errors(known: KnownSums) -> dict[str, np.ndarray]:
     covariance = np.linalg.pinv(jacobian.T @ jacobian, rcond=1e-9, hermitian=True)
     errors = {}
     points = points_of(layout)
-    for name in layout.parts:
+    for name in layout.components:
         slope = derivatives(lambda trial, name=name: quantities(layout, trial, points)[name], parameters)
         errors[name] = np.sqrt(np.einsum("ij,jk,ik->i", slope, covariance, slope))
     return errors

@@ -390,3 +390,45 @@ except ConfigError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert message in done.stdout, done.stderr
+
+
+INTRUDER = """
+import sys
+from distributed import Client
+
+if __name__ == "__main__":
+    try:
+        client = Client(sys.argv[1].replace("tls://", sys.argv[2]), timeout=3)
+        print("in:", client.submit(lambda: "ran").result(timeout=3))
+    except Exception as error:
+        print("refused:", type(error).__name__)
+"""
+
+HOST = """
+import subprocess, sys
+from diffuse_framework.engine import dask
+
+if __name__ == "__main__":
+    with dask._cluster(dask.DaskSettings(n_workers=1, memory="1GB")) as cluster:
+        address = cluster.scheduler_address
+        for protocol in ("tcp://", "tls://"):
+            subprocess.run([sys.executable, sys.argv[1], address, protocol], timeout=60)
+        print(address.partition(":")[0])
+"""
+
+
+def test_no_one_else_gives_work_to_a_cluster_of_dask(tmp_path):
+    """Whoever has not the certificates of the run is refused; it would run code as the user whose workers they are."""
+    pytest.importorskip("distributed")
+    (tmp_path / "intruder.py").write_text(INTRUDER)
+    (tmp_path / "host.py").write_text(HOST)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "host.py"), str(tmp_path / "intruder.py")],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    said = done.stdout.splitlines()
+    assert said[-1] == "tls" and len([line for line in said if line.startswith("refused")]) == 2, said
+    assert not [line for line in said if line.startswith("in:")]

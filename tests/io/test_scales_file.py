@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from diffuse_framework.algorithms.merging import poisson_merge
-from diffuse_framework.algorithms.scaling.fit import Recipe, SmoothScales, scale_smoothly
+from diffuse_framework.algorithms.scaling.fit import Recipe, scale_smoothly
 from diffuse_framework.algorithms.scaling.model import ScalingOptions
+from diffuse_framework.algorithms.scaling.scales import SmoothScales
 from diffuse_framework.errors import DataError, PluginError
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.host.registry import Plugin, PluginRecord, Registry, record_of
@@ -50,7 +51,7 @@ def test_the_file_has_the_keys_of_the_guide(fitted, tmp_path):
     content = json.loads((tmp_path / "scales.json").read_text())
     assert set(content) >= {"refined_parameters", "refinement_statistics", "resolution_smoother"}
     assert content["resolution_smoother"]["enabled"]
-    assert len(content["resolution_smoother"]["control_points"]) == scales.layout.parts["resolution"].width
+    assert len(content["resolution_smoother"]["control_points"]) == scales.layout.components["resolution"].width
     first = content["refined_parameters"][known.sums.image_names[0]]
     assert np.isclose(first["multiplicative_scale"], scales.per_image[0])
     assert np.isclose(first["additive_offset"], scales.offsets_at_images()[0].mean())

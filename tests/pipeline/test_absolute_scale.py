@@ -136,7 +136,7 @@ def test_the_final_model_of_a_smooth_scaler_predicts_the_counts(images):
     incoherent = np.interp(q_of, theory.q, theory.incoherent)
     k = 40.0
     # What images share in proportion to their scale belongs to the map.
-    axis = known.scales.layout.parts["offset"].q
+    axis = known.scales.layout.components["offset"].q
     absolute = k * (known.intensity + weight_matrix(axis, q_of) @ known.scales.common) - incoherent
     subtracted = Subtracted(theory.q, theory.incoherent)
     intensity = k * merged.intensity - incoherent[merged.voxel]
@@ -159,7 +159,7 @@ def test_the_final_model_of_a_smooth_scaler_predicts_the_counts(images):
 
 def s_of(layout, parameters, image, q):
     """The resolution part alone."""
-    part = layout.parts["resolution"]
+    part = layout.components["resolution"]
     along = weight_matrix(part.q, q).toarray()
     return (along * layout.at_images("resolution", parameters)[image]).sum(axis=1)
 

@@ -8,10 +8,11 @@ import pytest
 from iotbx.phil import parse
 
 from diffuse_framework.algorithms.merging import poisson_merge
+from diffuse_framework.algorithms.scaling.components import COMPONENTS
 from diffuse_framework.algorithms.scaling.fit import data_sets_by_name, order_by_angle
 from diffuse_framework.algorithms.scaling.model import ScalingOptions
 from diffuse_framework.command_line import merge, scale, stats
-from diffuse_framework.errors import ConfigError
+from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.io.sums_store import SumsWriter
 from support.sums import known_sums
@@ -28,6 +29,17 @@ def test_parameters_reach_the_model_and_the_scaler_pickles():
     assert scaler.recipe.options.offset
     assert scaler.recipe.options.offset_order is None
     assert make("outliers.limit=None").recipe.outlier_limit is None
+
+
+def test_the_usual_parameters_are_those_of_the_components():
+    recipe = make().recipe
+    assert recipe.options == ScalingOptions()
+    # Empty: each component has the restraint that its kind names.
+    assert recipe.restraints.differences == {}
+    for kind in COMPONENTS:
+        if kind.restraint:
+            changed = make(f"{kind.name}.restraint={2 * kind.restraint}").recipe.restraints.differences
+            assert changed == {kind.name: 2 * kind.restraint}
 
 
 def test_images_are_sorted_into_data_sets_by_their_names():
@@ -49,6 +61,29 @@ def test_degrees_need_the_experiment():
     known = known_sums(ScalingOptions(), np.random.default_rng(0), n_images=3, rows_per_image=10)
     with pytest.raises(ConfigError, match="order=image"):
         make("order=angle").fit(known.sums, None)
+
+
+@pytest.mark.parametrize("name", ["smooth", "dials_target"])
+def test_what_can_not_be_scaled_says_which_parameter_to_change(name, monkeypatch):
+    known = known_sums(ScalingOptions(), np.random.default_rng(0), n_images=3, rows_per_image=200)
+    shared = make("resolution { refine=True\norder_spacing=None }", name)
+    with pytest.raises(ConfigError, match=f"scaler.{name}.resolution.order_spacing"):
+        shared.fit(known.sums, None)
+    alone = known_sums(ScalingOptions(), np.random.default_rng(0), n_images=1, rows_per_image=200)
+    with pytest.raises(DataError, match="seen twice.*grid.hkl.divisions"):
+        make(name=name).fit(alone.sums, None)
+    with pytest.raises(ConfigError, match=f"scaler.{name}.bragg.use"):
+        make("bragg.use=True", name).fit(known.sums, None)
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: open("/dev/full", "w+b"))
+    with pytest.raises(DataError, match="TMPDIR"):
+        make("memory_mib=0", name).fit(known.sums, None)
+
+
+def test_too_many_observations_for_dials_lead_to_the_other_scaler(monkeypatch):
+    known = known_sums(ScalingOptions(), np.random.default_rng(0), n_images=3, rows_per_image=200)
+    monkeypatch.setattr("diffuse_framework.adapters.scaling.dials_target.MAX_ROWS", 10)
+    with pytest.raises(ConfigError, match="at most 10, not .*scaler.plugin=smooth"):
+        make("outliers.limit=None", "dials_target").fit(known.sums, None)
 
 
 def test_a_fit_that_stops_early_warns(caplog):

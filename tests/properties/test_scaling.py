@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from diffuse_framework.algorithms.merging import poisson_merge
-from diffuse_framework.algorithms.scaling.fit import Recipe, SmoothScales, scale_smoothly
+from diffuse_framework.algorithms.scaling.fit import Recipe, scale_smoothly
 from diffuse_framework.algorithms.scaling.model import ScalingOptions
+from diffuse_framework.algorithms.scaling.scales import SmoothScales
 from diffuse_framework.model.voxels import SumsInMemory, concatenate
 from support.sums import KnownSums, known_sums
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from diffuse_framework.algorithms.scaling.fit import SmoothScales
-from diffuse_framework.algorithms.scaling.gauss_newton import pin
-from diffuse_framework.algorithms.scaling.model import Extent, Layout, ScalingOptions, evaluate, make_layout
+from diffuse_framework.algorithms.scaling.components import Extent
+from diffuse_framework.algorithms.scaling.model import Layout, ScalingOptions, evaluate, make_layout
+from diffuse_framework.algorithms.scaling.restraints import pin
+from diffuse_framework.algorithms.scaling.scales import SmoothScales
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.voxels import COLUMN_TYPES, COLUMNS, SumsInMemory, SumsTable
 from diffuse_framework.testing.fakes import orthorhombic_grid
@@ -46,7 +47,7 @@ def true_intensity(grid: VoxelGrid, rng: np.random.Generator, anisotropy: float 
 def true_parameters(layout: Layout, amplitude: float = 0.2) -> np.ndarray:
     """Return smooth parameters that respect the pinned means, (size,)."""
     result = layout.null()
-    for name, part in layout.parts.items():
+    for name, part in layout.components.items():
         node, place = np.divmod(np.arange(part.size), part.width)
         where = place / part.width
         if name == "absorption":
@@ -66,7 +67,7 @@ def true_parameters(layout: Layout, amplitude: float = 0.2) -> np.ndarray:
             values = values / values.mean(axis=1, keepdims=True)
             if name == "resolution":
                 values = values / values.mean(axis=0)
-            if "panel" in layout.parts and name == "absorption":
+            if "panel" in layout.components and name == "absorption":
                 ends = np.cumsum([x.n_values * y.n_values for x, y in part.panels])
                 each = [block / block.mean() for block in np.split(values, ends[:-1], axis=1)]
                 values = np.concatenate(each, axis=1)

@@ -1,6 +1,6 @@
 """The scaling model fitted by DIALS: its parameter manager and its Levenberg-Marquardt minimiser.
 
-Takes the place of `algorithms.scaling_fit.fit_model`, for data small enough to keep in memory. Weights
+Takes the place of `algorithms.scaling.gauss_newton.fit_model`, for data small enough to keep in memory. Weights
 follow from the model and are renewed between rounds of minimisation.
 """
 
@@ -26,18 +26,13 @@ from scipy import sparse as scipy_sparse
 from scitbx import sparse
 
 from diffuse_framework.algorithms.binning import sum_by
+from diffuse_framework.algorithms.scaling.components import PANEL
 from diffuse_framework.algorithms.scaling.equation import Equation
-from diffuse_framework.algorithms.scaling.gauss_newton import (
-    Fit,
-    Restraints,
-    intensities_to_expect,
-    level_at_q,
-    pin,
-    restraint_rows,
-)
+from diffuse_framework.algorithms.scaling.failures import NothingSeenTwiceError, TooManyObservationsError
+from diffuse_framework.algorithms.scaling.gauss_newton import Fit, intensities_to_expect, level_at_q
 from diffuse_framework.algorithms.scaling.model import Layout
 from diffuse_framework.algorithms.scaling.observations import Observations
-from diffuse_framework.errors import ConfigError, DataError
+from diffuse_framework.algorithms.scaling.restraints import Restraints, pin, restraint_rows
 
 MAX_ROWS = 1_000_000
 
@@ -48,21 +43,23 @@ def components_of(
     """Return DIALS components that hold the parameters, and which parameters each holds, by name."""
     components: dict[str, ScaleComponentBase] = {}
     places: dict[str, np.ndarray] = {}
-    for name, part in layout.parts.items():
+    for name, component in layout.components.items():
         where = layout.slices[name]
-        index = np.arange(where.start, where.stop).reshape(part.n_nodes, part.width)
-        if name in ("scale", "panel") and not (name == "scale" and part.order):
+        index = np.arange(where.start, where.stop).reshape(component.n_nodes, component.width)
+        if not component.order or component.kind.over == PANEL:
             for number, place in enumerate(index.ravel()):
                 _hold(components, places, f"{name}_{number}", np.array([place]), (1,), parameters)
             continue
-        boxes = [x.n_values * y.n_values for x, y in part.panels]
-        columns = np.split(np.arange(part.width), np.cumsum(boxes)[:-1]) if boxes else [np.arange(part.width)]
-        shapes: list[tuple[int, ...]] = [(x.n_values, y.n_values) for x, y in part.panels]
-        shapes = shapes or [(part.q.n_values,)]
-        # One stretch of nodes per data set; one in all where the data sets share the part.
-        nodes = [axis.n_values for axis in part.order]
-        stretches = np.split(np.arange(part.n_nodes), np.cumsum(nodes)[:-1]) if sum(nodes) == part.n_nodes else None
-        for n, stretch in enumerate(stretches or [np.array([k]) for k in range(part.n_nodes)]):
+        boxes = [x.n_values * y.n_values for x, y in component.panels]
+        columns = np.split(np.arange(component.width), np.cumsum(boxes)[:-1]) if boxes else [np.arange(component.width)]
+        shapes: list[tuple[int, ...]] = [(x.n_values, y.n_values) for x, y in component.panels]
+        shapes = shapes or [(component.q.n_values,)]
+        # One stretch of nodes per data set; one in all where the data sets share the component.
+        nodes = [axis.n_values for axis in component.order]
+        stretches = (
+            np.split(np.arange(component.n_nodes), np.cumsum(nodes)[:-1]) if sum(nodes) == component.n_nodes else None
+        )
+        for n, stretch in enumerate(stretches or [np.array([k]) for k in range(component.n_nodes)]):
             for p, (column, shape) in enumerate(zip(columns, shapes, strict=True)):
                 place = index[np.ix_(stretch, column)].ravel()
                 _hold(components, places, f"{name}_{n}_{p}", place, (*shape, len(stretch)), parameters)
@@ -116,10 +113,10 @@ class DiffuseScalingTarget:
 
     def evaluated(self) -> tuple[np.ndarray, np.ndarray, scipy_sparse.csc_matrix]:
         """Return residuals and weights (n,), and derivatives of the residuals (n, n_parameters)."""
-        jacobian, _, signal = self._equation.derivatives(self.parameters)
+        jacobian, _, signal, offset = self._equation.derivatives(self.parameters)
         weight, local = self._weight, self._local
         n_rows, n_voxels = len(local), len(self._equation.prior)
-        net = self._net - self._equation.offset_counts(self.parameters)
+        net = self._net - offset
         information = sum_by(local, weight * signal**2, n_voxels)
         intensity = sum_by(local, weight * signal * net, n_voxels) / information
         gather = scipy_sparse.csr_matrix((weight * signal, (local, np.arange(n_rows))), (n_voxels, n_rows))
@@ -184,20 +181,19 @@ def fit_with_dials(
     max_cycles: int = 30,
     start: np.ndarray | None = None,
 ) -> Fit:
-    """Fit a scaling model; arguments and result are those of `algorithms.scaling_fit.fit_model`.
+    """Fit a scaling model; arguments and result are those of `algorithms.scaling.gauss_newton.fit_model`.
 
     Raises:
-        ConfigError: more observations than are kept in memory.
-        DataError: no voxel is seen twice.
+        TooManyObservationsError: more than are kept in memory.
+        NothingSeenTwiceError: no voxel has two observations.
     """
     n_rows = int(np.count_nonzero(observations.accepted))
     if n_rows > MAX_ROWS:
-        raise ConfigError(
-            f"scaler 'dials_target' keeps all observations in memory and takes at most {MAX_ROWS}, not "
-            f"{n_rows}; use scaler.plugin=smooth, which fits the same model"
+        raise TooManyObservationsError(
+            f"DIALS's minimiser keeps all observations in memory and takes at most {MAX_ROWS}, not {n_rows}"
         )
     if not n_rows:
-        raise DataError("no voxel is seen twice, so nothing can be scaled; use coarser voxels (grid.hkl.divisions)")
+        raise NothingSeenTwiceError("no voxel is seen twice, so nothing can be scaled")
     whole, _ = observations.sample(len(observations))
     parameters = layout.null() if start is None else start.copy()
     change, sigma, cycle = np.inf, np.full(layout.size, np.inf), 0

@@ -20,13 +20,18 @@ from dials.algorithms.scaling.model.model import ScalingModelBase
 from dials.array_family import flex
 from dxtbx.model.experiment_list import ExperimentListFactory
 
-from diffuse_framework.algorithms.scaling.fit import SmoothScales
+from diffuse_framework.algorithms.scaling.components import COMPONENTS, IMAGE, KINDS, OFFSET, Q
+from diffuse_framework.algorithms.scaling.kernel import combined
+from diffuse_framework.algorithms.scaling.scales import SmoothScales
 from diffuse_framework.algorithms.scaling.smoothers import Axis
 from diffuse_framework.errors import DataError
 
+# The component that takes off what all images have of the offset.
+COMMON = "common"
+
 
 class SmoothOffset1D(SmoothScaleComponent1D):
-    """An additive part that varies smoothly in one dimension; 0 changes nothing."""
+    """An additive component that varies smoothly in one dimension; 0 changes nothing."""
 
     null_parameter_value = 0.0
 
@@ -34,10 +39,10 @@ class SmoothOffset1D(SmoothScaleComponent1D):
 class DiffuseScalingModel(ScalingModelBase):
     """What brings the diffuse scattering of one image to the scale of the others.
 
-    Expected counts per exposure are ``factor x I + offset``; see `algorithms.scaling_model`. Its
-    components, each where the model has that part: scale (`SingleScaleFactor`), offset and resolution
-    (smooth in |q|), panel_n and absorption_n for each panel n, and common: the part of the offset in
-    proportion to scale x resolution, which is taken off because it belongs to the map.
+    Expected counts per exposure are ``factor x I + offset``; see `algorithms.scaling.components`. Its
+    components are those, each where the model has it: scale (`SingleScaleFactor`), offset and resolution
+    (smooth in |q|), panel_n and absorption_n for each panel n; and common: the part of the offset in
+    proportion to the factor, which is taken off because it belongs to the map.
     """
 
     id_ = "diffuse"
@@ -76,40 +81,40 @@ class DiffuseScalingModel(ScalingModelBase):
 
     def factor(self, q: np.ndarray, panel: np.ndarray, fast: np.ndarray, slow: np.ndarray) -> np.ndarray:
         """Return the multiplicative part at |q| (n,), 1/angstrom, and places on panels (n,), pixels."""
-        result = self._detector(panel, fast, slow)
-        if "scale" in self.components:
-            result *= self.components["scale"].parameters[0]
-        if "resolution" in self.components:
-            result *= self._line("resolution", q)
-        return result
+        return self._combined(q, panel, fast, slow)[0]
 
     def offset(self, q: np.ndarray, panel: np.ndarray, fast: np.ndarray, slow: np.ndarray) -> np.ndarray:
         """Return the additive part at |q| (n,), 1/angstrom, and places on panels (n,), pixels."""
-        if "offset" not in self.components:
-            return np.zeros(len(q))
-        result = self._line("offset", q)
-        if "common" in self.components:
-            crystal = self._line("common", q)
-            if "scale" in self.components:
-                crystal *= self.components["scale"].parameters[0]
-            if "resolution" in self.components:
-                crystal *= self._line("resolution", q)
-            result -= crystal
-        return self._detector(panel, fast, slow) * result
+        factor, offset = self._combined(q, panel, fast, slow)
+        return offset - factor * self._line(COMMON, q) if COMMON in self.components else offset
 
-    def _detector(self, panel: np.ndarray, fast: np.ndarray, slow: np.ndarray) -> np.ndarray:
-        result = np.ones(len(panel))
+    def _combined(
+        self, q: np.ndarray, panel: np.ndarray, fast: np.ndarray, slow: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return factor and offset, by the equation that the fit takes, of what DIALS's smoothers make."""
+        values = np.empty((len(q), len(COMPONENTS)))
+        for number, kind in enumerate(COMPONENTS):
+            values[:, number] = kind.null
+            if kind.over not in (IMAGE, Q):
+                values[:, number] = self._on_panels(kind.name, panel, fast, slow)
+            elif kind.name in self.components:
+                values[:, number] = self._line(kind.name, q)
+        return combined(values, np.array([kind.acts for kind in COMPONENTS]))
+
+    def _on_panels(self, name: str, panel: np.ndarray, fast: np.ndarray, slow: np.ndarray) -> np.ndarray:
+        result = np.full(len(panel), KINDS[name].null)
         for number in np.unique(panel):
-            on = panel == number
-            if f"panel_{number}" in self.components:
-                result[on] *= self.components[f"panel_{number}"].parameters[0]
-            name = f"absorption_{number}"
-            if name in self.components:
-                x_axis, y_axis = (Axis(*axis) for axis in self.configdict["axes"][name])
-                smoother = GaussianSmoother2D(_range(x_axis), x_axis.n_intervals, _range(y_axis), y_axis.n_intervals)
-                x, y = _inside(x_axis, fast[on]), _inside(y_axis, slow[on])
-                parameters = self.components[name].parameters
-                result[on] *= [smoother.value_weight(*at, parameters)[0] for at in zip(x, y, strict=True)]
+            on, on_panel = panel == number, f"{name}_{number}"
+            if on_panel not in self.components:
+                continue
+            parameters = self.components[on_panel].parameters
+            if on_panel not in self.configdict["axes"]:
+                result[on] = parameters[0]
+                continue
+            x_axis, y_axis = (Axis(*axis) for axis in self.configdict["axes"][on_panel])
+            smoother = GaussianSmoother2D(_range(x_axis), x_axis.n_intervals, _range(y_axis), y_axis.n_intervals)
+            x, y = _inside(x_axis, fast[on]), _inside(y_axis, slow[on])
+            result[on] = [smoother.value_weight(*at, parameters)[0] for at in zip(x, y, strict=True)]
         return result
 
     def _line(self, name: str, q: np.ndarray) -> np.ndarray:
@@ -135,33 +140,34 @@ def _component(name: str, parameters: Any, sigma: Any, axes: dict[str, list[list
     esds = None if sigma is None else flex.double([float(value) for value in sigma])
     if name not in axes or len(values) == 1:
         return SingleScaleFactor(values, esds)
-    if name.startswith("absorption"):
+    if len(axes[name]) == 2:
         shape = tuple(int(axis[2]) for axis in axes[name])
         return SmoothScaleComponent2D(values, shape, esds)
-    return SmoothOffset1D(values, esds) if name in ("offset", "common") else SmoothScaleComponent1D(values, esds)
+    added = name == COMMON or KINDS[name].acts == OFFSET
+    return SmoothOffset1D(values, esds) if added else SmoothScaleComponent1D(values, esds)
 
 
 def image_models(scales: SmoothScales) -> list[DiffuseScalingModel]:
     """Return the DIALS scaling model of every image: the fitted model at that image's place in its order."""
     layout = scales.layout
-    values = {name: layout.at_images(name, scales.parameters) for name in layout.parts}
+    values = {name: layout.at_images(name, scales.parameters) for name in layout.components}
     result = []
     for image in range(layout.extent.n_images):
         components: dict[str, ScaleComponentBase] = {}
         axes: dict[str, list[list[float]]] = {}
-        for name, part in layout.parts.items():
+        for name, component in layout.components.items():
             of_image = values[name][image]
-            if name == "scale":
-                sigma = [scales.per_image_sigma[image]]
+            if component.kind.over == IMAGE:
+                sigma = [scales.per_image_sigma[image]] if name == "scale" else None
                 components[name] = _component(name, of_image, sigma, axes)
                 continue
-            if not part.panels:
-                _add(components, axes, name, of_image, (part.q,))
-                if name == "offset":
-                    _add(components, axes, "common", scales.common, (part.q,))
+            if not component.panels:
+                _add(components, axes, name, of_image, (component.q,))
+                if component.kind.acts == OFFSET:
+                    _add(components, axes, COMMON, scales.common, (component.q,))
                 continue
             start = 0
-            for number, (x, y) in enumerate(part.panels):
+            for number, (x, y) in enumerate(component.panels):
                 stop = start + x.n_values * y.n_values
                 _add(components, axes, f"{name}_{number}", of_image[start:stop], (x, y))
                 start = stop

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from diffuse_framework.algorithms.absolute.bragg import spot_weights
+from diffuse_framework.algorithms.scaling.failures import NoReflectionsError
 from diffuse_framework.algorithms.scaling.observations import REFLECTION, ROW
 from diffuse_framework.algorithms.symmetry import fold
-from diffuse_framework.errors import DataError
 from diffuse_framework.model.experiment import Experiment, Image
 from diffuse_framework.model.grid import VoxelGrid
 
@@ -44,7 +44,7 @@ def bragg_reference(
         relative_error: of partialities, added to the variance of each intensity.
 
     Raises:
-        DataError: no reflection with intensity and partiality is on two images.
+        NoReflectionsError: no reflection with intensity and partiality is on two images.
     """
     parts = [_observations(experiment, n, image, min_partiality) for n, image in enumerate(experiment.images)]
     hkl = np.concatenate([part["hkl"] for part in parts]) if parts else np.zeros((0, 3), np.int64)
@@ -57,10 +57,7 @@ def bragg_reference(
     number = number.ravel()
     use = seen[number] > 1
     if not use.any():
-        raise DataError(
-            "no Bragg reflection with intensity and partiality is on two images; integrate with "
-            "indexer.plugin=dials_stills, or switch scaler.smooth.bragg.use off"
-        )
+        raise NoReflectionsError("no Bragg reflection with intensity and partiality is on two images")
     use = np.flatnonzero(use)[np.argsort(number[use], kind="stable")]
     kept, reflection, n_rows = np.unique(number[use], return_inverse=True, return_counts=True)
     counts, exposure = columns["counts"][use], columns["exposure"][use]

@@ -20,7 +20,7 @@ N_BINS = 20
 
 
 class RowModel(Protocol):
-    """What agreement is judged by, as `SmoothScales` is."""
+    """What deviations are judged by, as `SmoothScales` is."""
 
     @property
     def layout(self) -> Layout:
@@ -180,8 +180,8 @@ def _scatter(
                 tables[n, bins[n, v], m] += of_voxel[m]
 
 
-class Agreement:
-    """Measures how observations scatter about their voxels' means."""
+class NormalisedDeviations:
+    """How observations scatter about their voxels' means, in units of what counting lets expect (DIALS: delta_hl)."""
 
     def __init__(self, observations: Observations, scales: RowModel) -> None:
         """Read the observations once for the means and variances of voxels."""

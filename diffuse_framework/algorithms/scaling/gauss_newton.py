@@ -20,10 +20,11 @@ from scipy.sparse.linalg import splu
 
 from diffuse_framework.algorithms.binning import sum_by
 from diffuse_framework.algorithms.scaling.equation import Equation, VoxelEstimates
+from diffuse_framework.algorithms.scaling.failures import NothingSeenTwiceError
 from diffuse_framework.algorithms.scaling.model import Layout
 from diffuse_framework.algorithms.scaling.observations import Observations
+from diffuse_framework.algorithms.scaling.restraints import Restraints, pin, restraint_matrix
 from diffuse_framework.algorithms.scaling.shrinkage import shrunk_intensities
-from diffuse_framework.algorithms.scaling.smoothers import second_differences
 from diffuse_framework.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -34,28 +35,6 @@ DENSE_PARAMETERS = 2500
 
 # No factor becomes smaller.
 _SMALLEST = 1e-3
-
-# How tightly degenerate directions are held, relative to parameters of about 1.
-_PINNED = 1e-3
-
-
-@dataclass(frozen=True)
-class Restraints:
-    """How much neighbouring control points may differ.
-
-    Attributes:
-        scale, offset, absorption, resolution: expected root mean square of second differences
-            along an axis of control points; of the offset relative to the mean intensity there.
-        spread: expected deviation of a factor's parameters from 1.
-        offset_spread: expected size of the offset's, relative to the mean intensity.
-    """
-
-    scale: float = 0.1
-    offset: float = 0.1
-    absorption: float = 0.05
-    resolution: float = 0.05
-    spread: float = 10.0
-    offset_spread: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,81 +57,6 @@ class Fit:
     statistics: dict
 
 
-def restraint_matrix(layout: Layout, restraints: Restraints, level: np.ndarray) -> sparse.csr_matrix:
-    """Return the information (n, n) that restraints and pins add about parameters' deviation from null."""
-    rows = restraint_rows(layout, restraints, level)
-    return (rows.T @ rows).tocsr()
-
-
-def restraint_rows(layout: Layout, restraints: Restraints, level: np.ndarray) -> sparse.csr_matrix:
-    """Return restraints and pins as rows (m, n).
-
-    Each row times the parameters' deviation from null is a normal deviate.
-
-    Args:
-        layout: of the parameters.
-        restraints: their strengths.
-        level: (n_q,) mean intensity at the offset's control points.
-    """
-    blocks = []
-    for name, part in layout.parts.items():
-        unit = np.ones(part.size)
-        if name == "offset":
-            unit = np.tile(1 / level, part.n_nodes)
-        rows = [sparse.identity(part.size) / (restraints.spread if name != "offset" else restraints.offset_spread)]
-        strength = getattr(restraints, name, None)
-        for differences in _differences(layout, name) if strength else ():
-            rows.append(differences / strength)
-        block = sparse.vstack(rows) @ sparse.diags(unit)
-        rows = [block]
-        pins = _pins(layout, name)
-        if pins is not None:
-            rows.append(pins / _PINNED)
-        blocks.append(sparse.vstack(rows))
-    return sparse.block_diag(blocks, "csr")
-
-
-def _differences(layout: Layout, name: str) -> list[sparse.csr_matrix]:
-    """Second differences of a part along each of its axes."""
-    part = layout.parts[name]
-    result = []
-    if part.order:
-        along = sparse.block_diag([second_differences(axis.n_values) for axis in part.order])
-        if along.shape[0]:
-            result.append(sparse.kron(along, sparse.identity(part.width)))
-    across = [second_differences(part.q.n_values)] if not part.panels else []
-    if part.panels:
-        along_fast = [sparse.kron(sparse.identity(y.n_values), second_differences(x.n_values)) for x, y in part.panels]
-        along_slow = [sparse.kron(second_differences(y.n_values), sparse.identity(x.n_values)) for x, y in part.panels]
-        across = [sparse.block_diag(along_fast), sparse.block_diag(along_slow)]
-    for matrix in across:
-        if matrix.shape[0]:
-            result.append(sparse.kron(sparse.identity(part.n_nodes), matrix))
-    return result
-
-
-def _pins(layout: Layout, name: str) -> sparse.csr_matrix | None:
-    """Means of a part's parameters that stay at 1: else another part could take up the difference."""
-    part = layout.parts[name]
-    n_nodes, width = part.n_nodes, part.width
-    every_node = sparse.kron(sparse.identity(n_nodes), np.full((1, width), 1 / width))
-    if name == "scale":
-        share = np.bincount(part.state, minlength=part.order_weights.shape[0]) / len(part.state)
-        return sparse.csr_matrix(share[None, :] @ part.order_weights)
-    if name == "panel":
-        return every_node
-    if name == "absorption":
-        if "panel" not in layout.parts:
-            return every_node
-        sizes = [x.n_values * y.n_values for x, y in part.panels]
-        each = sparse.block_diag([np.full((1, size), 1 / size) for size in sizes])
-        return sparse.vstack([every_node, sparse.kron(np.full((1, n_nodes), 1 / n_nodes), each)])
-    if name == "resolution":
-        every_q = sparse.kron(np.full((1, n_nodes), 1 / n_nodes), sparse.identity(width))
-        return sparse.vstack([every_node, every_q])
-    return None
-
-
 def fit_model(
     observations: Observations,
     layout: Layout,
@@ -172,13 +76,12 @@ def fit_model(
         start: parameters to begin with.
 
     Raises:
-        DataError: no voxel is seen twice, or the model is singular from the start.
+        NothingSeenTwiceError: no voxel has two observations.
+        DataError: the model is singular from the start.
     """
     n_rows = int(np.count_nonzero(observations.accepted))
     if not n_rows:
-        raise DataError(
-            "no voxel is seen twice, so nothing can be scaled; use coarser voxels (grid.hkl.divisions) or more images"
-        )
+        raise NothingSeenTwiceError("no voxel is seen twice, so nothing can be scaled")
     sample, voxels = observations.sample(SAMPLE_ROWS)
     parameters = layout.null() if start is None else start.copy()
     if len(sample) < 0.5 * n_rows and start is None:
@@ -311,9 +214,9 @@ def intensities_to_expect(observations: Observations, seen: VoxelEstimates) -> t
 
 def level_at_q(layout: Layout, q: np.ndarray, exposure: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """Mean intensity at the offset's control points, (n_q,)."""
-    if "offset" not in layout.parts:
+    if "offset" not in layout.components:
         return np.ones(1)
-    axis = layout.parts["offset"].q
+    axis = layout.components["offset"].q
     nearest = np.clip(np.round((q - axis.positions[0]) / axis.spacing), 0, axis.n_values - 1).astype(np.int64)
     weight = sum_by(nearest, exposure, axis.n_values)
     overall = float(exposure @ prior / exposure.sum())
@@ -363,8 +266,8 @@ class Preconditioner:
                 factor = cho_factor(matrix)
             except LinAlgError as error:
                 raise DataError(
-                    "the scaling model is singular: its parts can't be told from each other with these data; "
-                    "switch parts off, or use fewer control points"
+                    "the scaling model is singular: its components can't be told from each other with these data; "
+                    "switch some off, or use fewer control points"
                 ) from error
             self.solve = partial(cho_solve, factor)
             self.sigma = np.sqrt(np.diag(cho_solve(factor, np.identity(len(matrix)))))
@@ -435,35 +338,11 @@ def _positive(layout: Layout, parameters: np.ndarray) -> np.ndarray:
 
 
 def _undetermined(layout: Layout, sigma: np.ndarray, restraints: Restraints, level: np.ndarray) -> dict[str, int]:
-    """How many parameters of each part are known from their restraints only."""
+    """How many parameters of each component are known from their restraints only."""
     result = {}
     for name, where in layout.slices.items():
-        expected: np.ndarray | float = restraints.spread
-        if name == "offset":
-            expected = restraints.offset_spread * np.tile(level, layout.parts[name].n_nodes)
+        expected = restraints.expected(layout.components[name], level)
         loose = int(np.count_nonzero(sigma[where] > 0.5 * expected))
         if loose:
             result[name] = loose
     return result
-
-
-def pin(layout: Layout, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return parameters with degenerate directions pinned, and the offset's common part.
-
-    The mean of b over images and the means of d and a over their control points become 1; the common
-    part g makes ``c - b s g`` 0 at its lowest over the images, at each control point in |q|.
-    """
-    result = parameters.copy()
-    total = 1.0
-    for name in ("panel", "absorption"):
-        if name in layout.parts:
-            mean = result[layout.slices[name]].mean()
-            result[layout.slices[name]] /= mean
-            total *= mean
-    if "offset" in layout.parts:
-        result[layout.slices["offset"]] *= total
-    if "scale" in layout.parts:
-        result[layout.slices["scale"]] /= layout.image_scales(result).mean()
-    if "offset" not in layout.parts:
-        return result, np.zeros(1)
-    return result, (layout.at_images("offset", result) / layout.crystal_at_offset(result)).min(axis=0)

@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit
 
 from diffuse_framework.algorithms.geometry import voxel_q
+from diffuse_framework.algorithms.scaling.failures import NoSpaceError
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.voxels import SumsTable, VoxelSums
 
@@ -171,7 +172,9 @@ class Survey:
     net_counts: np.ndarray
 
 
-def gather(sums: VoxelSums, memory_mib: float = 1024.0, places: bool = True) -> tuple[Observations, Survey]:
+def gather(
+    sums: VoxelSums, memory_mib: float = 1024.0, places: bool = True, folder: str | None = None
+) -> tuple[Observations, Survey]:
     """Sort the rows of all sums by voxel.
 
     Args:
@@ -179,9 +182,11 @@ def gather(sums: VoxelSums, memory_mib: float = 1024.0, places: bool = True) -> 
         memory_mib: most that rows may take, and as much again while they are sorted; more of them lie in a
             temporary file.
         places: whether positions on the detector are needed.
+        folder: for that file; None for the system's folder of temporary files.
 
     Raises:
-        DataError: there is no observation, or no room for the temporary file.
+        DataError: there is no observation.
+        NoSpaceError: no room for the temporary file.
     """
     kept = _Kept(sums, memory_mib, places)
     n_rows = np.zeros(sums.grid.size, np.int32)
@@ -201,7 +206,7 @@ def gather(sums: VoxelSums, memory_mib: float = 1024.0, places: bool = True) -> 
     n_rows[voxel[~several]] = 0
     voxel, q = voxel[several], q[several]
     first = np.concatenate([[0], np.cumsum(n_rows[voxel], dtype=np.int64)])
-    pieces = _sorted(kept, voxel, first, memory_mib, n_rows)
+    pieces = _sorted(kept, voxel, first, memory_mib, n_rows, folder)
     return Observations(voxel, q, first, np.ones(first[-1], bool), pieces), surveyed
 
 
@@ -257,7 +262,7 @@ def _widen(bounds: dict[int, np.ndarray], table: SumsTable) -> None:
 
 
 def _sorted(
-    kept: _Kept, voxel: np.ndarray, first: np.ndarray, memory_mib: float, number: np.ndarray
+    kept: _Kept, voxel: np.ndarray, first: np.ndarray, memory_mib: float, number: np.ndarray, folder: str | None
 ) -> tuple[np.ndarray, ...]:
     """Return the rows of the given voxels in order; `number`, of the grid's size and 0 elsewhere, is used up."""
     # From 1 on: memory of voxels that nothing was seen of stays untouched.
@@ -265,7 +270,7 @@ def _sorted(
     most_rows = int(memory_mib * 2**20) // ROW.itemsize
     if first[-1] > most_rows:
         # Half of what may be used is for rows before they are sorted, half for them after.
-        return _sorted_in_file(kept, first, max(most_rows // 2, _LEAST_ROWS), number)
+        return _sorted_in_file(kept, first, max(most_rows // 2, _LEAST_ROWS), number, folder)
     rows = np.empty(int(first[-1]), ROW)
     following = first[:-1].copy()
     for table in kept.tables():
@@ -274,7 +279,9 @@ def _sorted(
     return (rows,)
 
 
-def _sorted_in_file(kept: _Kept, first: np.ndarray, most_rows: int, number: np.ndarray) -> tuple[np.ndarray, ...]:
+def _sorted_in_file(
+    kept: _Kept, first: np.ndarray, most_rows: int, number: np.ndarray, folder: str | None
+) -> tuple[np.ndarray, ...]:
     """Return the rows in pieces that lie in a file.
 
     They are first dealt out to pieces that fit into memory, then each piece is sorted: whatever the number of rows,
@@ -285,8 +292,12 @@ def _sorted_in_file(kept: _Kept, first: np.ndarray, most_rows: int, number: np.n
         ends.append(max(int(np.searchsorted(first, first[ends[-1]] + most_rows, side="right")) - 1, ends[-1] + 1))
     borders = np.array(ends)
     filled = first[borders[:-1]].copy()
+
+    def unnamed_file() -> IO[bytes]:
+        return tempfile.TemporaryFile(prefix="diffuse-", dir=folder)
+
     try:
-        with tempfile.TemporaryFile(prefix="diffuse-") as file_of_places, tempfile.TemporaryFile() as dealt:
+        with unnamed_file() as file_of_places, unnamed_file() as dealt:
             for places, rows in _batches(kept, most_rows // 2, number):
                 piece = np.searchsorted(borders, places, side="right") - 1
                 order = np.argsort(piece, kind="stable")
@@ -296,7 +307,7 @@ def _sorted_in_file(kept: _Kept, first: np.ndarray, most_rows: int, number: np.n
                     _write(file_of_places, places[start:end], filled[which])
                     _write(dealt, rows[start:end], filled[which])
                 filled += np.diff(starts)
-            result = tempfile.TemporaryFile(prefix="diffuse-")
+            result = unnamed_file()
             for low, high in zip(borders[:-1], borders[1:], strict=True):
                 n_rows = int(first[high] - first[low])
                 places = _read(file_of_places, np.dtype(np.int32), first[low], n_rows)
@@ -312,9 +323,9 @@ def _sorted_in_file(kept: _Kept, first: np.ndarray, most_rows: int, number: np.n
                 for low, high in zip(borders[:-1], borders[1:], strict=True)
             )
     except OSError as error:
-        raise DataError(
-            f"the observations are too many to be scaled in memory, and can't be written to {tempfile.gettempdir()} "
-            f"({error.strerror}); set TMPDIR to a folder with room"
+        where = folder or "the folder of temporary files"
+        raise NoSpaceError(
+            f"the observations are too many to be scaled in memory, and can't be written to {where} ({error.strerror})"
         ) from error
 
 

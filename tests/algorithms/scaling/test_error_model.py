@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffuse_framework.algorithms.merging import poisson_merge
-from diffuse_framework.algorithms.scaling.error_model import Agreement, fit_error_model
+from diffuse_framework.algorithms.scaling.error_model import NormalisedDeviations, fit_error_model
 from diffuse_framework.algorithms.scaling.model import ScalingOptions
 from diffuse_framework.algorithms.scaling.observations import gather
 from diffuse_framework.model.scales import ErrorModel
@@ -17,7 +17,7 @@ from support.sums import known_sums
 @pytest.mark.parametrize("level", [0.1, 1.0, 20.0])
 def test_chi_squared_is_one_for_counts_at_any_level(level):
     known = known_sums(ScalingOptions(), np.random.default_rng(2), n_images=30, rows_per_image=3000, exposure=level)
-    agreement = Agreement(gather(known.sums)[0], known.scales)
+    agreement = NormalisedDeviations(gather(known.sums)[0], known.scales)
     model = fit_error_model(agreement.by_signal())
     assert abs(model.inflation - 1) < 0.03
     assert model.fraction < 0.1
@@ -36,7 +36,7 @@ def test_the_error_model_finds_errors_beyond_counting():
         replace(t, counts=(t.counts * rng.normal(1, 0.15, len(t))).astype(np.float32)) for t in known.sums.pieces
     )
     noisy = SumsInMemory(known.sums.grid, known.sums.image_names, tables)
-    agreement = Agreement(gather(noisy)[0], known.scales)
+    agreement = NormalisedDeviations(gather(noisy)[0], known.scales)
     model = fit_error_model(agreement.by_signal())
     assert abs(model.fraction * np.sqrt(model.inflation) - 0.15) < 0.01
     chi_squared = [entry["chi_squared"] for entry in agreement.in_all_bins()[1].chi_squared(model)["intensity"]]
@@ -57,5 +57,5 @@ def test_a_few_wild_voxels_say_nothing_of_the_errors_of_all_others():
         for t in known.sums.pieces
     )
     spoilt = SumsInMemory(known.sums.grid, known.sums.image_names, tables)
-    model = fit_error_model(Agreement(gather(spoilt)[0], known.scales).by_signal())
+    model = fit_error_model(NormalisedDeviations(gather(spoilt)[0], known.scales).by_signal())
     assert abs(model.inflation - 1) < 0.05

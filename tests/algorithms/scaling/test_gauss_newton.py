@@ -5,6 +5,7 @@ Tolerances are standard errors from counting, which the fit computes; that they 
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 
 import numpy as np
@@ -12,14 +13,17 @@ import pytest
 
 from diffuse_framework.algorithms.merging import poisson_merge
 from diffuse_framework.algorithms.scaling.equation import Equation
-from diffuse_framework.algorithms.scaling.fit import Recipe, SmoothScales, scale_smoothly
-from diffuse_framework.algorithms.scaling.gauss_newton import Preconditioner, Restraints, fit_model, restraint_matrix
+from diffuse_framework.algorithms.scaling.failures import NoSpaceError
+from diffuse_framework.algorithms.scaling.fit import Recipe, scale_smoothly
+from diffuse_framework.algorithms.scaling.gauss_newton import Preconditioner, fit_model
 from diffuse_framework.algorithms.scaling.model import (
     ScalingOptions,
     layout_from_numbers,
     layout_to_numbers,
 )
 from diffuse_framework.algorithms.scaling.observations import gather
+from diffuse_framework.algorithms.scaling.restraints import Restraints, restraint_matrix
+from diffuse_framework.algorithms.scaling.scales import SmoothScales
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.model.voxels import SumsInMemory
 from support.sums import SQUARE_PANEL, KnownSums, known_sums
@@ -105,7 +109,7 @@ def test_several_data_sets_have_control_points_of_their_own():
     known = known_sums(options, np.random.default_rng(8), n_images=40, n_data_sets=3)
     scales = scaled(known, options)
     assert scales.layout.extent.n_data_sets == 3
-    assert scales.layout.parts["offset"].n_nodes == 3
+    assert scales.layout.components["offset"].n_nodes == 3
     assert all(value < 2 for value in differences_in_sigma(known, scales).values())
 
 
@@ -188,8 +192,16 @@ def test_rows_in_a_file_and_in_memory_give_the_same(monkeypatch):
 def test_a_full_disk_is_said_in_one_line(monkeypatch):
     known = known_sums(ALONE["b, smooth"], np.random.default_rng(3), n_images=4, rows_per_image=500)
     monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: open("/dev/full", "w+b"))
-    with pytest.raises(DataError, match="TMPDIR"):
-        gather(known.sums, memory_mib=0.0)
+    with pytest.raises(NoSpaceError, match="can't be written to /some/folder"):
+        gather(known.sums, memory_mib=0.0, folder="/some/folder")
+
+
+def test_rows_that_do_not_fit_lie_in_the_folder_that_is_handed_in(monkeypatch, tmp_path):
+    known = known_sums(ALONE["b, smooth"], np.random.default_rng(3), n_images=4, rows_per_image=500)
+    opened, original = [], tempfile.TemporaryFile
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **how: opened.append(how["dir"]) or original(**how))
+    gather(known.sums, memory_mib=0.0, folder=str(tmp_path))
+    assert set(opened) == {str(tmp_path)}
 
 
 def test_many_parameters_are_fitted_without_a_dense_matrix(monkeypatch):
@@ -270,7 +282,7 @@ def test_control_points_without_data_are_reported():
         SumsInMemory(known.sums.grid, known.sums.image_names, corner),
         known.data_set,
         known.order,
-        Recipe(options, restraints=Restraints(absorption=1e3, spread=1.0)),
+        Recipe(options, restraints=Restraints({"absorption": 1e3}, spread=1.0)),
     )
     assert fit.statistics["undetermined"]["absorption"] > 0
 
@@ -280,7 +292,7 @@ def test_a_singular_matrix_has_a_message():
     known = known_sums(options, np.random.default_rng(4), n_images=10, rows_per_image=300)
     equation, parameters = equation_of(known), known.scales.parameters
     information = equation.intensities(parameters).information
-    none = restraint_matrix(equation.layout, Restraints(), np.ones(equation.layout.parts["offset"].width)) * -1e9
+    none = restraint_matrix(equation.layout, Restraints(), np.ones(equation.layout.components["offset"].width)) * -1e9
     with pytest.raises(DataError, match="singular"):
         Preconditioner(equation, information, 1.0, parameters, none)
 

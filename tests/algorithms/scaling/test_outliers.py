@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diffuse_framework.algorithms.scaling.fit import Recipe, SmoothScales, scale_smoothly
-from diffuse_framework.algorithms.scaling.model import Extent, ScalingOptions, same_for_all
+from diffuse_framework.algorithms.scaling.components import Extent
+from diffuse_framework.algorithms.scaling.fit import Recipe, scale_smoothly
+from diffuse_framework.algorithms.scaling.model import ScalingOptions, same_for_all
 from diffuse_framework.algorithms.scaling.observations import gather
 from diffuse_framework.algorithms.scaling.outliers import find_outliers, outlier_report
+from diffuse_framework.algorithms.scaling.scales import SmoothScales
 from diffuse_framework.model.scales import ErrorModel
 from diffuse_framework.model.voxels import COLUMN_TYPES, COLUMNS, SumsInMemory, SumsTable
 from diffuse_framework.testing.fakes import orthorhombic_grid
