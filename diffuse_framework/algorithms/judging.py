@@ -107,6 +107,7 @@ class Evidence:
         halves: how half maps differ; None where there are none.
         nodes: voxels on lattice points; None where each voxel is on one.
         scales: of images.
+        rejected: share of observations that scaling rejected as outliers; None where the scaler doesn't say.
     """
 
     resolution: float | None
@@ -123,6 +124,7 @@ class Evidence:
     halves: HalfScatter | None
     nodes: NodeEvidence | None
     scales: ScaleEvidence
+    rejected: float | None
 
 
 def gather_evidence(
@@ -159,7 +161,15 @@ def gather_evidence(
         halves=_half_scatter(pairs) if pairs else None,
         nodes=_node_evidence(merged, pairs),
         scales=scale_evidence(scales.per_image),
+        rejected=_share_rejected(scales.statistics),
     )
+
+
+def _share_rejected(statistics: dict[str, Any]) -> float | None:
+    """Return what a scaler of ours says of outliers; another's may say what it likes under that name."""
+    outliers = statistics.get("outliers")
+    share = outliers.get("fraction") if isinstance(outliers, dict) else None
+    return float(share) if isinstance(share, int | float) else None
 
 
 def holds_to(shells: list[dict[str, Any]], least_cc: float) -> float | None:

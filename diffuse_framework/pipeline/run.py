@@ -118,6 +118,10 @@ def run(
         judgement = judge(outcome.map.merged, outcome.sums, outcome.scales, steps.merger.merge)
     of_map = _of_map(outcome.map.merged, judgement)
     logger.info("\n%s", scales_text(outcome.scales, outcome.sums.image_names))
+    outliers = outcome.scales.statistics.get("outliers")
+    # Another's scaler may call something else by that name.
+    if isinstance(outliers, dict) and "by_shell" in outliers:
+        logger.info("\n%s", scaling_text(outcome.scales.statistics))
     log_map(outcome.map, of_map["map"])
     logger.info("%s\n", watch.table())
     write_json(

@@ -35,6 +35,7 @@ LIMITS = {
     "node_ratio": Limit(1.1, 1.5),
     "node_scatter": Limit(1.5, 3.0),
     "apart": Limit(0.0005, 0.01),
+    "rejected": Limit(0.002, 0.05),
     "chi_squared_high": Limit(1.5, 5.0),
     "chi_squared_low": Limit(0.9, 0.6),
     "cc_of_counting": Limit(0.9, 0.6),

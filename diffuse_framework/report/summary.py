@@ -169,6 +169,9 @@ def scaling_text(statistics: dict[str, Any]) -> str:
             f"outliers: {outliers['rejected']} rejected, {outliers['too_high']} too high and "
             f"{outliers['too_low']} too low; {outliers['disputed_voxels']} voxels of two that disagree"
         )
+        shares = " ".join(f"{shell['fraction']:.2%}" for shell in outliers.get("by_shell", []))
+        if outliers["rejected"] and shares:
+            lines.append(f"  share by shell, low resolution first: {shares}")
         for kind in ("image", "panel", "voxel"):
             most = ", ".join(f"{name}: {n}" for name, n in list(outliers[f"by_{kind}"].items())[:5])
             if most:

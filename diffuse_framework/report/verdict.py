@@ -126,6 +126,7 @@ def verdict(evidence: Evidence, divisions: tuple[int, ...], image_names: tuple[s
         _multiplicity(evidence, divisions),
         _nodes(evidence),
         _apart(evidence),
+        _rejected(evidence),
         _chi_squared(evidence),
         _negative(evidence),
         _scale_ratio(evidence, image_names),
@@ -224,6 +225,14 @@ def _apart(e: Evidence) -> Point | None:
     what = f"{e.halves.apart} voxels ({e.halves.share:.2%}) differ between halves by more than 6 sigma"
     todo = "scaler.plugin=smooth (rejects outliers); zingers, ice, peaks of another lattice do this"
     return _point(grade("apart", e.halves.share), what, todo)
+
+
+def _rejected(e: Evidence) -> Point | None:
+    if e.rejected is None:
+        return None
+    what = f"Scaling rejected {e.rejected:.2%} of the observations as outliers"
+    todo = "masker.bragg.radius=8, if voxels on Bragg positions lose most; zingers, ice, other lattices do this too"
+    return _point(grade("rejected", e.rejected), what, todo)
 
 
 def _chi_squared(e: Evidence) -> Point | None:
