@@ -24,6 +24,9 @@ tolerance = 1e-4
 max_cycles = 200
   .type = int(value_min=1)
   .help = "Stop after so many cycles, converged or not."
+outliers.limit = 6.0
+  .type = float(value_min=1)
+  .help = "Reject beyond so many standard deviations, above or below; None keeps all."
 """
 
 # Scales that still change by so much mean nothing.
@@ -39,11 +42,12 @@ class PerImageScaler:
     phil: ClassVar[str] = PHIL
     tolerance: float = 1e-4
     max_cycles: int = 200
+    outlier_limit: float | None = 6.0
 
     @classmethod
     def from_params(cls, params: Any) -> PerImageScaler:
         """Return the scaler."""
-        return cls(params.tolerance, params.max_cycles)
+        return cls(params.tolerance, params.max_cycles, params.outliers.limit)
 
     def fit(self, sums: VoxelSums, experiment: Experiment | None) -> Scales:
         """Return one scale per image, their mean 1; warns where it did not quite converge.
@@ -51,7 +55,7 @@ class PerImageScaler:
         Raises:
             DataError: images that share no voxel with the others, or without photons; scales far from convergence.
         """
-        scales = fit_image_scales(sums, self.tolerance, self.max_cycles)
+        scales = fit_image_scales(sums, self.tolerance, self.max_cycles, outlier_limit=self.outlier_limit)
         if scales.statistics["largest_change"] > _GROSS:
             raise DataError(
                 f"scaling did not converge in {self.max_cycles} cycles: a scale still changed by "
@@ -70,7 +74,7 @@ class PerImageScaler:
     @classmethod
     def scales_from_plain(cls, plain: Mapping[str, Any], image_names: tuple[str, ...], grid: VoxelGrid) -> Scales:
         """Return the scales that were written."""
-        return ImageScales.from_plain(plain)
+        return ImageScales.from_plain(plain).on_grid(grid)
 
 
 @hookimpl

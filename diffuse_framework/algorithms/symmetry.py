@@ -12,7 +12,16 @@ from numba import njit
 from diffuse_framework.errors import GeometryError
 from diffuse_framework.model.experiment import Symmetry
 
-__all__ = ["asymmetric_box", "fold", "fold_one", "orbit_sizes", "q2_limits", "q_squared", "voxel_operators"]
+__all__ = [
+    "asymmetric_box",
+    "fold",
+    "fold_one",
+    "inside_unit",
+    "orbit_sizes",
+    "q2_limits",
+    "q_squared",
+    "voxel_operators",
+]
 
 LAUE_CLASSES = (
     "-1",
@@ -31,7 +40,7 @@ LAUE_CLASSES = (
 
 
 @njit(cache=True, inline="always")
-def _inside(laue, h, k, l):
+def inside_unit(laue, h, k, l):
     """Whether (h, k, l) lies in the asymmetric unit of Laue class number `laue`."""
     if laue == 0:
         return l > 0 or (l == 0 and (h > 0 or (h == 0 and k >= 0)))
@@ -66,7 +75,7 @@ def fold_one(i, j, k, operators, cuts, laue):
     """
     for m in range(len(operators)):
         c = cuts[m]
-        if _inside(
+        if inside_unit(
             laue,
             c[0, 0] * i + c[0, 1] * j + c[0, 2] * k,
             c[1, 0] * i + c[1, 1] * j + c[1, 2] * k,
@@ -173,7 +182,7 @@ def _box(limits, metric, q2_min, q2_max, cut, laue):
                 if whole:
                     end = last if k > 0 else (0 if k == 0 else min(-1, last))
                 q2 = q_squared(i, j, k, metric)
-                if q2_min <= q2 <= q2_max and _inside(
+                if q2_min <= q2 <= q2_max and inside_unit(
                     laue,
                     cut[0, 0] * i + cut[0, 1] * j + cut[0, 2] * k,
                     cut[1, 0] * i + cut[1, 1] * j + cut[1, 2] * k,

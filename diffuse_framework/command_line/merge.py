@@ -38,5 +38,5 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
     )
     options = opened.params.statistics
     seed = options.seed if options.half_maps else None
+    logger.info("The map goes to %s", opened.folder)
     make_map(opened.sums, opened.scales(), read_maker(opened.scales_path), steps, opened.folder, seed)
-    logger.info("The map is in %s", opened.folder)

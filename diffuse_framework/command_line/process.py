@@ -163,11 +163,10 @@ def _process(
         prune=prune,
         parameters=without_images(changed),
         description=run_description(changed, registry),
+        called=params.output.directory,
     )
     with engine_of(params) as engine:
         outcome = run_pipeline(source, steps, ShowProgress(engine, lambda: watch.now), settings, watch)
-    shown = params.output.directory
-    logger.info("Results are in %s; diffuse.report %s shows them", shown, shown)
     return Finished(folder, source, outcome)
 
 

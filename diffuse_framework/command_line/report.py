@@ -35,7 +35,7 @@ from diffuse_framework.io import filenames
 from diffuse_framework.io.inputs import read_json
 from diffuse_framework.io.results import file_stem
 from diffuse_framework.model.pixels import CorrectedPixels
-from diffuse_framework.pipeline.run import statistics
+from diffuse_framework.pipeline.run import judged
 from diffuse_framework.report.image.pictures import Extraction, overlay
 from diffuse_framework.report.map.checks import map_checks
 from diffuse_framework.report.page.html import Picture, Story, report_page
@@ -92,7 +92,7 @@ def write_report(folder: Path, output: Path, image: Path | None = None, with_ima
 
 
 def _story(folder: Path, output: Path, pictures: list[Picture]) -> Story:
-    data = run_map(folder)
+    data, summary = run_map(folder), _summary(folder)
     checks = map_checks(
         data.grid,
         data.voxel,
@@ -104,12 +104,13 @@ def _story(folder: Path, output: Path, pictures: list[Picture]) -> Story:
     return Story(
         title=f"Diffuse scattering: {folder.resolve().name}",
         map=data,
-        summary=_optional(folder / filenames.SUMMARY),
+        summary=summary,
         checks=checks,
         files=_files(folder, output),
         pictures=pictures,
         merging=_merging(folder),
         absolute=_optional(folder / filenames.ABSOLUTE_SCALE),
+        verdict=summary.get("verdict", {}),
         version=__version__,
         made=datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
     )
@@ -120,23 +121,24 @@ def _optional(path: Path) -> dict[str, Any]:
 
 
 def _merging(folder: Path) -> dict[str, Any]:
-    """Return the agreement of half data sets: as diffuse.stats left it since the last scaling, else worked out."""
+    """Return the agreement of half data sets as diffuse.stats left it since the last scaling."""
     written, scales = folder / filenames.STATISTICS, folder / filenames.SCALES
-    if written.is_file() and written.stat().st_mtime >= scales.stat().st_mtime:
-        return read_json(written)
-    if not (folder / filenames.SUMS).is_file():
-        return {}
+    return read_json(written) if written.is_file() and written.stat().st_mtime >= scales.stat().st_mtime else {}
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    """Return what the run says of itself, with the verdict on its map: worked out here where a run left none."""
+    summary = _optional(folder / filenames.SUMMARY)
+    if "verdict" in summary or not (folder / filenames.SUMS).is_file():
+        return summary
     try:
         opened = open_sums([str(folder / filenames.SUMS)], None, "diffuse.stats", "", "", ("merger",), log=False)
-        if opened is None or len(opened.sums.image_names) < 2:
-            return {}
-        options, merger = opened.params.statistics, select(opened.registry, opened.params, "merger")
-        return statistics(opened.sums, opened.scales(), merger, options.shells, options.isotropic_width, options.seed)[
-            0
-        ]
+        if opened is None:
+            return summary
+        return summary | judged(opened.sums, opened.scales(), select(opened.registry, opened.params, "merger"))
     except DiffuseError as error:
-        logger.warning("No agreement of half data sets: %s", error)
-        return {}
+        logger.warning("No verdict on the map: %s", error)
+        return summary
 
 
 def _files(folder: Path, output: Path) -> list[tuple[str, str, str, int]]:

@@ -222,6 +222,8 @@ def _summary(content: dict[str, Any]) -> str:
         f"{merged['voxels_observed']} of {merged['voxels_in_asymmetric_unit']} voxels ({merged['completeness']:.1%}) "
         f"from {merged['pixels']} pixels and {merged['photons']:.0f} photons."
     )
+    if "verdict" in content:
+        lines.append(f"Verdict: {content['verdict']['sentence']}.")
     for name, version in content.get("run", {}).get("versions", {}).items():
         lines.append(f"{name} {version}")
     return "\n".join(lines)

@@ -45,6 +45,11 @@ class VoxelGrid:
         """Voxels in the box."""
         return int(np.prod(self.dimensions, dtype=np.int64))
 
+    @property
+    def numbering(self) -> list[list[int]]:
+        """What voxel numbers follow from: divisions, smallest index and dimensions."""
+        return [[int(n) for n in three] for three in (self.divisions, self.index_min, self.dimensions)]
+
     @cached_property
     def reciprocal_basis(self) -> np.ndarray:
         """(3, 3) B of the reference cell, so that Cartesian ``q = B hkl`` in 1/angstrom."""

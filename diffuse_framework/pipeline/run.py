@@ -19,13 +19,14 @@ from diffuse_framework.algorithms.statistics import half_maps, shell_statistics
 from diffuse_framework.host.registry import PluginRecord, record_of
 from diffuse_framework.io import filenames
 from diffuse_framework.io.atomic import write_figure, write_json, write_text
+from diffuse_framework.io.inputs import read_json
 from diffuse_framework.io.journal import Journal
 from diffuse_framework.io.results import Halves, write_half_maps, write_map_files, write_results
 from diffuse_framework.io.scales import write_scales
 from diffuse_framework.io.sums_store import StoredSums, SumsWriter
 from diffuse_framework.model.experiment import CrystalHints, Experiment
-from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport
-from diffuse_framework.model.scales import Scales
+from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport, MergedMap
+from diffuse_framework.model.scales import ErrorModel, Scales
 from diffuse_framework.model.source import ImageSource
 from diffuse_framework.model.voxels import VoxelSums
 from diffuse_framework.pipeline.chunk import PixelWriter
@@ -41,6 +42,7 @@ from diffuse_framework.report.summary import (
     scaling_text,
     statistics_text,
 )
+from diffuse_framework.report.verdict import Judgement, judge, log_verdict
 from diffuse_framework.stages.merger import Merger
 from diffuse_framework.stages.scaler import Scaler
 from diffuse_framework.stages.steps import MergingSteps, Steps
@@ -61,6 +63,7 @@ class RunSettings:
         prune: remove finished work of earlier runs that these results have no use for.
         parameters: PHIL text of what differs from the defaults, kept beside the results.
         description: what else ``summary.json`` says of the run.
+        called: what the user calls the folder, for the line that says where results are; "" leaves that out.
     """
 
     folder: Path | None = None
@@ -70,6 +73,7 @@ class RunSettings:
     prune: bool = True
     parameters: str = ""
     description: Mapping[str, Any] = field(default_factory=dict)
+    called: str = ""
 
 
 IN_MEMORY = RunSettings()
@@ -110,15 +114,24 @@ def run(
     if settings.prune:
         journal.prune()
         StoredSums(sums_path).prune()
-    statistics = map_statistics(outcome.map.merged)
+    with watch("judging"):
+        judgement = judge(outcome.map.merged, outcome.sums, outcome.scales, steps.merger.merge)
+    of_map = _of_map(outcome.map.merged, judgement)
     logger.info("\n%s", scales_text(outcome.scales, outcome.sums.image_names))
-    log_map(outcome.map, statistics)
+    outliers = outcome.scales.statistics.get("outliers")
+    # Another's scaler may call something else by that name.
+    if isinstance(outliers, dict) and "by_shell" in outliers:
+        logger.info("\n%s", scaling_text(outcome.scales.statistics))
+    log_map(outcome.map, of_map["map"])
     logger.info("%s\n", watch.table())
     write_json(
         settings.folder / filenames.SUMMARY,
-        run_summary(_n_given(source), outcome.experiment, outcome.scales, statistics, watch)
+        run_summary(_n_given(source), outcome.experiment, outcome.scales, of_map, watch)
         | {"run": dict(settings.description)},
     )
+    if settings.called:
+        logger.info("Results are in %s; diffuse.report %s shows them\n", settings.called, settings.called)
+    log_verdict(judgement.verdict)
     return outcome
 
 
@@ -158,13 +171,29 @@ def make_map(
         DiffuseError: what a plugin refuses, or a file that can't be written.
     """
     final = merge(sums, scales, steps, None)
-    log_map(final, map_statistics(final.merged))
+    judgement = judge(final.merged, sums, scales, steps.merger.merge)
+    of_map = _of_map(final.merged, judgement)
+    log_map(final, of_map["map"])
     halves = None
     if half_map_seed is not None:
         halves = half_maps(sums, scales, np.random.default_rng(half_map_seed), steps.merger.merge)
     write_map_files(folder, final, scales, sums.image_names, maker, halves)
     _draw_absolute_scale(folder, final)
+    summary = folder / filenames.SUMMARY
+    write_json(summary, (read_json(summary) if summary.is_file() else {}) | {"scaling": scales.statistics} | of_map)
+    log_verdict(judgement.verdict)
     return final
+
+
+def _of_map(merged: MergedMap, judgement: Judgement) -> dict[str, Any]:
+    """Return the parts of ``summary.json`` that follow from the map."""
+    return {"verdict": judgement.verdict.to_plain(), "map": map_statistics(merged, judgement.statistics)}
+
+
+def judged(sums: VoxelSums, scales: Scales, merger: Merger) -> dict[str, Any]:
+    """Return the parts of ``summary.json`` that follow from the map, of a run whose files lack them."""
+    merged = merger.merge(sums, scales)
+    return _of_map(merged, judge(merged, sums, scales, merger.merge))
 
 
 def statistics(
@@ -180,8 +209,10 @@ def statistics(
         isotropic_width: of the bins of the isotropic part, 1/angstrom.
         seed: of the random numbers that split the images into halves.
     """
-    halves = half_maps(sums, scales, np.random.default_rng(seed), merger.merge)
+    halves = half_maps(sums, scales, np.random.default_rng(seed), merger.merge, counting_only=True)
     found = shell_statistics(merger.merge(sums, scales), halves, shells, isotropic_width)
+    if scales.error_model != ErrorModel():
+        halves = half_maps(sums, scales, np.random.default_rng(seed), merger.merge)
     return found | {"merger": record_of("merger", merger).name, "scaling": scales.statistics}, halves
 
 

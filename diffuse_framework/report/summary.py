@@ -14,10 +14,8 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from diffuse_framework.algorithms.binning import shell_numbers, sum_by
 from diffuse_framework.algorithms.validation.stills import spot_deviations
 from diffuse_framework.model.experiment import Experiment
-from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.lattice import cell_of_matrix
 from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport, MergedMap
 from diffuse_framework.model.scales import Scales
@@ -93,14 +91,18 @@ def scales_text(scales: Scales, names: tuple[str, ...], most: int = 40) -> str:
     return tabulate(rows[:most], ("image", "scale", "sigma"), "simple") + more
 
 
-def map_statistics(merged: MergedMap) -> dict[str, Any]:
-    """Return what the map amounts to: voxels, completeness, multiplicity, photons, shells."""
+def map_statistics(merged: MergedMap, found: dict[str, Any]) -> dict[str, Any]:
+    """Return what the map amounts to: voxels, completeness, multiplicity, photons, shells.
+
+    Args:
+        merged: the map.
+        found: `shell_statistics` of it.
+    """
     grid = merged.grid
-    q = np.linalg.norm(grid.q_of(merged.voxel), axis=1)
     return {
         "voxels_in_asymmetric_unit": grid.n_voxels,
         "voxels_observed": len(merged),
-        "completeness": len(merged) / grid.n_voxels,
+        "completeness": found["overall"]["completeness"],
         "multiplicity_mean": float(merged.multiplicity.mean()),
         "multiplicity_median": float(np.median(merged.multiplicity)),
         "pixels": int(merged.pixels.sum()),
@@ -108,73 +110,48 @@ def map_statistics(merged: MergedMap) -> dict[str, Any]:
         "counts_per_pixel": float(merged.counts.sum() / max(merged.pixels.sum(), 1)),
         "intensity_mean": float(merged.intensity.mean()),
         "intensity_over_sigma_median": float(np.median(merged.intensity / np.sqrt(merged.variance))),
-        "shells": _shells(merged, q),
+        "shells": found["shells"],
+        "overall": found["overall"],
     }
 
 
-def _shells(merged: MergedMap, q: np.ndarray) -> list[dict[str, float | None]]:
-    shells, edges = shell_numbers(q, N_SHELLS)
-    possible = _voxels_per_shell(merged.grid, edges)
-    n = np.bincount(shells, minlength=N_SHELLS)
-    many = np.maximum(n, 1)
-    mean = sum_by(shells, merged.intensity, N_SHELLS) / many
-    multiplicity = sum_by(shells, merged.multiplicity.astype(float), N_SHELLS) / many
-    precision = sum_by(shells, merged.intensity / np.sqrt(merged.variance), N_SHELLS) / many
-    return [
-        {
-            "d_max": float(1 / edges[s]) if edges[s] else None,
-            "d_min": float(1 / edges[s + 1]),
-            "voxels": int(n[s]),
-            "completeness": float(n[s] / possible[s]) if possible[s] else None,
-            "multiplicity": float(multiplicity[s]),
-            "intensity": float(mean[s]),
-            "intensity_over_sigma": float(precision[s]),
-        }
-        for s in range(N_SHELLS)
-    ]
-
-
-def _voxels_per_shell(grid: VoxelGrid, edges: np.ndarray) -> np.ndarray:
-    """Voxels of the asymmetric unit in each shell, from its volume."""
-    voxel_volume = abs(np.linalg.det(grid.reciprocal_basis)) / np.prod(grid.divisions)
-    return 4 / 3 * np.pi * np.diff(edges**3) / voxel_volume / len(grid.symmetry.operators)
+_COLUMNS = (
+    ("voxels", "voxels", "d"),
+    ("complete", "completeness", ".1%"),
+    ("multipl.", "multiplicity", ".1f"),
+    ("<I>", "intensity", ".4g"),
+    ("<I/sigma>", "intensity_over_sigma", ".2f"),
+    ("aniso rms", "anisotropic_rms", ".3g"),
+    ("CC1/2", "cc_half", ".3f"),
+    ("CC*", "cc_star", ".3f"),
+    ("CC1/2 aniso", "cc_half_anisotropic", ".3f"),
+    ("between Bragg", "cc_half_between", ".3f"),
+    ("counting allows", "cc_half_between_counting", ".3f"),
+    ("R-split", "r_split", ".3f"),
+)
+_IN_THE_LOG = {"voxels", "completeness", "multiplicity", "intensity", "intensity_over_sigma", "cc_half"} | {
+    "cc_half_between",
+    "cc_half_between_counting",
+}
 
 
 def shells_text(statistics: dict[str, Any]) -> str:
     """Return the shells of `map_statistics` as a table."""
-    rows = [
-        (
-            "inf" if shell["d_max"] is None else f"{shell['d_max']:.2f}",
-            f"{shell['d_min']:.2f}",
-            shell["voxels"],
-            "" if shell["completeness"] is None else f"{min(shell['completeness'], 1):.1%}",
-            f"{shell['multiplicity']:.1f}",
-            f"{shell['intensity']:.4g}",
-            f"{shell['intensity_over_sigma']:.2f}",
-        )
-        for shell in statistics["shells"]
-    ]
-    return tabulate(rows, ("d_max", "d_min", "voxels", "complete", "multiplicity", "<I>", "<I/sigma>"), "simple")
+    return _table(statistics["shells"], [column for column in _COLUMNS if column[1] in _IN_THE_LOG])
 
 
 def statistics_text(statistics: dict[str, Any]) -> str:
     """Return the statistics of `algorithms.statistics.shell_statistics` as a table."""
-    columns = (
-        ("voxels", "voxels", "d"),
-        ("complete", "completeness", ".1%"),
-        ("multipl.", "multiplicity", ".1f"),
-        ("<I>", "intensity", ".4g"),
-        ("<I/sigma>", "intensity_over_sigma", ".2f"),
-        ("aniso rms", "anisotropic_rms", ".3g"),
-        ("CC1/2", "cc_half", ".3f"),
-        ("CC*", "cc_star", ".3f"),
-        ("CC1/2 aniso", "cc_half_anisotropic", ".3f"),
-        ("R-split", "r_split", ".3f"),
-    )
+    return _table([*statistics["shells"], statistics["overall"]], list(_COLUMNS))
+
+
+def _table(shells: list[dict[str, Any]], columns: list[tuple[str, str, str]]) -> str:
+    """Return shells as a table of those columns that they have."""
+    columns = [column for column in columns if any(column[1] in shell for shell in shells)]
     rows = []
-    for shell in [*statistics["shells"], statistics["overall"]]:
+    for shell in shells:
         limits = "inf" if shell["d_max"] is None else f"{shell['d_max']:.2f}", f"{shell['d_min']:.2f}"
-        values = ("" if shell[key] is None else format(shell[key], form) for _, key, form in columns)
+        values = ("" if shell.get(key) is None else format(shell[key], form) for _, key, form in columns)
         rows.append((*limits, *values))
     header = ("d_max", "d_min", *(name for name, _, _ in columns))
     return tabulate(rows, header, "simple", disable_numparse=True)
@@ -192,6 +169,9 @@ def scaling_text(statistics: dict[str, Any]) -> str:
             f"outliers: {outliers['rejected']} rejected, {outliers['too_high']} too high and "
             f"{outliers['too_low']} too low; {outliers['disputed_voxels']} voxels of two that disagree"
         )
+        shares = " ".join(f"{shell['fraction']:.2%}" for shell in outliers.get("by_shell", []))
+        if outliers["rejected"] and shares:
+            lines.append(f"  share by shell, low resolution first: {shares}")
         for kind in ("image", "panel", "voxel"):
             most = ", ".join(f"{name}: {n}" for name, n in list(outliers[f"by_{kind}"].items())[:5])
             if most:
@@ -316,9 +296,9 @@ def _at(q: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def run_summary(
-    n_images: int, experiment: Experiment, scales: Scales, statistics: dict[str, Any], watch: Stopwatch
+    n_images: int, experiment: Experiment, scales: Scales, of_map: dict[str, Any], watch: Stopwatch
 ) -> dict[str, Any]:
-    """Return the content of ``summary.json``."""
+    """Return the content of ``summary.json``; `of_map` is the part that follows from the map."""
     rejected_in = Counter(rejected.stage for rejected in experiment.rejected)
     return {
         "images": {
@@ -336,6 +316,6 @@ def run_summary(
         },
         "spots": spot_rows(experiment),
         "scaling": scales.statistics,
-        "map": statistics,
+        **of_map,
         "parts": [vars(part) for part in watch.parts],
     }

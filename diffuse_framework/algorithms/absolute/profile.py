@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from diffuse_framework.algorithms.binning import sum_by
+from diffuse_framework.algorithms.completeness import completeness, voxels_possible
 from diffuse_framework.algorithms.symmetry import orbit_sizes
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.maps import MergedMap
@@ -15,6 +16,8 @@ __all__ = ["MIN_COMPLETENESS", "IncompleteMap", "RadialProfile", "filled", "sphe
 
 N_SHELLS = 100
 MIN_COMPLETENESS = 0.5
+# Voxels of the asymmetric unit in three shells: of fewer, half may be seen by chance.
+_ENOUGH_TO_TELL = 20
 _LATTICE, _BETWEEN = 0, 1
 
 
@@ -31,8 +34,9 @@ class RadialProfile:
         total, total_variance: (n,) mean of diffuse and Bragg scattering, and the counting variance of
             that mean; NaN where a shell holds no voxel.
         bragg, bragg_variance: (n,) the part of the total above the diffuse scattering.
-        completeness: (n,) part of the shell's volume that was observed.
+        completeness: (n,) part of the shell's voxels that was observed, in either channel.
         lattice_points: (n,) reciprocal lattice points observed, symmetry-unique.
+        possible: (n,) voxels of the asymmetric unit in the shell, that at the origin left out.
     """
 
     edges: np.ndarray
@@ -42,6 +46,7 @@ class RadialProfile:
     bragg_variance: np.ndarray
     completeness: np.ndarray
     lattice_points: np.ndarray
+    possible: np.ndarray
 
     @property
     def q(self) -> np.ndarray:
@@ -85,8 +90,8 @@ def spherical_averages(merged: MergedMap, n_shells: int = N_SHELLS) -> RadialPro
     under = of_diffuse.mean(diffuse)
     diffuse[bragg_only] = np.where(np.isfinite(under), under, 0)[shell[bragg_only]]
     diffuse_variance = np.concatenate([merged.variance, np.zeros(len(merged.bragg_voxel))])
-    voxel_volume = abs(np.linalg.det(grid.reciprocal_basis)) / np.prod(grid.divisions)
-    volume = 4 / 3 * np.pi * np.diff(edges**3)
+    possible = voxels_possible(grid, edges)
+    possible[0] -= np.isinf(grid.d_max)
     return RadialProfile(
         edges=edges,
         total=means.mean(total),
@@ -94,8 +99,9 @@ def spherical_averages(merged: MergedMap, n_shells: int = N_SHELLS) -> RadialPro
         bragg=means.mean(total - diffuse),
         # The two share their diffuse pixels: the sum is an upper bound, and 0 where there is no peak.
         bragg_variance=means.variance(np.where(total != diffuse, total_variance + diffuse_variance, 0.0)),
-        completeness=sum_by(shell, weight.astype(float), n_shells) * voxel_volume / volume,
+        completeness=np.nan_to_num(completeness(np.bincount(shell[keep], minlength=n_shells), possible)),
         lattice_points=np.bincount(shell[(kind == _LATTICE) & keep], minlength=n_shells),
+        possible=possible,
     )
 
 
@@ -173,9 +179,13 @@ def usable_limit(profile: RadialProfile, min_completeness: float = MIN_COMPLETEN
     Raises:
         IncompleteMap: no shell is.
     """
-    # A shell of few voxels may seem incomplete by chance: a running mean of three decides.
-    smooth = np.convolve(np.pad(profile.completeness, 1, mode="edge"), np.ones(3) / 3, mode="valid")
-    good = np.flatnonzero((smooth >= min_completeness) & (profile.completeness > 0.5 * min_completeness))
+    # A shell of few voxels may seem complete or incomplete by chance: three together decide.
+    observed = profile.completeness * profile.possible
+    seen, possible = (np.convolve(values, np.ones(3), mode="same") for values in (observed, profile.possible))
+    smooth = completeness(seen, possible)
+    good = np.flatnonzero(
+        (smooth >= min_completeness) & (profile.completeness > 0.5 * min_completeness) & (possible >= _ENOUGH_TO_TELL)
+    )
     if not len(good):
         raise IncompleteMap(
             f"no shell of the map is more than {min_completeness:.0%} complete: the sum rule needs the "

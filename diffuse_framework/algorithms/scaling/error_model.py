@@ -10,21 +10,22 @@ import numpy as np
 from numba import njit
 
 from diffuse_framework.algorithms.binning import shell_numbers
-from diffuse_framework.algorithms.scaling.model import Layout
 from diffuse_framework.algorithms.scaling.observations import Block, Observations
 from diffuse_framework.algorithms.scaling.shrinkage import shrunk_intensities
 from diffuse_framework.model.scales import ErrorModel
 
 # Bins of equal numbers, roughly, in which chi squared is reported and the error model fitted.
 N_BINS = 20
+# Rows from which the errors are judged that outliers are measured in: to 0.2 %.
+ERROR_ROWS = 1_000_000
 
 
 class RowModel(Protocol):
     """What deviations are judged by, as `SmoothScales` is."""
 
     @property
-    def layout(self) -> Layout:
-        """What its parameters are."""
+    def depends_on_q(self) -> bool:
+        """Whether |q| of rows matters."""
 
     def at(
         self, image: np.ndarray, panel: np.ndarray, fast: np.ndarray, slow: np.ndarray, q: np.ndarray
@@ -66,7 +67,7 @@ def with_model(observations: Observations, scales: RowModel) -> Iterator[tuple[B
     """Yield the blocks, with factor and offset of each row."""
     for block in observations.blocks():
         rows = block.rows
-        q = block.by_row(block.q) if scales.layout.depends_on_q else np.zeros(len(rows))
+        q = block.by_row(block.q) if scales.depends_on_q else np.zeros(len(rows))
         yield block, *scales.at(rows["image"], rows["panel"], rows["fast"], rows["slow"], q)
 
 

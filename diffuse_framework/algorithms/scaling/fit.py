@@ -12,7 +12,7 @@ import numpy as np
 
 from diffuse_framework.algorithms.scaling.bragg_reference import Reflections
 from diffuse_framework.algorithms.scaling.components import Extent
-from diffuse_framework.algorithms.scaling.error_model import NormalisedDeviations, fit_error_model
+from diffuse_framework.algorithms.scaling.error_model import ERROR_ROWS, NormalisedDeviations, fit_error_model
 from diffuse_framework.algorithms.scaling.gauss_newton import Fit, fit_model
 from diffuse_framework.algorithms.scaling.model import (
     Layout,
@@ -22,7 +22,7 @@ from diffuse_framework.algorithms.scaling.model import (
     same_for_all,
 )
 from diffuse_framework.algorithms.scaling.observations import Observations, Survey, gather
-from diffuse_framework.algorithms.scaling.outliers import Outliers, find_outliers, outlier_report
+from diffuse_framework.algorithms.scaling.outliers import Outliers, find_outliers, outlier_report, outliers_by_shell
 from diffuse_framework.algorithms.scaling.per_image import refuse_unconnected
 from diffuse_framework.algorithms.scaling.restraints import Restraints
 from diffuse_framework.algorithms.scaling.scales import SmoothScales
@@ -34,8 +34,6 @@ from diffuse_framework.model.voxels import VoxelSums
 
 logger = logging.getLogger(__name__)
 
-# Rows from which the errors are judged that outliers are measured in: to 0.2 %.
-ERROR_ROWS = 1_000_000
 # Each takes more outliers off, and errors shrink; two or three are the rule.
 MOST_JUDGEMENTS = 10
 
@@ -153,7 +151,8 @@ def scale_smoothly(
     model = fit_error_model(by_signal) if recipe.error_model else ErrorModel()
     statistics = fit.statistics | {
         "chi_squared_per_observation": float(by_signal.squares.sum() / max(by_signal.expected.sum(), 1e-300)),
-        "outliers": outlier_report(outliers, sums.image_names, surveyed.n_rows),
+        "outliers": outlier_report(outliers, sums.image_names, surveyed.n_rows)
+        | {"by_shell": outliers_by_shell(outliers, observations)},
         "error_model": {"inflation": model.inflation, "fraction": model.fraction},
         "chi_squared": by_kind.chi_squared(model),
     }

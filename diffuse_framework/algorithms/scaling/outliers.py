@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numba import njit
 
+from diffuse_framework.algorithms.binning import shell_numbers
 from diffuse_framework.algorithms.scaling.error_model import RowModel, scaled_row, sums_of_voxel, with_model
 from diffuse_framework.algorithms.scaling.observations import Observations
 from diffuse_framework.model.scales import ErrorModel
@@ -161,3 +162,25 @@ def outlier_report(outliers: Outliers, image_names: tuple[str, ...], n_observati
         "by_panel": {str(panel): n for panel, n in by(3)},
         "by_voxel": {str(voxel): n for voxel, n in by(1)},
     }
+
+
+def outliers_by_shell(outliers: Outliers, observations: Observations, n_shells: int = 10) -> list[dict[str, float]]:
+    """Return how many observations were rejected in each shell of resolution of equal volume, low resolution first.
+
+    Args:
+        outliers: of the observations.
+        observations: that were judged, without reflections.
+        n_shells: how many shells.
+
+    Returns:
+        Of each shell d_min in angstrom, the number rejected, and its share of the observations judged there.
+    """
+    shell, edges = shell_numbers(observations.q, n_shells)
+    judged = np.bincount(shell, weights=np.diff(observations.first), minlength=n_shells)
+    place = np.searchsorted(observations.voxel, outliers.keys[:, 1])
+    rejected = np.bincount(shell[place], minlength=n_shells)
+    return [
+        {"d_min": float(1 / edges[k + 1]), "rejected": int(rejected[k]), "fraction": float(rejected[k] / judged[k])}
+        for k in range(n_shells)
+        if judged[k]
+    ]

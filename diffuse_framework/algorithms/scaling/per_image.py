@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 from numba import njit
 
-from diffuse_framework.algorithms.scaling.observations import Observations, gather
+from diffuse_framework.algorithms.scaling.error_model import ERROR_ROWS, NormalisedDeviations, fit_error_model
+from diffuse_framework.algorithms.scaling.observations import Block, Observations, gather
+from diffuse_framework.algorithms.scaling.outliers import find_outliers, outlier_report, outliers_by_shell
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.scales import ImageScales
 from diffuse_framework.model.voxels import VoxelSums
@@ -32,7 +36,13 @@ def shared_voxels(sums: VoxelSums) -> np.ndarray:
     return shared
 
 
-def fit_image_scales(sums: VoxelSums, tolerance: float, max_cycles: int, memory_mib: float = 320.0) -> ImageScales:
+def fit_image_scales(
+    sums: VoxelSums,
+    tolerance: float,
+    max_cycles: int,
+    memory_mib: float = 320.0,
+    outlier_limit: float | None = None,
+) -> ImageScales:
     """Fit one multiplicative scale per image; the mean of all is 1.
 
     Maximises the Poisson likelihood of n ~ exposure x b_image x I_voxel + background over voxels that two images or
@@ -47,6 +57,8 @@ def fit_image_scales(sums: VoxelSums, tolerance: float, max_cycles: int, memory_
         tolerance: largest relative change of any scale at convergence.
         max_cycles: cycles after which the best scales so far are returned, not converged.
         memory_mib: of `gather`.
+        outlier_limit: standard deviations beyond which an observation is rejected, above or below the rest of its
+            voxel; scales are then fitted again without. None rejects none.
 
     Raises:
         DataError: an image without photons above its background, or images that share nothing.
@@ -55,11 +67,54 @@ def fit_image_scales(sums: VoxelSums, tolerance: float, max_cycles: int, memory_
     if n_images == 1:
         statistics = {"cycles": 0, "converged": True, "largest_change": 0.0, "shared_voxels": 0}
         return ImageScales(np.ones(1), np.zeros(1), statistics)
-    observations, _ = gather(sums, memory_mib, places=False)
+    observations, surveyed = gather(sums, memory_mib, places=False)
     refuse_unconnected(observations, np.arange(n_images), sums.image_names)
-    photons, n_shared = _photons(observations, sums.image_names)
+    scales = _fit(observations, sums.image_names, tolerance, max_cycles)
+    if outlier_limit is None:
+        return scales
+    view = _AtRows(scales.per_image)
+    # Where images differ by more than photons do, that is no outlier.
+    scatter = NormalisedDeviations(observations.sample(ERROR_ROWS)[0], view).by_signal()
+    outliers = find_outliers(observations, view, outlier_limit, fit_error_model(scatter))
+    if len(outliers):
+        assert outliers.accepted is not None
+        kept = observations.accepting(outliers.accepted)
+        scales = _fit(kept, sums.image_names, tolerance, max_cycles, scales.per_image)
+    report = outlier_report(outliers, sums.image_names, surveyed.n_rows)
+    report |= {"by_shell": outliers_by_shell(outliers, observations)}
+    return replace(
+        scales,
+        statistics=scales.statistics | {"outliers": report},
+        rejected=outliers.keys,
+        voxel_numbering=sums.grid.numbering,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _AtRows:
+    """Scales of images, as outliers are judged by."""
+
+    scales: np.ndarray
+    depends_on_q: bool = False
+
+    def at(
+        self, image: np.ndarray, panel: np.ndarray, fast: np.ndarray, slow: np.ndarray, q: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return self.scales[image], np.zeros(len(image))
+
+
+def _fit(
+    observations: Observations,
+    names: tuple[str, ...],
+    tolerance: float,
+    max_cycles: int,
+    start: np.ndarray | None = None,
+) -> ImageScales:
+    """Do what `fit_image_scales` does with the accepted observations."""
+    n_images = len(names)
+    photons, n_shared = _photons(observations, names)
     newton = n_images <= MOST_IN_MATRIX
-    best = scales = np.ones(n_images)
+    best = scales = np.ones(n_images) if start is None else start
     best_likelihood = -np.inf
     change = np.inf
     alternate = step = direction = np.zeros(n_images)
@@ -103,6 +158,16 @@ def fit_image_scales(sums: VoxelSums, tolerance: float, max_cycles: int, memory_
         matrix, _ = _information_matrix(observations, best)
         sigma = best * np.sqrt(np.maximum(np.diag(np.linalg.inv(matrix)), 0))
     return ImageScales(best, sigma, statistics | residuals)
+
+
+def _kept(block: Block) -> np.ndarray:
+    """Return the rows of a block with nothing in those that aren't accepted."""
+    if block.accepted.all():
+        return block.rows
+    rows = block.rows.copy()
+    for name in ("counts", "background", "background_variance", "exposure"):
+        rows[name][~block.accepted] = 0
+    return rows
 
 
 def _moved(scales: np.ndarray, step: np.ndarray) -> np.ndarray:
@@ -177,7 +242,7 @@ def _add_photons(first, rows, photons):
 def _photons(observations: Observations, names: tuple[str, ...]) -> tuple[np.ndarray, int]:
     """Photons above background per image in shared voxels, (n_images,), and the number of these voxels."""
     photons = np.zeros(len(names))
-    n_shared = sum(_add_photons(block.first, block.rows, photons) for block in observations.blocks())
+    n_shared = sum(_add_photons(block.first, _kept(block), photons) for block in observations.blocks())
     if (photons <= 0).any():
         name = names[int(np.argmin(photons))]
         raise DataError(f"{name} has no scattering above its background; leave it out, or check the background")
@@ -216,7 +281,7 @@ def _expected(observations: Observations, scales: np.ndarray) -> tuple[np.ndarra
     """
     expected, likelihood = np.zeros(len(scales)), 0.0
     for block in observations.blocks():
-        likelihood += _add_expected(block.first, block.rows, scales, expected)
+        likelihood += _add_expected(block.first, _kept(block), scales, expected)
     return expected, likelihood
 
 
@@ -265,7 +330,7 @@ def _information_matrix(observations: Observations, scales: np.ndarray) -> tuple
     n_images = len(scales)
     matrix, score = np.zeros((n_images, n_images)), np.zeros(n_images)
     for block in observations.blocks():
-        _add_to_matrix(block.first, block.rows, scales, matrix, score)
+        _add_to_matrix(block.first, _kept(block), scales, matrix, score)
     typical = float(np.trace(matrix)) / n_images
     return matrix + typical / n_images + 1e-9 * typical * np.eye(n_images), score
 
@@ -295,7 +360,7 @@ def _uncertainty(observations: Observations, scales: np.ndarray) -> tuple[np.nda
     """Standard uncertainty of each scale, and how well the model fits the rows."""
     information, out = np.zeros(len(scales)), np.zeros(4)
     for block in observations.blocks():
-        _add_information(block.first, block.rows, scales, information, out)
+        _add_information(block.first, _kept(block), scales, information, out)
     chi_squared, residuals, counts, n_rows = out
     return scales / np.sqrt(np.maximum(information, 1e-300)), {
         "chi_squared_per_observation": chi_squared / max(n_rows, 1),

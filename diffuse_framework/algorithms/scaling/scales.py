@@ -17,7 +17,7 @@ from diffuse_framework.algorithms.scaling.model import Layout, evaluate, layout_
 from diffuse_framework.algorithms.scaling.smoothers import line_at
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.grid import VoxelGrid
-from diffuse_framework.model.scales import ErrorModel
+from diffuse_framework.model.scales import ErrorModel, all_but
 from diffuse_framework.model.voxels import SumsTable
 
 
@@ -66,6 +66,11 @@ class SmoothScales:
         """Return the additive part for each row."""
         return self._at_rows(table)[1] if self.layout.has_offset else np.zeros(len(table))
 
+    @property
+    def depends_on_q(self) -> bool:
+        """Whether |q| of rows matters to their factor or offset."""
+        return self.layout.depends_on_q
+
     def at(
         self, image: np.ndarray, panel: np.ndarray, fast: np.ndarray, slow: np.ndarray, q: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -77,16 +82,7 @@ class SmoothScales:
 
     def keep(self, table: SumsTable) -> np.ndarray:
         """Return False for outliers."""
-        result = np.ones(len(table), bool)
-        if not len(self.rejected) or not len(table):
-            return result
-        here = self.rejected[np.isin(self.rejected[:, 0], np.unique(table.image))]
-        maybe = np.flatnonzero(np.isin(table.voxel, here[:, 1]))
-        columns = (table.image, table.voxel, table.operator, table.panel)
-        keys = np.stack([column[maybe].astype(np.int64) for column in columns], axis=1)
-        known = set(map(tuple, here.tolist()))
-        result[maybe] = [tuple(key) not in known for key in keys.tolist()]
-        return result
+        return all_but(self.rejected, table)
 
     def offsets_at_images(self) -> np.ndarray:
         """Return c at its control points for every image, (n_images, n_q), at its lowest 0."""
@@ -104,7 +100,7 @@ class SmoothScales:
             "common_offset": self.common,
             "rejected": self.rejected,
             "rejected_columns": ["image", "voxel", "operator", "panel"],
-            "voxel_numbering": _numbering(self.grid),
+            "voxel_numbering": self.grid.numbering,
             "error_model": {"inflation": self.error_model.inflation, "fraction": self.error_model.fraction},
             "statistics": self.statistics,
         }
@@ -122,7 +118,7 @@ class SmoothScales:
             DataError: something is missing or not what it should be.
         """
         try:
-            same_numbers = plain["voxel_numbering"] == _numbering(grid)
+            same_numbers = plain["voxel_numbering"] == grid.numbering
             layout = layout_from_numbers(plain["layout"])
             scales = cls(
                 grid,
@@ -147,7 +143,3 @@ class SmoothScales:
     def _at_rows(self, table: SumsTable) -> tuple[np.ndarray, np.ndarray]:
         q = voxel_q(self.grid, table.voxel) if self.layout.depends_on_q else np.zeros(len(table))
         return self.at(table.image, table.panel, table.fast, table.slow, q)
-
-
-def _numbering(grid: VoxelGrid) -> list[list[int]]:
-    return [[int(n) for n in three] for three in (grid.divisions, grid.index_min, grid.dimensions)]

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from diffuse_framework.algorithms.completeness import completeness
+from diffuse_framework.algorithms.judging import far_above_shell
 from diffuse_framework.algorithms.symmetry import fold
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.report.checks import BAD, GOOD, LOOK, Check, check_fall_off, check_intensities, check_precision
 from diffuse_framework.report.figures import radial_profile
+from diffuse_framework.report.limits import grade
+
+_BADNESS = (GOOD, LOOK, BAD)
 
 
 def check_multiplicity(q: np.ndarray, multiplicity: np.ndarray) -> Check:
@@ -20,7 +25,8 @@ def check_multiplicity(q: np.ndarray, multiplicity: np.ndarray) -> Check:
     profile = radial_profile(q, multiplicity.astype(float), 10)
     variation = float(np.average(profile.spread / profile.mean, weights=profile.number))
     few = float(np.mean(multiplicity < 3))
-    verdict = GOOD if variation < 0.6 and few < 0.1 else LOOK if few < 0.5 else BAD
+    verdict = grade("few", few)
+    verdict = LOOK if verdict == GOOD and variation >= 0.6 else verdict
     return Check(
         "Is the multiplicity even and sufficient?",
         verdict,
@@ -32,8 +38,8 @@ def check_multiplicity(q: np.ndarray, multiplicity: np.ndarray) -> Check:
 
 def check_gaps(grid: VoxelGrid, voxel: np.ndarray) -> Check:
     """Say how much of the asymmetric unit within the limits was observed."""
-    share = len(voxel) / max(grid.n_voxels, 1)
-    verdict = GOOD if share > 0.9 else LOOK if share > 0.3 else BAD
+    share = float(completeness(np.array(len(voxel)), np.array(grid.n_voxels)))
+    verdict = grade("completeness", share)
     return Check(
         "Are there gaps?",
         verdict,
@@ -64,10 +70,10 @@ def check_scales(scales: np.ndarray, sigma: np.ndarray, statistics: dict) -> lis
         checks.append(
             Check(
                 "Do images agree once they are scaled?",
-                GOOD if chi_squared < 2 else LOOK if chi_squared < 20 else BAD,
-                f"Chi squared per observation is {chi_squared:.3g}{more}. "
-                "Far above 1, images differ by more than counting and their scales, and the errors of the map are "
-                "too small: absorption, background, a beam that moves, or crystals that are not alike.",
+                max(grade("chi_squared_high", chi_squared), grade("chi_squared_low", chi_squared), key=_BADNESS.index),
+                f"Chi squared per observation is {chi_squared:.3g}{more}. Well below 1, counts are not photons, or "
+                "pixels share them. Far above 1, images differ by more than counting and their scales, and the errors "
+                "of the map are too small: absorption, background, a beam that moves, or crystals that are not alike.",
             )
         )
     ratio = float(scales.max() / max(scales.min(), 1e-300))
@@ -84,13 +90,13 @@ def check_scales(scales: np.ndarray, sigma: np.ndarray, statistics: dict) -> lis
     return checks
 
 
-def check_lattice_points(grid: VoxelGrid, voxel: np.ndarray, intensity: np.ndarray) -> Check:
+def check_lattice_points(grid: VoxelGrid, voxel: np.ndarray, intensity: np.ndarray, sigma: np.ndarray) -> Check:
     """Say whether voxels on reciprocal lattice points stand out from those beside them: Bragg peaks left in.
 
     Args:
         grid: the voxel grid.
         voxel: (n,) numbers, ascending.
-        intensity: (n,).
+        intensity, sigma: (n,).
     """
     question = "Are Bragg peaks left in the map?"
     divisions = np.array(grid.divisions)
@@ -100,7 +106,6 @@ def check_lattice_points(grid: VoxelGrid, voxel: np.ndarray, intensity: np.ndarr
     on = (index % divisions == 0).all(axis=1)
     step = np.where(divisions > 1, 1, 0)
     ratio_sum = np.zeros(2)
-    ratios = []
     for axis in np.flatnonzero(step):
         for sign in (1, -1):
             beside = index[on].copy()
@@ -108,18 +113,16 @@ def check_lattice_points(grid: VoxelGrid, voxel: np.ndarray, intensity: np.ndarr
             values = _values_at(grid, voxel, intensity, beside)
             known = np.isfinite(values)
             ratio_sum += intensity[on][known].sum(), values[known].sum()
-            ratios.append((intensity[on][known], values[known]))
     if ratio_sum[1] <= 0:
         return Check(question, GOOD, "No voxel on a reciprocal lattice point is in the map: all are masked.")
-    centre, beside = (np.concatenate(column) for column in zip(*ratios, strict=True))
     ratio = float(ratio_sum[0] / ratio_sum[1])
-    above = float(np.mean(centre > 3 * np.maximum(beside, 1e-300)))
-    verdict = GOOD if ratio < 1.1 else LOOK if ratio < 1.5 else BAD
+    above = float(far_above_shell(grid, voxel, intensity, sigma)[on].mean())
+    verdict = max(grade("node_ratio", ratio), grade("nodes", above), key=_BADNESS.index)
     return Check(
         question,
         verdict,
         f"Voxels on reciprocal lattice points ({np.count_nonzero(on)} observed) hold {ratio:.3f} times what the voxels "
-        f"beside them do, and {above:.2%} more than 3 times."
+        f"beside them do, and {above:.2%} are above 3 times the median of their shell."
         + ("" if verdict == GOOD else " Diffuse halos do this too; a larger Bragg mask tells."),
     )
 
@@ -155,7 +158,7 @@ def map_checks(
         check_multiplicity(q, multiplicity),
         check_gaps(grid, voxel),
         *check_scales(*scales),
-        check_lattice_points(grid, voxel, intensity),
+        check_lattice_points(grid, voxel, intensity, sigma),
         check_intensities(intensity),
         check_precision(precision, "voxel"),
         check_fall_off(q, intensity),

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
+from diffuse_framework.algorithms.completeness import resolution_shells
 from diffuse_framework.algorithms.symmetry import fold
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.report import figures
@@ -257,22 +258,19 @@ def occupancy_text(data: MapData) -> str:
 
 def map_quality_text(data: MapData, n_shells: int = 10) -> str:
     """Return quality in shells of equal volume."""
-    q = data.q
-    edges = np.cbrt(np.linspace(0, q.max() ** 3 * (1 + 1e-9), n_shells + 1))
-    shell = np.minimum(np.digitize(q, edges) - 1, n_shells - 1)
-    volume = abs(np.linalg.det(data.grid.reciprocal_basis)) / np.prod(data.grid.divisions)
-    possible = 4 / 3 * np.pi * np.diff(edges**3) / volume / len(data.grid.symmetry.operators)
+    shells = resolution_shells(data.grid, data.voxel, n_shells)
     rows = []
     for number in range(n_shells):
-        here = shell == number
+        here = shells.shell == number
         if not here.any():
             continue
+        limits = shells.resolution(number)
         rows.append(
             (
-                f"{1 / edges[number]:.2f}" if edges[number] else "inf",
-                f"{1 / edges[number + 1]:.2f}",
+                "inf" if limits["d_max"] is None else f"{limits['d_max']:.2f}",
+                f"{limits['d_min']:.2f}",
                 int(here.sum()),
-                f"{min(here.sum() / possible[number], 1):.1%}",
+                f"{shells.completeness[number]:.1%}",
                 f"{data.multiplicity[here].mean():.1f}",
                 f"{data.intensity[here].mean():.4g}",
                 f"{data.intensity[here].std():.3g}",

@@ -47,6 +47,7 @@ class Story:
         pictures: of images and masks.
         merging: content of ``merging_statistics.json``, empty where there is none.
         absolute: content of ``absolute_scale.json``, likewise.
+        verdict: on the map, as ``summary.json`` holds it, empty where it isn't known.
         version: of this program.
         made: when.
     """
@@ -59,6 +60,7 @@ class Story:
     pictures: list[Picture] = field(default_factory=list)
     merging: dict[str, Any] = field(default_factory=dict)
     absolute: dict[str, Any] = field(default_factory=dict)
+    verdict: dict[str, Any] = field(default_factory=dict)
     version: str = ""
     made: str = ""
 
@@ -376,7 +378,7 @@ def _shell_plots(shells: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     "mode": "lines+markers",
                     "x": q,
                     "name": "completeness",
-                    "y": [None if s.get("completeness") is None else min(s["completeness"], 1) for s in shells],
+                    "y": [s.get("completeness") for s in shells],
                     "line": {"color": BLUE},
                 },
                 {

@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from diffuse_framework.algorithms import merging
 from diffuse_framework.algorithms.merging import inverse_variance_merge, poisson_merge
+from diffuse_framework.algorithms.scaling.model import ScalingOptions
 from diffuse_framework.algorithms.scaling.per_image import fit_image_scales
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.scales import ImageScales
 from diffuse_framework.model.voxels import COLUMN_TYPES, COLUMNS, SumsInMemory, SumsTable, concatenate
 from diffuse_framework.testing.fakes import orthorhombic_grid
+from support.sums import known_sums
 
 MERGERS = (poisson_merge, inverse_variance_merge)
 
@@ -210,3 +212,35 @@ def test_scales_are_the_same_whether_rows_lie_in_memory_or_in_a_file(monkeypatch
     filed = fit_image_scales(sums, 1e-4, 50, memory_mib=0.0)
     np.testing.assert_allclose(filed.per_image, kept.per_image, rtol=1e-12)
     np.testing.assert_allclose(filed.per_image_sigma, kept.per_image_sigma, rtol=1e-12)
+
+
+def test_outliers_are_rejected_on_both_sides_and_change_no_scale():
+    known = known_sums(ScalingOptions(), np.random.default_rng(3), n_images=30, rows_per_image=2000, exposure=30.0)
+    sums = known.sums
+    clean = fit_image_scales(sums, 1e-6, 100, outlier_limit=6.0)
+    assert not len(clean.rejected) and clean.statistics["outliers"]["rejected"] == 0
+    first = sums.pieces[0]
+    counts = first.counts.copy()
+    counts[:40] = 20 * counts[:40] + 200
+    # Of rows that few photons are expected in, none is no wonder.
+    counts[40 + np.argsort(-counts[40:])[:20]] = 0
+    bad = SumsInMemory(sums.grid, sums.image_names, (replace(first, counts=counts), *sums.pieces[1:]))
+    kept, spoilt = (fit_image_scales(bad, 1e-6, 100, outlier_limit=limit) for limit in (6.0, None))
+    n = kept.statistics["outliers"]["rejected"]
+    assert len(kept.rejected) == n and kept.statistics["outliers"]["too_low"] >= 15
+    assert kept.statistics["outliers"]["too_high"] >= 35 and n <= 60
+    assert sum(shell["rejected"] for shell in kept.statistics["outliers"]["by_shell"]) == n
+    assert np.count_nonzero(~kept.keep(bad.pieces[0])) == n
+    assert np.allclose(kept.per_image, clean.per_image, rtol=0.02)
+    assert not np.allclose(spoilt.per_image, clean.per_image, rtol=0.02)
+
+
+def test_outliers_survive_the_disk_and_are_forgotten_on_another_grid():
+    known = known_sums(ScalingOptions(), np.random.default_rng(3), n_images=5, rows_per_image=200)
+    grid = known.sums.grid
+    rejected = np.array([[1, 7, 0, 0], [3, 9, 1, 0]])
+    scales = ImageScales(np.ones(5), np.ones(5), {}, rejected=rejected, voxel_numbering=grid.numbering)
+    again = ImageScales.from_plain(scales.to_plain()).on_grid(grid)
+    assert np.array_equal(again.rejected, rejected)
+    assert not len(again.on_grid(orthorhombic_grid(d_min=2.5)).rejected)
+    assert again.of_images(np.array([3, 0])).rejected.tolist() == [[0, 9, 1, 0]]
