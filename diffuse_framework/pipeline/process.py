@@ -15,6 +15,7 @@ from diffuse_framework.algorithms.indexing.ambiguity import reindexed_experiment
 from diffuse_framework.errors import DataError
 from diffuse_framework.host.registry import PluginRecord, record_of
 from diffuse_framework.model.experiment import CrystalHints, Experiment
+from diffuse_framework.model.geometry import with_read_noise
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.maps import AbsoluteMap
 from diffuse_framework.model.scales import Scales
@@ -141,10 +142,19 @@ def index(source: ImageSource, steps: Steps, hints: CrystalHints, around: Surrou
     for validator in steps.validators:
         if experiment.images:
             experiment = validator.validate(experiment, source, hints, around.mapper)
+    experiment = _with_noise_of(experiment, source)
     around.indexed(experiment)
     if not experiment.images:
         raise DataError(_nothing_left(experiment))
     return experiment
+
+
+def _with_noise_of(experiment: Experiment, source: ImageSource) -> Experiment:
+    """Give the refined geometries the read noise of the source's panels: the files of DIALS have no place for it."""
+    noise = tuple(panel.read_noise for panel in source.geometry(0).panels) if len(source) else ()
+    if not any(noise):
+        return experiment
+    return replace(experiment, geometries=tuple(with_read_noise(g, noise) for g in experiment.geometries))
 
 
 def collect(source: ImageSource, experiment: Experiment, steps: Steps, around: Surroundings) -> VoxelSums:

@@ -95,6 +95,7 @@ def open_source(
     reference_geometry: Path | None = None,
     overrides: Any = None,
     kind: str = DETECT,
+    read_noise: tuple[float, ...] = (),
 ) -> DxtbxSource:
     """Return the source of all images, with the geometry the user wants.
 
@@ -106,6 +107,7 @@ def open_source(
         overrides: extracted `dials.util.options.geometry_phil_scope`, single values that
             replace all.
         kind: "stills", "rotation", or "detect" to find out.
+        read_noise: of a pixel, photons: one value for all panels, or one for each; none for a detector that counts.
 
     Returns:
         A `SequenceSource` for rotations.
@@ -121,9 +123,9 @@ def open_source(
     if overrides is not None:
         experiments = _override(experiments, overrides)
     if choose_kind(detect(experiments), kind) == STILLS:
-        return DxtbxSource(experiments, reflections)
+        return DxtbxSource(experiments, reflections, read_noise)
     _refuse_widthless(experiments)
-    return SequenceSource(experiments, reflections)
+    return SequenceSource(experiments, reflections, read_noise)
 
 
 def all_have_crystals(source: DxtbxSource) -> bool:

@@ -18,7 +18,7 @@ from dxtbx.model import Experiment, ExperimentList
 from diffuse_framework.adapters.images.hdf5 import Series, is_hdf5, series_of, what_is_missing
 from diffuse_framework.adapters.models.geometry import geometry_of
 from diffuse_framework.errors import DataError, GeometryError
-from diffuse_framework.model.geometry import Geometry
+from diffuse_framework.model.geometry import Geometry, with_read_noise
 from diffuse_framework.model.source import Frame
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class DxtbxSource:
         reflections: reflection tables that came with the input.
     """
 
-    def __init__(self, experiments: Any, reflections: tuple[Any, ...] = ()) -> None:
+    def __init__(self, experiments: Any, reflections: tuple[Any, ...] = (), read_noise: tuple[float, ...] = ()) -> None:
         """Split `experiments` into single stills.
 
         Raises:
@@ -55,6 +55,7 @@ class DxtbxSource:
         self._agreed: set[str] = set()
         self._model_numbers = _model_numbers(self.experiments)
         self._geometries: dict[tuple[int, int], Geometry] = {}
+        self._read_noise = read_noise
         for index in range(len(self)):
             # A beam or detector that can't be is refused before any work is done.
             self.geometry(index)
@@ -104,7 +105,8 @@ class DxtbxSource:
         key = self._model_numbers[index]
         if key not in self._geometries:
             experiment = self.experiments[index]
-            self._geometries[key] = geometry_of(experiment.beam, experiment.detector)
+            geometry = geometry_of(experiment.beam, experiment.detector)
+            self._geometries[key] = with_read_noise(geometry, self._read_noise)
         return self._geometries[key]
 
     def exposure_s(self, index: int) -> float:

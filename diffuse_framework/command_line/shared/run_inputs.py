@@ -44,7 +44,14 @@ def open_images(params: Any) -> DxtbxSource:
             found, table = read_xds(Path(folder))
             experiments.extend(found)
             reflections += () if table is None else (table,)
-    return open_source(experiments, reflections, params.input.reference_geometry, params.geometry, params.input.kind)
+    return open_source(
+        experiments,
+        reflections,
+        params.input.reference_geometry,
+        params.geometry,
+        params.input.kind,
+        tuple(params.detector.read_noise or ()),
+    )
 
 
 def hints_of(params: Any) -> CrystalHints:

@@ -120,7 +120,7 @@ def _check_sums_table(accumulator: Any, table: SumsTable, number: int, grid: Any
 
 def _expected_sums(given: dict[str, Any]) -> dict[str, float]:
     """What an image's sums must add up to."""
-    totals = dict.fromkeys(("counts", "exposure", "pixels", "background"), 0.0)
+    totals = dict.fromkeys(("counts", "exposure", "pixels", "background", "background_variance"), 0.0)
     totals |= {f"bragg_{name}": 0.0 for name in totals}
     for number, panel in enumerate(given["geometry"].panels):
         values, classes = given["frame"].counts[number], given["mask"].panels[number]
@@ -130,8 +130,10 @@ def _expected_sums(given: dict[str, Any]) -> dict[str, float]:
             totals[f"{prefix}counts"] += ((values[use].astype(float) - panel.pedestal) / panel.gain).sum()
             response = given["pixels"].response[number][use].sum(dtype=float)
             totals[f"{prefix}exposure"] += response * given["image"].exposure_s
+            totals[f"{prefix}background_variance"] += panel.read_noise**2 * np.count_nonzero(use)
             if given["background"] is not None:
                 totals[f"{prefix}background"] += given["background"].counts[number][use].sum(dtype=float)
+                totals[f"{prefix}background_variance"] += given["background"].variance[number][use].sum(dtype=float)
     return totals
 
 
