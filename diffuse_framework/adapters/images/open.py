@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from scitbx.array_family import flex
 from diffuse_framework.adapters.images.detection import DETECT, STILL_WIDTH_DEG, STILLS, choose_kind, detect
 from diffuse_framework.adapters.images.sequences import SequenceSource
 from diffuse_framework.adapters.images.source import DxtbxSource, exposure_of
-from diffuse_framework.errors import DataError, GeometryError
+from diffuse_framework.errors import ConfigError, DataError, GeometryError
 
 logger = logging.getLogger(__name__)
 
@@ -89,13 +90,44 @@ def files_of(patterns: list[str]) -> list[str]:
     return files
 
 
+@dataclass(frozen=True)
+class PanelValues:
+    """What a user says of all panels; None, or nothing, where the headers are right.
+
+    Attributes:
+        gain, pedestal: photons = (raw value - pedestal) / gain.
+        trusted_range: lowest and highest raw value.
+        read_noise: of a pixel, photons: one value for all panels, or one for each.
+    """
+
+    gain: float | None = None
+    pedestal: float | None = None
+    trusted_range: tuple[float, float] | None = None
+    read_noise: tuple[float, ...] = ()
+
+
+def _set_panels(experiments: Any, values: PanelValues) -> None:
+    """Write the values to the models of dxtbx, so that DIALS knows them too; it has no place for a read noise."""
+    if values.trusted_range is not None and not values.trusted_range[0] < values.trusted_range[1]:
+        low, high = values.trusted_range
+        raise ConfigError(f"detector.trusted_range={low:g},{high:g} is empty: give the lower end first")
+    for detector in experiments.detectors():
+        for panel in detector:
+            if values.gain is not None:
+                panel.set_gain(values.gain)
+            if values.pedestal is not None:
+                panel.set_pedestal(values.pedestal)
+            if values.trusted_range is not None:
+                panel.set_trusted_range(values.trusted_range)
+
+
 def open_source(
     experiments: Any,
     reflections: tuple[Any, ...] = (),
     reference_geometry: Path | None = None,
     overrides: Any = None,
     kind: str = DETECT,
-    read_noise: tuple[float, ...] = (),
+    panels: PanelValues = PanelValues(),
 ) -> DxtbxSource:
     """Return the source of all images, with the geometry the user wants.
 
@@ -107,7 +139,7 @@ def open_source(
         overrides: extracted `dials.util.options.geometry_phil_scope`, single values that
             replace all.
         kind: "stills", "rotation", or "detect" to find out.
-        read_noise: of a pixel, photons: one value for all panels, or one for each; none for a detector that counts.
+        panels: what replaces the headers' values of all panels.
 
     Returns:
         A `SequenceSource` for rotations.
@@ -122,10 +154,11 @@ def open_source(
         _adopt_geometry(experiments, Path(reference_geometry))
     if overrides is not None:
         experiments = _override(experiments, overrides)
+    _set_panels(experiments, panels)
     if choose_kind(detect(experiments), kind) == STILLS:
-        return DxtbxSource(experiments, reflections, read_noise)
+        return DxtbxSource(experiments, reflections, panels.read_noise)
     _refuse_widthless(experiments)
-    return SequenceSource(experiments, reflections, read_noise)
+    return SequenceSource(experiments, reflections, panels.read_noise)
 
 
 def all_have_crystals(source: DxtbxSource) -> bool:

@@ -283,7 +283,7 @@ def _rows(edges: np.ndarray, scatter: Scatter, model: ErrorModel) -> list[dict[s
             "chi_squared_counting": float(scatter.squares[k] / scatter.expected[k]),
         }
         for k in range(max(len(edges) - 1, 1))
-        if scatter.n[k] and wanted[k] > 0
+        if scatter.n[k] and wanted[k] > 0 and scatter.expected[k] > 0
     ]
 
 

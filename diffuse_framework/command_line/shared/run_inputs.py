@@ -9,7 +9,7 @@ from typing import Any
 from dials.util.options import flatten_experiments, flatten_reflections
 from libtbx import Auto
 
-from diffuse_framework.adapters.images.open import images_from_files, open_source
+from diffuse_framework.adapters.images.open import PanelValues, images_from_files, open_source
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.images.xds import read_xds
 from diffuse_framework.adapters.models.reference import reference_cell
@@ -50,8 +50,15 @@ def open_images(params: Any) -> DxtbxSource:
         params.input.reference_geometry,
         params.geometry,
         params.input.kind,
-        tuple(params.detector.read_noise or ()),
+        panel_values(params.detector),
     )
+
+
+def panel_values(detector: Any) -> PanelValues:
+    """Return what the parameters say of all panels."""
+    trusted = detector.trusted_range
+    noise = tuple(detector.read_noise or ())
+    return PanelValues(detector.gain, detector.pedestal, None if trusted is None else tuple(trusted), noise)
 
 
 def hints_of(params: Any) -> CrystalHints:
