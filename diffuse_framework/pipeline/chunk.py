@@ -171,14 +171,14 @@ def corrected_pixels(
 ) -> CorrectedPixels:
     """Return the diffuse pixels of one image one by one, as the plan's module 2.S.2 has them.
 
-    sigma is the plan's, from the pixel's own counts (module 2.S.2): for looking at single
+    sigma is the plan's, from the pixel's own counts (module 2.S.2) and the read noise: for looking at single
     pixels only. Sums and maps never use it, because it gives zero counts no error.
     """
     parts = []
     for number, (panel, values, use) in enumerate(zip(geometry.panels, frame.counts, mask.diffuse, strict=True)):
         slow, fast = np.nonzero(use)
         photons = (values[use] - panel.pedestal) / panel.gain
-        variance = photons.astype(float)
+        variance = np.maximum(photons, 0).astype(float) + panel.read_noise**2
         if background is not None:
             photons = photons - background.counts[number][use]
             variance = variance + background.variance[number][use]

@@ -151,7 +151,9 @@ def index(source: ImageSource, steps: Steps, hints: CrystalHints, around: Surrou
 
 def _with_noise_of(experiment: Experiment, source: ImageSource) -> Experiment:
     """Give the refined geometries the read noise of the source's panels: the files of DIALS have no place for it."""
-    noise = tuple(panel.read_noise for panel in source.geometry(0).panels) if len(source) else ()
+    if not experiment.images:
+        return experiment
+    noise = tuple(panel.read_noise for panel in source.geometry(experiment.images[0].source_index).panels)
     if not any(noise):
         return experiment
     return replace(experiment, geometries=tuple(with_read_noise(g, noise) for g in experiment.geometries))

@@ -80,6 +80,8 @@ def check_accumulator(
             "Scratch memory must be empty again when add returns",
         )
     for given, table in zip(arguments, tables, strict=True):
+        _check_noise(accumulator, table, given)
+    for given, table in zip(arguments, tables, strict=True):
         halves = [add(adder, given | {"mask": half}) for half in _halves(given["mask"])]
         _check_additive(accumulator, table, halves)
     hidden = PixelMask(tuple(np.full(panel.shape, UNTRUSTED) for panel in geometry.panels))
@@ -120,7 +122,7 @@ def _check_sums_table(accumulator: Any, table: SumsTable, number: int, grid: Any
 
 def _expected_sums(given: dict[str, Any]) -> dict[str, float]:
     """What an image's sums must add up to."""
-    totals = dict.fromkeys(("counts", "exposure", "pixels", "background", "background_variance"), 0.0)
+    totals = dict.fromkeys(("counts", "exposure", "pixels", "background"), 0.0)
     totals |= {f"bragg_{name}": 0.0 for name in totals}
     for number, panel in enumerate(given["geometry"].panels):
         values, classes = given["frame"].counts[number], given["mask"].panels[number]
@@ -130,10 +132,8 @@ def _expected_sums(given: dict[str, Any]) -> dict[str, float]:
             totals[f"{prefix}counts"] += ((values[use].astype(float) - panel.pedestal) / panel.gain).sum()
             response = given["pixels"].response[number][use].sum(dtype=float)
             totals[f"{prefix}exposure"] += response * given["image"].exposure_s
-            totals[f"{prefix}background_variance"] += panel.read_noise**2 * np.count_nonzero(use)
             if given["background"] is not None:
                 totals[f"{prefix}background"] += given["background"].counts[number][use].sum(dtype=float)
-                totals[f"{prefix}background_variance"] += given["background"].variance[number][use].sum(dtype=float)
     return totals
 
 
@@ -146,6 +146,23 @@ def _check_conserved(accumulator: Any, table: SumsTable, given: dict[str, Any]) 
             accumulator,
             f"column {name} adds up to {values.sum():.8g}, the pixels of {given['image'].name} to {expected:.8g}: "
             f"{'some are lost' if abs(values.sum()) < abs(expected) else 'some are counted twice'}",
+        )
+
+
+def _check_noise(accumulator: Any, table: SumsTable, given: dict[str, Any]) -> None:
+    for prefix, kind in (("", DIFFUSE), ("bragg_", BRAGG)):
+        expected = 0.0
+        for number, panel in enumerate(given["geometry"].panels):
+            use = given["mask"].panels[number] == kind
+            expected += panel.read_noise**2 * np.count_nonzero(use)
+            if given["background"] is not None:
+                expected += given["background"].variance[number][use].sum(dtype=float)
+        found = float(getattr(table, f"{prefix}background_variance").sum(dtype=float))
+        require(
+            abs(found - expected) <= 1e-5 * expected,
+            accumulator,
+            f"column {prefix}background_variance adds up to {found:.8g}, not to {expected:.8g}: the variance of the "
+            "background, and panel.read_noise squared for each pixel",
         )
 
 
