@@ -84,6 +84,7 @@ class PanelByPanel:
                     panel.pedestal,
                     background.counts[panel_number] if background else None,
                     background.variance[panel_number] if background else None,
+                    panel.read_noise,
                 )
                 for panel_number, panel in enumerate(geometry.panels)
             ]

@@ -19,10 +19,11 @@ from diffuse_framework.algorithms.masking.shapes import (
     in_resolution,
     within_range,
 )
+from diffuse_framework.algorithms.validation.raw_values import lower_end, noise_of_dim_pixels
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.model.conventions import DIFFUSE, UNTRUSTED
 from diffuse_framework.model.experiment import Experiment, Image
-from diffuse_framework.model.geometry import Geometry
+from diffuse_framework.model.geometry import Geometry, Panel
 from diffuse_framework.model.mask import PixelMask
 from diffuse_framework.model.pixels import PixelTable
 from diffuse_framework.model.source import Frame, ImageSource
@@ -30,6 +31,11 @@ from diffuse_framework.services.masks import read_mask
 from diffuse_framework.stages.work import Mapper
 
 logger = logging.getLogger(__name__)
+
+# Of the pixels that could be used, those that a trusted range may cut off at its lower end.
+_MOST_CUT = 0.01
+# Share of pixels below zero photons from which read noise is missed.
+_MANY_NEGATIVE = 1e-3
 
 _SHAPES = """
     panel = None
@@ -179,15 +185,18 @@ class TrustedMasker:
         )
 
     def prepare(self, source: ImageSource, experiment: Experiment, mapper: Mapper) -> TrustedMasker:
-        """Check regions and mask file against every detector, and return itself.
+        """Check regions and mask file against every detector, and the lower end of the trusted range against images.
+
+        Returns itself.
 
         Raises:
-            ConfigError: a region on no panel, or without a pixel.
+            ConfigError: a region on no panel, or without a pixel; a trusted range that cuts noise off.
             DataError: a mask file that can't be read or does not fit.
         """
         shapes = {tuple(panel.shape for panel in geometry.panels) for geometry in experiment.geometries}
         for panels in sorted(shapes):
             self._named_pixels(panels)
+        _check_lower_end(source, experiment)
         return self
 
     def static_mask(self, geometry: Geometry, pixels: PixelTable) -> PixelMask | None:
@@ -243,6 +252,56 @@ class TrustedMasker:
             for panel, use in zip(out, used, strict=True):
                 panel |= ~use
         return out
+
+
+def _check_lower_end(source: ImageSource, experiment: Experiment) -> None:
+    """Refuse a trusted range that cuts the noise of dim pixels; warn of noise that no parameter tells.
+
+    Raises:
+        ConfigError: more than `_MOST_CUT` of the pixels that could be used lie below the range.
+    """
+    if not experiment.images:
+        return
+    images = [experiment.images[number] for number in sorted({0, len(experiment.images) // 2})]
+    frames = [source.read(image.source_index) for image in images]
+    name, panels = frames[0].name, experiment.geometry_of(images[0]).panels
+    ends, n_negative = [], 0
+    for number, panel in enumerate(panels):
+        values = frames[0].counts[number]
+        used = [within_range(frame.counts[number], *panel.trusted_range) == DIFFUSE for frame in frames]
+        ends.append(lower_end(values, panel.trusted_range, used[1] if len(frames) > 1 else None))
+        n_negative += np.count_nonzero(used[0] & (values < panel.pedestal))
+    n_cut, n_used = sum(end.n_cut for end in ends), sum(end.n_used for end in ends)
+    low, high = panels[0].trusted_range
+    if n_cut > _MOST_CUT * (n_cut + n_used):
+        depth = np.sqrt(sum(end.n_cut * end.rms**2 for end in ends) / n_cut)
+        raise ConfigError(
+            f"{name}: {100 * n_cut / (n_cut + n_used):.1f} % of the pixels lie just below the trusted range, which "
+            f"starts at {round(low, 6):.10g}: leaving them out makes every mean too high. Set detector.trusted_range="
+            f"{np.floor(low - 10 * depth):.10g},{round(high, 6):.10g}"
+        )
+    if n_negative > _MANY_NEGATIVE * n_used and not any(panel.read_noise for panel in panels):
+        logger.warning(
+            "%s: %.1f %% of the pixels hold less than no photon: the detector is read with noise that no error knows "
+            "of. Set detector.read_noise=%.2g (of the dimmest parts of that image, in photons of the gain given)",
+            name,
+            100 * n_negative / n_used,
+            _read_noise(frames[0], panels),
+        )
+
+
+def _read_noise(frame: Frame, panels: tuple[Panel, ...]) -> float:
+    """Return the median of what the panels of one image show, photons.
+
+    Where less than counting is left of the scatter, gain or pedestal are wrong: then the values below zero speak.
+    """
+    found, below = [], []
+    for values, panel in zip(frame.counts, panels, strict=True):
+        use = within_range(values, *panel.trusted_range) == DIFFUSE
+        photons = (np.where(use, values, panel.pedestal) - panel.pedestal) / panel.gain
+        found.append(noise_of_dim_pixels(photons, use))
+        below.append(-photons[photons < 0])
+    return float(np.median(found)) or float(np.median(np.concatenate(below))) / 0.6745
 
 
 def _describe(shapes: tuple[tuple[int, ...], ...]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numba import njit
 
@@ -107,6 +109,7 @@ class VoxelAdder:
         pedestal: float = 0.0,
         background: np.ndarray | None = None,
         background_variance: np.ndarray | None = None,
+        read_noise: float = 0.0,
     ) -> SumsTable:
         """Return the sums of one panel of one image, rows ascending in voxel and operator.
 
@@ -126,6 +129,7 @@ class VoxelAdder:
             seconds: exposure time.
             gain, pedestal: photons = (value - pedestal) / gain.
             background, background_variance: (slow, fast) float32 photons, both or neither.
+            read_noise: of a pixel, photons; its square counts for each pixel as variance that is not of counting.
         """
         grid = self._grid
         settings = np.asarray(setting_matrix, float).reshape(-1, 3, 3)
@@ -165,7 +169,7 @@ class VoxelAdder:
             self._keys = np.concatenate([self._keys, np.empty((n_more - len(self._keys), 3), np.int64)])
             self._sums = _longer(self._sums, n_more)
         forget(self._slot, self._keys, n_rows)
-        return self._table(image, panel, n_rows, has_background)
+        return _with_read_noise(self._table(image, panel, n_rows, has_background), read_noise)
 
     def _table(self, image: int, panel: int, n_rows: int, has_background: bool) -> SumsTable:
         order = ascending(self._keys, n_rows, self._grid.size, len(self._box.operators))
@@ -180,6 +184,17 @@ class VoxelAdder:
                 self._background_sums[order, number].astype(kind) if has_background else np.zeros(n_rows, kind)
             )
         return SumsTable(**columns)
+
+
+def _with_read_noise(table: SumsTable, read_noise: float) -> SumsTable:
+    if not read_noise:
+        return table
+    variance = np.float32(read_noise**2)
+    return replace(
+        table,
+        background_variance=table.background_variance + variance * table.pixels,
+        bragg_background_variance=table.bragg_background_variance + variance * table.bragg_pixels,
+    )
 
 
 def sum_by(index: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:

@@ -20,10 +20,14 @@ __all__ = [
     "scaled_columns",
     "seen_sums",
     "shell_intensities",
+    "shell_prior",
     "voxel_sums",
 ]
 
 N_SHELLS = 50
+
+# Relative to the mean, of the true intensities of a shell.
+_LEAST_SPREAD = 0.05
 
 # Voxels of a grid whose sums are simply kept for the whole box, 88 bytes a voxel.
 _SMALL_GRID = 1 << 23
@@ -113,27 +117,83 @@ def scaled_columns(table: SumsTable, scales: Scales) -> dict[str, np.ndarray]:
 
 
 def expected_counts(
-    counts: np.ndarray, background: np.ndarray, exposure: np.ndarray, shell_intensity: np.ndarray
+    counts: np.ndarray,
+    background: np.ndarray,
+    exposure: np.ndarray,
+    shell_intensity: np.ndarray,
+    shell_spread: np.ndarray | None = None,
+    noise: np.ndarray | float = 0.0,
 ) -> np.ndarray:
     """Return the expectation of each voxel's counts, (n,): what its variance follows from.
 
     The observed count is a poor estimate of its own variance where it is small: none seen does
-    not mean no error. The intensity is given an exponential prior with the mean of its
-    resolution shell; with x = counts the shell predicts, the expectation is
-    (counts + 1) x / (1 + x): `counts + 1` for bright voxels, the shell's value for dim ones, and
-    right on average in between.
+    not mean no error, and where a detector that integrates charge is read with noise it may be
+    negative. The expectation is the best linear one (Buhlmann's credibility; for Poisson counts and a
+    Gamma prior it is the posterior mean): with x the counts that the shell predicts and s those that
+    its intensities spread by, ``x + (counts - x) s^2 / (s^2 + x + noise)``. `counts` are cut at
+    ``-noise``, so that expectation + noise is always above 0.
+
+    Args:
+        counts, background, exposure: sums of voxels.
+        shell_intensity: mean of the resolution shell, above 0.
+        shell_spread: standard deviation of the true intensities within the shell; None takes an exponential
+            prior, s = x, by which the expectation is ``(counts + 1) x / (1 + x)`` for pure counting.
+        noise: variance of the counts that is not of counting, photons^2.
     """
-    predicted = shell_intensity * exposure + background
-    return (counts + 1) * predicted / (1 + predicted)
+    from_crystal = shell_intensity * exposure
+    predicted = np.maximum(from_crystal + background, 1e-3 * from_crystal)
+    spread = predicted if shell_spread is None else np.minimum(shell_spread * exposure, predicted)
+    trust = spread**2 / (spread**2 + predicted + noise)
+    return predicted + trust * (np.maximum(counts, -np.asarray(noise)) - predicted)
 
 
 def shell_intensities(q: np.ndarray, net_counts: np.ndarray, exposure: np.ndarray) -> np.ndarray:
     """Return for each voxel the mean intensity of its resolution shell, (n,), never below a tiny one."""
     shells, _ = shell_numbers(q, N_SHELLS)
+    return _means_of_shells(shells, net_counts, exposure)[shells]
+
+
+def _means_of_shells(shells: np.ndarray, net_counts: np.ndarray, exposure: np.ndarray) -> np.ndarray:
     net, exposed = (sum_by(shells, values, N_SHELLS) for values in (net_counts, exposure))
     overall = max(net_counts.sum() / exposure.sum(), 0.0) or 1.0 / exposure.sum()
-    mean = np.divide(net, exposed, out=np.full(N_SHELLS, overall), where=exposed > 0)
-    return np.maximum(mean, 1e-3 * overall)[shells]
+    # One photon of the whole is added to every shell: the variances of a shell of few go by 1 / mean.
+    return np.maximum((net + 1) / (exposed + 1 / overall), 1e-3 * overall)
+
+
+def shell_prior(
+    q: np.ndarray, counts: np.ndarray, background: np.ndarray, exposure: np.ndarray, noise: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each voxel mean and spread of the true intensities of its resolution shell, (n,) each.
+
+    The spread, a standard deviation, is what the scatter of the voxels has beyond counting and noise, by the method
+    of moments: relative to the mean first of all shells together and one standard error low, because few counts
+    tell little of it, then of each shell, as far as that tells more. It lies between one twentieth of the mean,
+    for no shell is quite uniform, and the mean, which is that of an exponential distribution: a few bright voxels
+    must not make the dim ones trust their own few counts.
+
+    Args:
+        q: |q|, 1/angstrom.
+        counts, background, exposure: sums of voxels.
+        noise: variance of the counts that is not of counting, photons^2.
+    """
+    shells, _ = shell_numbers(q, N_SHELLS)
+    net = counts - background
+    mean = _means_of_shells(shells, net, exposure)
+    expected = mean[shells] * exposure
+    # Each voxel's own square and its expectation are divided by what its variance is without any spread.
+    variance = np.maximum(expected + background, 1e-3 * expected) + noise
+    # What a relative variance of 1 would add, and the variance of the sum of squares, of Poisson counts.
+    excess = sum_by(shells, (net - expected) ** 2 / variance - 1, N_SHELLS)
+    signal = sum_by(shells, expected**2 / variance, N_SHELLS)
+    precision = 1 / np.maximum(sum_by(shells, 2 + 1 / variance, N_SHELLS), 1e-300)
+    known = max((signal**2 * precision).sum(), 1e-300)
+    common = (signal * excess * precision).sum() / known - 1 / np.sqrt(known)
+    common = min(max(common, _LEAST_SPREAD**2), 1.0)
+    # As if the shells' own values lay about the common one with half of it as their standard deviation.
+    before = 1 / (0.5 * common) ** 2
+    relative = (signal * excess * precision + common * before) / (signal**2 * precision + before)
+    spread = np.sqrt(np.clip(relative, _LEAST_SPREAD**2, 1.0)) * mean
+    return mean[shells], spread[shells]
 
 
 def poisson_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
@@ -166,39 +226,45 @@ def inverse_variance_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
     voxel = np.flatnonzero(totals["exposure"] > 0)
     seen = {name: values[voxel] for name, values in totals.items()}
     prior = np.zeros(grid.size)
-    q = voxel_q(grid, voxel)
-    prior[voxel] = shell_intensities(q, seen["counts"] - seen["background"], seen["exposure"])
+    shell, spread = shell_prior(
+        voxel_q(grid, voxel), *(seen[name] for name in ("counts", "background", "exposure", "background_variance"))
+    )
+    prior[voxel] = shell
     weights, weighted, per_intensity, fixed, squares = (np.zeros(grid.size) for _ in range(5))
     for table in sums.tables():
         rows = kept_rows(table, scales)
         rows = rows.select(rows.exposure > 0)
         column = scaled_columns(rows, scales)
         exposure, background = column["exposure"], column["background"]
-        variance = prior[rows.voxel] * exposure + background + rows.background_variance
+        from_crystal = prior[rows.voxel] * exposure
+        variance = np.maximum(from_crystal + background, 1e-3 * from_crystal) + rows.background_variance
         weight = exposure**2 / variance
         add_by(rows.voxel, weight, weights)
         add_by(rows.voxel, weight * (rows.counts - background) / exposure, weighted)
         add_by(rows.voxel, weight**2 / exposure, per_intensity)
         add_by(rows.voxel, weight**2, squares)
-        noise = (background + rows.background_variance) / exposure**2
-        add_by(rows.voxel, weight**2 * noise, fixed)
+        add_by(rows.voxel, weight**2 * (background + rows.background_variance) / exposure**2, fixed)
     intensity = weighted[voxel] / weights[voxel]
     # The variance uses the voxel's own intensity, estimated as in `expected_counts`.
-    counts = expected_counts(seen["counts"], seen["background"], seen["exposure"], prior[voxel])
-    own = np.maximum(counts - seen["background"], 0) / seen["exposure"]
+    noise = seen["background_variance"]
+    counts = expected_counts(seen["counts"], seen["background"], seen["exposure"], shell, spread, noise)
+    own = np.maximum(counts - seen["background"], 1e-3 * shell * seen["exposure"]) / seen["exposure"]
     model = scales.error_model
     proportional = (model.fraction * own) ** 2 * squares[voxel]
-    variance = model.inflation * (own * per_intensity[voxel] + fixed[voxel] + proportional) / weights[voxel] ** 2
+    # Never below a thousandth of what the shell predicts: an offset below zero counts as a negative background.
+    counting = np.maximum(own * per_intensity[voxel] + fixed[voxel], 1e-3 * shell * per_intensity[voxel])
+    variance = model.inflation * (counting + proportional) / weights[voxel] ** 2
     return assemble(grid, voxel, intensity, variance, totals)
 
 
 def _ratio(grid: VoxelGrid, voxel: np.ndarray, seen: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Intensity and variance of sums over voxels."""
-    net = seen["counts"] - seen["background"]
-    q = voxel_q(grid, voxel)
-    shell = shell_intensities(q, net, seen["exposure"])
-    counts = expected_counts(seen["counts"], seen["background"], seen["exposure"], shell)
-    return net / seen["exposure"], (counts + seen["background_variance"]) / seen["exposure"] ** 2
+    counts, background, exposure, noise = (
+        seen[name] for name in ("counts", "background", "exposure", "background_variance")
+    )
+    shell, spread = shell_prior(voxel_q(grid, voxel), counts, background, exposure, noise)
+    expected = expected_counts(counts, background, exposure, shell, spread, noise)
+    return (counts - background) / exposure, (expected + noise) / exposure**2
 
 
 def assemble(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-__all__ = ["Beam", "Geometry", "Panel"]
+from diffuse_framework.errors import ConfigError
+
+__all__ = ["Beam", "Geometry", "Panel", "with_read_noise"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,7 @@ class Panel:
         mu_per_mm: linear absorption of the sensor, 0 where unknown.
         gain: raw value per photon.
         pedestal: raw value at no photon.
+        read_noise: standard deviation of a pixel's value at no photon, in photons; 0 for a detector that counts.
         trusted_range: lowest and highest raw value that may be used, both included.
         parallax: whether pixel coordinates are shifted by the depth at which
             photons are absorbed in the sensor.
@@ -62,6 +66,7 @@ class Panel:
     mu_per_mm: float = 0.0
     gain: float = 1.0
     pedestal: float = 0.0
+    read_noise: float = 0.0
     trusted_range: tuple[float, float] = (-np.inf, np.inf)
     parallax: bool = False
     pixel_mm: np.ndarray | None = None
@@ -78,3 +83,26 @@ class Geometry:
     def n_pixels(self) -> int:
         """Pixels on all panels."""
         return sum(panel.shape[0] * panel.shape[1] for panel in self.panels)
+
+
+def with_read_noise(geometry: Geometry, read_noise: Sequence[float]) -> Geometry:
+    """Return the same with the read noise of its panels, in photons; as it is where none is given.
+
+    Args:
+        geometry: of a detector.
+        read_noise: one value for all panels, or one for each.
+
+    Raises:
+        ConfigError: another number of values.
+    """
+    if not len(read_noise):
+        return geometry
+    n_panels = len(geometry.panels)
+    if len(read_noise) not in (1, n_panels):
+        raise ConfigError(
+            f"detector.read_noise has {len(read_noise)} values, the detector {n_panels} panels: give one value, or one "
+            "for each panel"
+        )
+    values = list(read_noise) * n_panels if len(read_noise) == 1 else read_noise
+    panels = zip(geometry.panels, values, strict=True)
+    return replace(geometry, panels=tuple(replace(panel, read_noise=float(value)) for panel, value in panels))

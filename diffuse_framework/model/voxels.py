@@ -30,7 +30,8 @@ class SumsTable:
         panel: (n,) uint16.
         counts: (n,) photons in diffuse pixels.
         background: (n,) expected photons of the background in them.
-        background_variance: (n,) its variance.
+        background_variance: (n,) what of the counts' variance is not of counting them: that of the background
+            expected, and the square of the read noise for each pixel.
         exposure: (n,) sum of exposure time x response, s sr.
         pixels: (n,) number of diffuse pixels; a fraction where a turning crystal took a pixel
             through several voxels.

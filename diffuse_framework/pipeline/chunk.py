@@ -171,14 +171,14 @@ def corrected_pixels(
 ) -> CorrectedPixels:
     """Return the corrected diffuse pixels of one image, one by one.
 
-    sigma follows from the pixel's own counts, for pictures and tables of single pixels. Sums and maps
-    never use it, because it gives zero counts no error.
+    sigma follows from the pixel's own counts and the read noise, for pictures and tables of single pixels. Sums
+    and maps never use it, because it gives zero counts no error.
     """
     parts = []
     for number, (panel, values, use) in enumerate(zip(geometry.panels, frame.counts, mask.diffuse, strict=True)):
         slow, fast = np.nonzero(use)
         photons = (values[use] - panel.pedestal) / panel.gain
-        variance = photons.astype(float)
+        variance = np.maximum(photons, 0).astype(float) + panel.read_noise**2
         if background is not None:
             photons = photons - background.counts[number][use]
             variance = variance + background.variance[number][use]

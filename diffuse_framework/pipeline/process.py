@@ -16,6 +16,7 @@ from diffuse_framework.algorithms.indexing.ambiguity import reindexed_experiment
 from diffuse_framework.errors import DataError
 from diffuse_framework.host.registry import PluginRecord, record_of
 from diffuse_framework.model.experiment import CrystalHints, Experiment
+from diffuse_framework.model.geometry import with_read_noise
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.maps import AbsoluteMap
 from diffuse_framework.model.scales import Scales
@@ -143,6 +144,7 @@ def index(source: ImageSource, steps: Steps, hints: CrystalHints, around: Surrou
     experiment = replace(experiment, rejected=(*left_out_of(source), *experiment.rejected))
     work = partial(validate, source, steps=steps, hints=hints, around=around)
     experiment = on_readable(work, source, experiment, around.mapper)
+    experiment = _with_noise_of(experiment, source)
     around.indexed(experiment)
     if not experiment.images:
         raise DataError(_nothing_left(experiment))
@@ -165,6 +167,16 @@ def accumulate(
     """Images -> sums, and the maskers that have seen the data."""
     maskers = tuple(masker.prepare(source, experiment, around.mapper) for masker in steps.maskers)
     return experiment, maskers, collect(source, experiment, replace(steps, maskers=maskers), around)
+
+
+def _with_noise_of(experiment: Experiment, source: ImageSource) -> Experiment:
+    """Give the refined geometries the read noise of the source's panels: the files of DIALS have no place for it."""
+    if not experiment.images:
+        return experiment
+    noise = tuple(panel.read_noise for panel in source.geometry(experiment.images[0].source_index).panels)
+    if not any(noise):
+        return experiment
+    return replace(experiment, geometries=tuple(with_read_noise(g, noise) for g in experiment.geometries))
 
 
 def collect(source: ImageSource, experiment: Experiment, steps: Steps, around: Surroundings) -> VoxelSums:

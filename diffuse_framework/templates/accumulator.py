@@ -69,6 +69,7 @@ class TemplateAdder:
                     pedestal=panel.pedestal,
                     background=background.counts[panel_number] if background else None,
                     background_variance=background.variance[panel_number] if background else None,
+                    read_noise=panel.read_noise,
                 )
             )
         return concatenate(tables)

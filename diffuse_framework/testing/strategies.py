@@ -104,6 +104,7 @@ def geometries(draw: st.DrawFn, max_panels: int = 64, max_side: int = 12) -> Geo
     known_sensor = draw(st.booleans())
     thick = known_sensor and draw(st.booleans())
     gain, pedestal = draw(st.sampled_from([(1.0, 0.0), (2.5, 0.0), (0.7, 10.0)]))
+    read_noise = draw(st.sampled_from([0.0, 0.0, 0.3]))
     trusted = draw(st.sampled_from([(-np.inf, np.inf), (0.0, 1e6), (-1.0, 2e9)]))
     distance, span = draw(st.floats(60.0, 250.0)), 150.0
     columns = int(np.ceil(np.sqrt(n_panels)))
@@ -128,6 +129,7 @@ def geometries(draw: st.DrawFn, max_panels: int = 64, max_side: int = 12) -> Geo
                 mu_per_mm=3.8 if known_sensor else 0.0,
                 gain=gain,
                 pedestal=pedestal,
+                read_noise=read_noise,
                 trusted_range=trusted,
                 parallax=thick,
             )
@@ -332,12 +334,15 @@ def voxel_sums(
     unit = draw(st.sampled_from([1e-8, 1e-3, 1.0, 1e5]))
     background = draw(st.sampled_from([0.0, 0.0, 0.5]))
     pool = rng.choice(grid.size, min(grid.size, draw(st.integers(1, 120))), replace=False)
+    read_noise = draw(st.sampled_from([0.0, 0.0, 0.3, 2.0]))
     intensity = rng.gamma(2.0, 0.5, grid.size)
     scales = rng.uniform(0.5, 2.0, n_images)
     tables = []
     for image in range(n_images):
         voxel = np.sort(rng.choice(pool, max(1, int(0.7 * len(pool)))))
-        tables.append(_sums_table(rng, image, voxel, level * scales[image] * intensity[voxel], unit, background))
+        tables.append(
+            _sums_table(rng, image, voxel, level * scales[image] * intensity[voxel], unit, background, read_noise)
+        )
     cut = draw(st.booleans())
     pieces = [concatenate(tables)] if cut else tables
     if draw(st.booleans()):
@@ -346,7 +351,13 @@ def voxel_sums(
 
 
 def _sums_table(
-    rng: np.random.Generator, image: int, voxel: np.ndarray, expected: np.ndarray, unit: float, background: float
+    rng: np.random.Generator,
+    image: int,
+    voxel: np.ndarray,
+    expected: np.ndarray,
+    unit: float,
+    background: float,
+    read_noise: float,
 ) -> SumsTable:
     n = len(voxel)
     relative = rng.uniform(0.2, 2.0, n)
@@ -357,9 +368,9 @@ def _sums_table(
         "voxel": voxel,
         # Rows of one image and voxel are patches that arrive by different operators.
         "operator": np.arange(n) % 4,
-        "counts": rng.poisson(expected * relative + background),
+        "counts": rng.poisson(expected * relative + background) + rng.normal(0, 1, n) * np.sqrt(read_noise**2 * pixels),
         "background": np.full(n, background),
-        "background_variance": np.full(n, 0.1 * background),
+        "background_variance": 0.1 * background + read_noise**2 * pixels,
         "exposure": relative * unit,
         "pixels": pixels,
         "fast": rng.uniform(0, 100, n),

@@ -124,6 +124,7 @@ class SoundAdder:
                 panel.pedestal,
                 background.counts[n] if background else None,
                 background.variance[n] if background else None,
+                panel.read_noise,
             )
             for n, panel in enumerate(geometry.panels)
         ]

@@ -33,7 +33,7 @@ from diffuse_framework.adapters.images.hdf5 import what_is_missing
 from diffuse_framework.adapters.images.sequences import SequenceSource
 from diffuse_framework.adapters.images.source import DxtbxSource, exposure_of
 from diffuse_framework.adapters.images.widths import with_header_widths
-from diffuse_framework.errors import DataError, GeometryError
+from diffuse_framework.errors import ConfigError, DataError, GeometryError
 from diffuse_framework.model.experiment import Rejected
 
 logger = logging.getLogger(__name__)
@@ -186,6 +186,37 @@ def files_of(patterns: list[str]) -> list[str]:
     return files
 
 
+@dataclass(frozen=True)
+class PanelValues:
+    """What a user says of all panels; None, or nothing, where the headers are right.
+
+    Attributes:
+        gain, pedestal: photons = (raw value - pedestal) / gain.
+        trusted_range: lowest and highest raw value.
+        read_noise: of a pixel, photons: one value for all panels, or one for each.
+    """
+
+    gain: float | None = None
+    pedestal: float | None = None
+    trusted_range: tuple[float, float] | None = None
+    read_noise: tuple[float, ...] = ()
+
+
+def _set_panels(experiments: Any, values: PanelValues) -> None:
+    """Write the values to the models of dxtbx, so that DIALS knows them too; it has no place for a read noise."""
+    if values.trusted_range is not None and not values.trusted_range[0] < values.trusted_range[1]:
+        low, high = values.trusted_range
+        raise ConfigError(f"detector.trusted_range={low:g},{high:g} is empty: give the lower end first")
+    for detector in experiments.detectors():
+        for panel in detector:
+            if values.gain is not None:
+                panel.set_gain(values.gain)
+            if values.pedestal is not None:
+                panel.set_pedestal(values.pedestal)
+            if values.trusted_range is not None:
+                panel.set_trusted_range(values.trusted_range)
+
+
 def open_source(
     experiments: Any,
     reflections: tuple[Any, ...] = (),
@@ -194,6 +225,7 @@ def open_source(
     kind: str = DETECT,
     unreadable: tuple[UnreadableFile, ...] = (),
     duplicates: str = REFUSE,
+    panels: PanelValues = PanelValues(),
 ) -> DxtbxSource:
     """Return the source of all images, with the geometry the user wants.
 
@@ -207,6 +239,7 @@ def open_source(
         kind: "stills", "rotation", or "detect" to find out.
         unreadable: files that were left out.
         duplicates: what to do about images that are there under two names, "refuse" or "drop".
+        panels: what replaces the headers' values of all panels.
 
     Returns:
         A `SequenceSource` for rotations.
@@ -226,11 +259,12 @@ def open_source(
         _adopt_geometry(experiments, Path(reference_geometry))
     if overrides is not None:
         experiments = _override(experiments, overrides)
+    _set_panels(experiments, panels)
     if choose_kind(detect(experiments), kind) == STILLS:
-        source = DxtbxSource(experiments, reflections)
+        source = DxtbxSource(experiments, reflections, panels.read_noise)
     else:
         _refuse_widthless(experiments)
-        source = SequenceSource(experiments, reflections)
+        source = SequenceSource(experiments, reflections, panels.read_noise)
     source.left_out = tuple(Rejected(Path(item.path).name, "opening", item.reason) for item in unreadable)
     for item in source.left_out:
         logger.warning("Rejected %s at opening: %s", item.name, item.reason)

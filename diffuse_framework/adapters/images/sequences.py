@@ -72,7 +72,7 @@ class SequenceSource(DxtbxSource):
         sweeps: the runs of images; experiments on the same images share one.
     """
 
-    def __init__(self, experiments: Any, reflections: tuple[Any, ...] = ()) -> None:
+    def __init__(self, experiments: Any, reflections: tuple[Any, ...] = (), read_noise: tuple[float, ...] = ()) -> None:
         """Find the sweeps.
 
         Raises:
@@ -88,7 +88,9 @@ class SequenceSource(DxtbxSource):
                 experiment.scan.get_num_images(),
             )
             lattices[key].append(number)
-        super().__init__(ExperimentList([experiments[numbers[0]] for numbers in lattices.values()]), reflections)
+        super().__init__(
+            ExperimentList([experiments[numbers[0]] for numbers in lattices.values()]), reflections, read_noise
+        )
         self.inputs = experiments
         sweeps, start = [], 0
         for numbers in lattices.values():

@@ -20,7 +20,7 @@ from diffuse_framework.adapters.images.hdf5 import Series, is_hdf5, series_of, w
 from diffuse_framework.adapters.models.geometry import geometry_of
 from diffuse_framework.errors import DataError, GeometryError, UnreadableImage
 from diffuse_framework.model.experiment import Rejected
-from diffuse_framework.model.geometry import Geometry
+from diffuse_framework.model.geometry import Geometry, with_read_noise
 from diffuse_framework.model.source import Frame
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class DxtbxSource:
 
     left_out: tuple[Rejected, ...] = ()
 
-    def __init__(self, experiments: Any, reflections: tuple[Any, ...] = ()) -> None:
+    def __init__(self, experiments: Any, reflections: tuple[Any, ...] = (), read_noise: tuple[float, ...] = ()) -> None:
         """Split `experiments` into single stills.
 
         Raises:
@@ -62,6 +62,7 @@ class DxtbxSource:
         self._agreed: set[str] = set()
         self._model_numbers = _model_numbers(self.experiments)
         self._geometries: dict[tuple[int, int], Geometry] = {}
+        self._read_noise = read_noise
         self.compared: set[int] = set()
         self._opened = tuple(self.stamp(index) for index in range(len(self)))
         for index in range(len(self)):
@@ -140,7 +141,8 @@ class DxtbxSource:
         key = self._model_numbers[index]
         if key not in self._geometries:
             experiment = self.experiments[index]
-            self._geometries[key] = geometry_of(experiment.beam, experiment.detector)
+            geometry = geometry_of(experiment.beam, experiment.detector)
+            self._geometries[key] = with_read_noise(geometry, self._read_noise)
         return self._geometries[key]
 
     def exposure_s(self, index: int) -> float:

@@ -42,7 +42,7 @@ class VoxelTotals(NamedTuple):
         exposure: scaled.
         exposure_squares: sum of squares of the observations' scaled exposures.
         multiplicity: number of observations.
-        background_variance: of the background.
+        background_variance: what of the variance is not of counting.
     """
 
     counts: np.ndarray
@@ -152,13 +152,14 @@ def _scatter(
             share = exposure / e
             if share > 0.999999:
                 continue
-            own = max(exposure * max(mean, 0.0) + background, 0.0) + rows[row].background_variance
+            noise = rows[row].background_variance
+            own = max(exposure * (mean if noise > 0 else max(mean, 0.0)) + background, -noise) + noise
             counting = (1 - 2 * share) * own + share * share * all_variance[v]
             by_signal = (1 - 2 * share) * exposure * exposure + share * share * totals.exposure_squares[v]
             by_signal *= squared_mean
             residual = counts - background - exposure * mean
             expected = exposure * typical[v]
-            variance = max(expected + background, 1e-12) + rows[row].background_variance
+            variance = max(expected + background, 1e-12) + noise
             if residual * residual > limit * limit * (variance + 0.25 * max(by_signal, 0.0)):
                 continue
             weight = 1.0 / variance
@@ -192,9 +193,11 @@ class NormalisedDeviations:
             _add_up(block.first, block.rows, block.accepted, factor, offset, totals.part(block.voxels))
         self._totals = totals
         net = totals.counts - totals.background
-        self._typical, _ = shrunk_intensities(observations.q, net, totals.exposure, totals.background)
-        mean = np.maximum(totals.intensity, 0)
-        expected = np.maximum(totals.exposure * mean + totals.background, 0)
+        noise = totals.background_variance
+        self._typical, _ = shrunk_intensities(observations.q, net, totals.exposure, totals.background, noise)
+        # Of counts that read noise makes negative too: cut at zero their mean would be too high.
+        mean = np.where(noise > 0, totals.intensity, np.maximum(totals.intensity, 0))
+        expected = np.maximum(totals.exposure * mean + totals.background, -noise)
         self._variance = expected + totals.background_variance
 
     def by_signal(self, limit: float = 20.0) -> Scatter:
@@ -281,7 +284,7 @@ def _rows(edges: np.ndarray, scatter: Scatter, model: ErrorModel) -> list[dict[s
             "chi_squared_counting": float(scatter.squares[k] / scatter.expected[k]),
         }
         for k in range(max(len(edges) - 1, 1))
-        if scatter.n[k] and wanted[k] > 0
+        if scatter.n[k] and wanted[k] > 0 and scatter.expected[k] > 0
     ]
 
 

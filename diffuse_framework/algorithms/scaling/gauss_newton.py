@@ -201,10 +201,21 @@ def _end(
     return _End(parameters, sigma, level, cycles, reason, change, int(np.count_nonzero(seen.information)))
 
 
+def _noise_of_voxels(observations: Observations) -> np.ndarray:
+    """Return the variance of each voxel's counts that is not of counting, (n_voxels,) photons^2."""
+    noise = [
+        np.add.reduceat(np.where(block.accepted, block.rows["background_variance"], 0.0), block.first[:-1])
+        for block in observations.blocks()
+    ]
+    return np.concatenate([np.zeros(0), *noise])
+
+
 def intensities_to_expect(observations: Observations, seen: VoxelEstimates) -> tuple[np.ndarray, np.ndarray]:
     """Return intensities from which weights and derivatives follow, and how they rise with the counts, (n_voxels,)."""
     behind = seen.background + seen.offset
-    prior, slope = shrunk_intensities(observations.q, seen.photons - behind, seen.exposure, behind)
+    prior, slope = shrunk_intensities(
+        observations.q, seen.photons - behind, seen.exposure, behind, _noise_of_voxels(observations)
+    )
     if observations.n_reflections:
         # Reflections are bright: their own intensity will do. Weak ones say little about scales.
         bright = slice(-observations.n_reflections, None)

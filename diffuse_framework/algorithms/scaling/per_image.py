@@ -351,7 +351,8 @@ def _add_information(first, rows, scales, information, out):
             out[2] += rows[row].counts
             if expected > 0:
                 share = weight / exposure
-                information[rows[row].image] += signal * signal / expected * (1 - share)
+                variance = expected + rows[row].background_variance
+                information[rows[row].image] += signal * signal / variance * (1 - share)
                 out[0] += residual * residual / (expected * max(1 - share, 1e-9) + rows[row].background_variance)
                 out[3] += 1
 

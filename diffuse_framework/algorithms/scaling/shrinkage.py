@@ -10,7 +10,11 @@ N_SHELLS = 50
 
 
 def shrunk_intensities(
-    q: np.ndarray, net_counts: np.ndarray, exposure: np.ndarray, background: np.ndarray
+    q: np.ndarray,
+    net_counts: np.ndarray,
+    exposure: np.ndarray,
+    background: np.ndarray,
+    noise: np.ndarray | float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return an intensity above 0 for each voxel (n,), and by how much it rises with the voxel's counts (n,).
 
@@ -23,6 +27,7 @@ def shrunk_intensities(
         q: |q|, 1/angstrom.
         net_counts, exposure: photons above background, and scaled exposure.
         background: expected photons of background and offset.
+        noise: variance of the counts that is not of counting, photons^2.
     """
     result, slope = np.zeros((2, len(q)))
     seen = exposure > 0
@@ -30,6 +35,7 @@ def shrunk_intensities(
         return result, slope
     shells, _ = shell_numbers(q[seen], N_SHELLS)
     net, exposed, behind = net_counts[seen], exposure[seen], background[seen]
+    beyond = np.broadcast_to(noise, len(q))[seen]
 
     def per_shell(values: np.ndarray) -> np.ndarray:
         return sum_by(shells, values, N_SHELLS)
@@ -41,10 +47,11 @@ def shrunk_intensities(
     # Weighted by exposure, the variance of net/exposure about the mean is spread + noise.
     deviation = net / exposed - mean[shells]
     squares = per_shell(exposed * deviation**2)
-    noise = per_shell(mean[shells] + np.maximum(behind, 0) / exposed)
-    spread = np.divide(squares - noise, all_exposed, out=np.zeros(N_SHELLS), where=all_exposed > 0)
+    by_chance = per_shell(mean[shells] + (np.maximum(behind, 0) + beyond) / exposed)
+    spread = np.divide(squares - by_chance, all_exposed, out=np.zeros(N_SHELLS), where=all_exposed > 0)
     shape = mean**2 / np.maximum(spread, 1e-4 * mean**2)
-    shape, mean = shape[shells], mean[shells]
+    # Noise makes the voxel's own counts worth less, as a narrower prior would.
+    shape, mean = shape[shells] * (1 + beyond / (mean[shells] * exposed)), mean[shells]
     rising = net > -0.9 * shape
     slope[seen] = rising / (shape / mean + exposed)
     result[seen] = np.where(rising, shape + net, 0.1 * shape) / (shape / mean + exposed)

@@ -9,7 +9,7 @@ from typing import Any
 from dials.util.options import flatten_experiments, flatten_reflections
 from libtbx import Auto
 
-from diffuse_framework.adapters.images.open import open_source, readable_images
+from diffuse_framework.adapters.images.open import PanelValues, open_source, readable_images
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.images.xds import read_xds
 from diffuse_framework.adapters.models.reference import reference_cell
@@ -55,7 +55,15 @@ def open_images(params: Any) -> DxtbxSource:
         params.input.kind,
         unreadable,
         params.input.duplicates,
+        panel_values(params.detector),
     )
+
+
+def panel_values(detector: Any) -> PanelValues:
+    """Return what the parameters say of all panels."""
+    trusted = detector.trusted_range
+    noise = tuple(detector.read_noise or ())
+    return PanelValues(detector.gain, detector.pedestal, None if trusted is None else tuple(trusted), noise)
 
 
 def hints_of(params: Any) -> CrystalHints:

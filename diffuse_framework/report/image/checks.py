@@ -183,7 +183,7 @@ def check_errors(photons: tuple[np.ndarray, ...], diffuse: tuple[np.ndarray, ...
         return Check(question, LOOK, "There are too few photons to tell.")
     ratio = np.sqrt(squares / number)
     verdict = GOOD if 0.9 < ratio < 1.15 else LOOK if 0.75 < ratio < 1.5 else BAD
-    more = "" if verdict == GOOD else " Check the gain (geometry.detector.panel.gain), or look for structure."
+    more = "" if verdict == GOOD else " Check the gain (detector.gain), or look for structure."
     return Check(
         question,
         verdict,

@@ -80,6 +80,8 @@ def check_accumulator(
             "Scratch memory must be empty again when add returns",
         )
     for given, table in zip(arguments, tables, strict=True):
+        _check_noise(accumulator, table, given)
+    for given, table in zip(arguments, tables, strict=True):
         halves = [add(adder, given | {"mask": half}) for half in _halves(given["mask"])]
         _check_additive(accumulator, table, halves)
     all_masked = PixelMask(tuple(np.full(panel.shape, UNTRUSTED) for panel in geometry.panels))
@@ -144,6 +146,23 @@ def _check_conserved(accumulator: Any, table: SumsTable, given: dict[str, Any]) 
             accumulator,
             f"column {name} adds up to {values.sum():.8g}, the pixels of {given['image'].name} to {expected:.8g}: "
             f"{'some are lost' if abs(values.sum()) < abs(expected) else 'some are counted twice'}",
+        )
+
+
+def _check_noise(accumulator: Any, table: SumsTable, given: dict[str, Any]) -> None:
+    for prefix, kind in (("", DIFFUSE), ("bragg_", BRAGG)):
+        expected = 0.0
+        for number, panel in enumerate(given["geometry"].panels):
+            use = given["mask"].panels[number] == kind
+            expected += panel.read_noise**2 * np.count_nonzero(use)
+            if given["background"] is not None:
+                expected += given["background"].variance[number][use].sum(dtype=float)
+        found = float(getattr(table, f"{prefix}background_variance").sum(dtype=float))
+        require(
+            abs(found - expected) <= 1e-5 * expected,
+            accumulator,
+            f"column {prefix}background_variance adds up to {found:.8g}, not to {expected:.8g}: the variance of the "
+            "background, and panel.read_noise squared for each pixel",
         )
 
 

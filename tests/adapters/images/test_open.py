@@ -11,9 +11,9 @@ from dxtbx import flumpy
 from dxtbx.format.image import ImageBool
 from iotbx.phil import parse
 
-from diffuse_framework.adapters.images.open import all_have_crystals, images_from_files, open_source
+from diffuse_framework.adapters.images.open import PanelValues, all_have_crystals, images_from_files, open_source
 from diffuse_framework.command_line import simulate
-from diffuse_framework.errors import DataError, GeometryError
+from diffuse_framework.errors import ConfigError, DataError, GeometryError
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,29 @@ def test_single_values_replace_those_of_the_headers(stills):
     assert geometry.beam.wavelength == pytest.approx(1.1)
     assert geometry.beam.polarization_fraction == pytest.approx(0.9)
     assert geometry.panels[0].origin_mm[2] == pytest.approx(-123)
+
+
+def test_values_of_all_panels_replace_those_of_the_headers(stills):
+    values = PanelValues(gain=2.0, pedestal=3.0, trusted_range=(-50, 1000), read_noise=(0.4,))
+    source = open_source(images_from_files(stills), panels=values)
+    for one in (source, pickle.loads(pickle.dumps(source))):
+        panel = one.geometry(1).panels[0]
+        assert (panel.gain, panel.pedestal, panel.read_noise) == (2.0, 3.0, 0.4)
+        assert panel.trusted_range == pytest.approx((-50, 1000))
+    # What DIALS indexes with.
+    assert source.experiments[0].detector[0].get_trusted_range() == (-50, 1000)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (PanelValues(read_noise=(0.1, 0.2)), "detector.read_noise has 2 values, the detector 1 panels"),
+        (PanelValues(trusted_range=(10, 10)), "detector.trusted_range=10,10 is empty"),
+    ],
+)
+def test_values_that_fit_no_panel_are_refused(stills, values, message):
+    with pytest.raises(ConfigError, match=message):
+        open_source(images_from_files(stills), panels=values)
 
 
 def test_a_reference_geometry_replaces_beam_and_detector(stills, tmp_path):
