@@ -12,6 +12,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from dxtbx.format.Format import Format
 from dxtbx.imageset import ImageSetFactory
 from dxtbx.model import Experiment, ExperimentList, Scan
@@ -121,9 +122,19 @@ def open_source(
     if overrides is not None:
         experiments = _override(experiments, overrides)
     if choose_kind(detect(experiments), kind) == STILLS:
-        return DxtbxSource(experiments, reflections)
-    _refuse_widthless(experiments)
-    return SequenceSource(experiments, reflections)
+        source = DxtbxSource(experiments, reflections)
+    else:
+        _refuse_widthless(experiments)
+        source = SequenceSource(experiments, reflections)
+    if source.without_exposure:
+        logger.warning(
+            "Nothing tells the exposure time of %d of %d images, for example %s: 1 second is taken. If they were "
+            "exposed differently from others, or from background images, intensities are wrong by that factor",
+            len(source.without_exposure),
+            len(source),
+            source.without_exposure[0],
+        )
+    return source
 
 
 def all_have_crystals(source: DxtbxSource) -> bool:
@@ -226,7 +237,9 @@ def _with_scan(experiments: Any, overrides: Any) -> ExperimentList:
             "are numbered without gaps"
         )
     if len(experiments) == scan.get_num_images():
-        scan.set_exposure_times(flex.double([exposure_of(experiment.scan, 0) for experiment in experiments]))
+        scan.set_exposure_times(
+            flex.double([np.nan_to_num(exposure_of(experiment.scan, 0)) for experiment in experiments])
+        )
     imageset = first.imageset
     imageset = ImageSetFactory.make_sequence(
         imageset.get_template(),
