@@ -1,7 +1,7 @@
 # What a developer types. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench bench-accuracy docs docs-figures clean
+.PHONY: help install demo test fuzz lint bench bench-accuracy docs docs-figures clean
 
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
@@ -20,6 +20,9 @@ test: install  ## run the tests; PYTEST_ARGS="-k grid" adds options
 	@./install.sh --for-tests
 	$(PYTHON) -m pytest tests -n 2 --dist loadfile $(PYTEST_ARGS)
 
+fuzz: install  ## try 10,000 damaged and absurd inputs: FUZZ_ARGS="--cases 100000 --first 7"
+	$(PYTHON) tests/fuzz/fuzz.py $(FUZZ_ARGS)
+
 lint: $(LINTERS)  ## ruff (rules and format), mypy and the rules on who may import whom
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -31,7 +34,7 @@ bench: install  ## print speed, memory and cost with the machine's own limits an
 		set -- $$script; name=$$1; shift; echo "# $$name $$*"; $(PYTHON) tests/benchmarks/$$name.py "$$@"; done
 
 bench-accuracy: install  ## measure how right maps and scales are: slower than make bench
-	@set -e; for script in accuracy rotation_accuracy absolute_scale scaling_against_mdx2; do \
+	@set -e; for script in fidelity accuracy rotation_accuracy absolute_scale scaling_against_mdx2; do \
 		echo "# $$script"; $(PYTHON) tests/benchmarks/$$script.py; done
 
 docs: $(WRITERS)  ## build the documentation into docs/_build/html; a warning is an error

@@ -7,6 +7,8 @@
 #   3. Debian's packages, which are installed when this runs as root and apt-get is there
 # Running it again only brings .venv up to date.
 #
+# On a terminal it asks before it calls apt-get; with --yes it does not.
+#
 # ./install.sh --for-tests gets what only tests need: Chromium, in which they open the report, and zsh, in which they
 # complete commands. Where they can't be got, it says which tests will be skipped.
 set -eu
@@ -21,7 +23,16 @@ stop() {
 
 can_apt() { command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; }
 
+# Whether apt-get may install packages as root: asked where someone is there to answer, unless with --yes.
+may_apt() {
+    if [ -n "$yes" ] || ! [ -t 0 ]; then return 0; fi
+    printf 'install: apt-get install %s, as root? [y/N] ' "$*"
+    read -r answer || return 1
+    case "$answer" in y | Y | yes) return 0 ;; *) return 1 ;; esac
+}
+
 apt_install() {
+    may_apt "$@" || return 1
     say "apt-get install $*"
     apt_log=$(mktemp)
     if { apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
@@ -34,7 +45,17 @@ apt_install() {
     fi
 }
 
-if [ "${1:-}" = --for-tests ]; then
+yes=
+for_tests=
+for option in "$@"; do
+    case "$option" in
+        --yes) yes=1 ;;
+        --for-tests) for_tests=1 ;;
+        *) stop "there is no option $option; there are --yes and --for-tests" ;;
+    esac
+done
+
+if [ -n "$for_tests" ]; then
     has_browser() {
         for name in chromium chromium-browser google-chrome chrome headless_shell; do
             if command -v "$name" >/dev/null 2>&1; then return 0; fi

@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dxtbx.model.experiment_list import ExperimentListFactory
 from iotbx.phil import parse
 
-from diffuse_framework.adapters.images.open import images_from_files, open_source
+from diffuse_framework.adapters.guards.phil import refuse_includes
+from diffuse_framework.adapters.images.open import experiments_from_file, open_source, readable_images
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.indexing.automatic import AutomaticIndexer
 from diffuse_framework.config.scope import build_scope, core_text
@@ -29,7 +29,7 @@ from diffuse_framework.config.selection import select_named, select_steps
 from diffuse_framework.engine.processes import process_engine
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.host.loader import load_registry
-from diffuse_framework.host.registry import Registry
+from diffuse_framework.host.registry import Registry, record_of
 from diffuse_framework.io.atomic import make_folder, only_run_in
 from diffuse_framework.io.results import write_results
 from diffuse_framework.model.experiment import CrystalHints
@@ -56,8 +56,9 @@ def open_images(images: str | Path | Iterable[str | Path]) -> DxtbxSource:
     if not paths:
         raise DataError(f"no file matches {', '.join(map(str, patterns))}")
     if len(paths) == 1 and paths[0].endswith(".expt"):
-        return open_source(ExperimentListFactory.from_json_file(paths[0]))
-    return open_source(images_from_files(paths))
+        return open_source(experiments_from_file(paths[0]))
+    experiments, unreadable = readable_images(paths)
+    return open_source(experiments, unreadable=unreadable)
 
 
 def make_steps(parameters: str = "", registry: Registry | None = None, **plugins: Any) -> Steps:
@@ -80,6 +81,7 @@ def make_steps(parameters: str = "", registry: Registry | None = None, **plugins
     registry = registry or load_registry()
     scope = build_scope(registry, core="")
     try:
+        refuse_includes("the parameters", parameters)
         working, unused = scope.fetch(parse(parameters), track_unused_definitions=True)
         params = working.extract()
     except (RuntimeError, ValueError) as error:
@@ -142,7 +144,13 @@ def run(
     if folder is None:
         return run_pipeline(source, steps, engine, RunSettings(hints=hints))
     with only_run_in(make_folder(Path(folder)).absolute()) as path:
-        return run_pipeline(source, steps, engine, RunSettings(path, hints))
+        return run_pipeline(source, steps, engine, RunSettings(path, hints, parameters=_chosen(steps)))
+
+
+def _chosen(steps: Steps) -> str:
+    """Return PHIL text that names the plugins of the last steps, for the commands that repeat them."""
+    last = {"scaler": steps.scaler, "merger": steps.merger, "absolute_scaler": steps.absolute_scaler}
+    return "".join(f"{stage}.plugin = {record_of(stage, plugin).name}\n" for stage, plugin in last.items())
 
 
 def write(outcome: Outcome, folder: str | Path) -> None:

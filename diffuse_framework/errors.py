@@ -26,3 +26,7 @@ class GeometryError(DiffuseError):
 
 class DataError(DiffuseError):
     """Files or images that can't be read, or hold nothing to go on with."""
+
+
+class UnreadableImage(DataError):
+    """One image can't be read: it is rejected, and the others are processed."""

@@ -21,11 +21,11 @@ from diffuse_framework.model.voxels import SumsTable, concatenate
 PHIL = """
 step = 0.5
   .type = float(value_min=0.01, allow_none=False)
-  .help = "An image of a turning crystal is added up in equal parts of its angle, so many that no pixel"
-          "moves further in one of them, in voxels. Stills have one part."
+  .help = "A rotation image is accumulated in equal steps of its angle, so many that no pixel moves by more"
+          "than this number of voxels in one of them. Stills have one step."
 max_steps = 20
   .type = int(value_min=1, allow_none=False)
-  .help = "Never more parts than this: each costs as much as a still."
+  .help = "Largest number of steps of an image; each takes as long as a still."
 """
 
 

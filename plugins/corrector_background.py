@@ -46,7 +46,7 @@ series {
             "averaged pixel by pixel and subtracted with their exposure time and their own variance."
   range = 10.0
     .type = float(value_min=0.001, allow_none=False)
-    .help = "Of rotations, images are averaged over this range of the angle, in degrees: the background of"
+    .help = "Range of the rotation angle, in degrees, over which images are averaged: the background of"
             "each image comes from those of its own range, or of the nearest that has some."
 }
 """

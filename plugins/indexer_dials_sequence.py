@@ -121,8 +121,7 @@ class DialsSequenceIndexer:
         """
         if not isinstance(source, SequenceSource):
             raise GeometryError(
-                "indexer dials_sequence is for rotation images, these are stills: take "
-                "indexer.plugin=dials_ssx, or "
+                "indexer dials_sequence is for rotation images, these are stills: take indexer.plugin=dials_ssx, or "
                 "say how far the crystal turned with geometry.scan.oscillation=start,width"
             )
         parameters = self.parameters(hints, 1 if self.joint else len(source.sweeps))
@@ -149,7 +148,8 @@ class DialsSequenceIndexer:
         nproc = self.nproc or cpus(n_groups)
         limit = "" if self.d_min is None else f"{self.d_min}"
         find = f"spotfinder.mp.nproc = {nproc}\n" + (f"spotfinder.filter.d_min = {limit}" if limit else "")
-        index = f"indexing.nproc = {nproc}"
+        # DIALS 3.30 has Auto here, which it refuses for several sweeps. Sweeps that are indexed apart come one by one.
+        index = f"indexing.nproc = {nproc}\nindexing.joint_indexing = True"
         refine = (
             f"refinement.parameterisation.scan_varying = {'Auto' if self.scan_varying else 'False'}\n"
             "refinement.reflections.outlier.nproc = 1"

@@ -35,14 +35,14 @@ integrate_phil = None
   .help = "A file of dials.ssx_integrate parameters of your own."
 min_spots = None
   .type = int(value_min=1)
-  .help = "Refuse images with fewer spots; None leaves it to DIALS (10)."
+  .help = "Reject images with fewer spots; None leaves it to DIALS (10)."
 d_min = None
   .type = float(value_min=0.1)
   .help = "Highest resolution, in angstrom, of spots to look for and of reflections to integrate."
 method = None
   .type = strings
-  .help = "Ways of indexing to try in turn, of fft1d and real_space_grid_search; None tries both, the"
-          "second only where the cell is known."
+  .help = "Indexing methods to try in turn: fft1d, real_space_grid_search. None tries both, the second only"
+          "where the cell is known."
 refine_all_candidates = True
   .type = bool
   .help = "Refine every lattice that may fit before choosing one. False indexes two to three times"
@@ -56,7 +56,7 @@ integrator = *stills ellipsoid
           "partialities; it takes some seconds an image and only detectors of one panel."
 profile_model = *simple6 simple1
   .type = choice
-  .help = "Of the integrator ellipsoid; these two are in all releases of DIALS."
+  .help = "Profile model of the integrator ellipsoid; these two are in all releases of DIALS."
 shoeboxes = False
   .type = bool
   .help = "Keep the pixels that integration takes for peaks: masker shoebox needs them. Some 10 MB an"

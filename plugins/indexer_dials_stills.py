@@ -22,7 +22,7 @@ phil = None
           "and processes (output.*, mp.*) stay with diffuse.process."
 min_spots = None
   .type = int(value_min=1)
-  .help = "Refuse images with fewer spots; None leaves it to DIALS (16)."
+  .help = "Reject images with fewer spots; None leaves it to DIALS (16)."
 d_min = None
   .type = float(value_min=0.1)
   .help = "Highest resolution, in angstrom, of spots to look for and of reflections to integrate."

@@ -23,7 +23,7 @@ crystals = None
   .type = path
   .help = "An .expt file (dials.import_xds makes one from files of XDS) whose crystal is that of all rotation"
           "images, at angle 0 of their goniometer; with as many crystals as there are sweeps, of one sweep"
-          "each. The crystals of the input are not looked at then."
+          "each. The crystals of the input are then ignored."
 """
 
 

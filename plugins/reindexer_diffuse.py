@@ -38,8 +38,8 @@ doubtful = *keep leave_out
 seed = 0
   .type = int(value_min=0)
   .expert_level = 2
-  .help = "Of the random order in which crystals are compared on further tries, and of the halves of reciprocal"
-          "space on which indexings are chosen and tested."
+  .help = "Seed of the random orders in which crystals are compared on further tries, and of the halves of"
+          "reciprocal space on which indexings are chosen and tested."
 """
 
 # Crystals that are listed one by one.

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from diffuse_framework import hookimpl
 from diffuse_framework.algorithms.scaling.per_image import fit_image_scales
+from diffuse_framework.errors import DataError
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.scales import ImageScales, Scales
@@ -24,6 +25,9 @@ max_cycles = 200
   .type = int(value_min=1)
   .help = "Stop after so many cycles, converged or not."
 """
+
+# Scales that still change by so much mean nothing.
+_GROSS = 0.05
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,18 @@ class PerImageScaler:
         return cls(params.tolerance, params.max_cycles)
 
     def fit(self, sums: VoxelSums, experiment: Experiment | None) -> Scales:
-        """Return one scale per image, their mean 1; warns where it did not converge.
+        """Return one scale per image, their mean 1; warns where it did not quite converge.
 
         Raises:
-            DataError: images that share no voxel with the others, or without photons.
+            DataError: images that share no voxel with the others, or without photons; scales far from convergence.
         """
         scales = fit_image_scales(sums, self.tolerance, self.max_cycles)
+        if scales.statistics["largest_change"] > _GROSS:
+            raise DataError(
+                f"scaling did not converge in {self.max_cycles} cycles: a scale still changed by "
+                f"{scales.statistics['largest_change']:.2g} of itself. Raise scaler.per_image.max_cycles, use coarser "
+                "voxels so that images overlap more (grid.hkl.divisions), or take scaler.plugin=smooth"
+            )
         if not scales.statistics["converged"]:
             logger.warning(
                 "Scaling did not converge in %d cycles: a scale still changed by %.2g of itself. Raise "

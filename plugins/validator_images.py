@@ -1,4 +1,4 @@
-"""Single images, stills and rotations: spots where the crystal puts them, cells that agree."""
+"""Single images: observed spots near predicted ones, bright pixels on the lattice, cells that agree."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ADVICE = "check that its orientation is that of this image, beam centre, distanc
 
 @dataclass(frozen=True)
 class ImageValidator:
-    """Rejects images whose spots or bright pixels lie where no reflections are, or whose cell is unlike the others'."""
+    """Rejects images whose spots or bright pixels lie far from predictions, or whose cell differs from the others'."""
 
     name: ClassVar[str] = "images"
     phil: ClassVar[str] = PHIL

@@ -15,7 +15,7 @@ from diffuse_framework.algorithms.validation.sweeps import (
     DRIFTS,
     MISPLACED,
     REVERSED,
-    WANDERS,
+    UNSTEADY,
     SweepCheck,
     SweepLimits,
     validate_sweeps,
@@ -29,17 +29,17 @@ logger = logging.getLogger(__name__)
 PHIL = """
 max_misorientation = 2.0
   .type = float(value_min=0)
-  .help = "Largest rms angle, in degrees, by which a crystal's orientation may wander over a sweep of"
+  .help = "Largest rms angle, in degrees, by which a crystal's orientation may vary over a sweep of"
           "rotation images, the goniometer's own rotation taken off."
 min_bright = 0.2
   .type = float(value_min=0, value_max=1)
   .help = "Bright pixels of the first, middle and last image of a sweep must lie near reciprocal lattice"
           "points: 1 if all do, 0 if no more than by chance. Finds a crystal that turns the other way than"
-          "its files say. 0 does not look."
+          "its headers say. 0 leaves the check out."
 """
 
 ADVICE = {
-    WANDERS: "check the geometry, or raise validator.sweeps.max_misorientation",
+    UNSTEADY: "check the geometry, or raise validator.sweeps.max_misorientation",
     REVERSED: "set geometry.goniometer.invert_rotation_axis=True",
     DRIFTS: "check the width and the axis of rotation",
     MISPLACED: "check beam centre, distance and the crystal's orientation",
@@ -48,7 +48,7 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class SweepValidator:
-    """Rejects sweeps whose crystal wanders, or turns the other way than their files say."""
+    """Rejects sweeps whose crystal's orientation is unsteady, or that turn the other way than their headers say."""
 
     name: ClassVar[str] = "sweeps"
     phil: ClassVar[str] = PHIL
@@ -106,7 +106,7 @@ def _table(checks: tuple[SweepCheck, ...]) -> str:
         )
         for check in checks
     ]
-    header = ("sweep", "crystal", "wanders rms", "most / deg", "cell drift", "bright pixels on lattice")
+    header = ("sweep", "crystal", "misorientation rms", "largest / deg", "cell drift", "bright pixels on lattice")
     return tabulate(rows, header, "simple", disable_numparse=True)
 
 

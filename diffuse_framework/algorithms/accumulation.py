@@ -102,7 +102,7 @@ class Rows(NamedTuple):
     Attributes:
         slot: the newest row, plus one, of the voxels that share it.
         keys: (n, 3) voxel, operator, and the row before in the same slot.
-        sums, background_sums: (n, ...) what is added up.
+        sums, background_sums: (n, ...) what is summed.
     """
 
     slot: np.ndarray

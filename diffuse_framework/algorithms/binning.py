@@ -41,7 +41,7 @@ _BACKGROUNDS = {
 _NO_BACKGROUND = np.zeros((1, 1), np.float32)
 
 _LARGEST_SHORT_KEY = np.iinfo(np.int32).max
-# A power of two, well above the voxels that an image sees.
+# A power of two, well above the number of voxels that an image reaches.
 _MOST_SLOTS = 1 << 24
 
 
@@ -113,7 +113,7 @@ class VoxelAdder:
         Args:
             image, panel: numbers for the columns of the same name.
             values: (slow, fast) raw values, integer or floating; finite where they are not masked, for a line is
-                added up as one.
+                accumulated as one.
             mask: (slow, fast) uint8 classes of `model.conventions`.
             q: (slow, fast, 3) float32 scattering vectors, 1/angstrom; fastest where the three components
                 lie apart in memory, as `pipeline.chunk.pixel_table` makes them.

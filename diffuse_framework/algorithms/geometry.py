@@ -74,7 +74,7 @@ _BLOCK = 1 << 15
 @njit(cache=True, nogil=True, error_model="numpy")
 def _pixel_positions(first_slow, pixel_size, origin, fast_axis, slow_axis, normal, thickness, mu, parallax, out):
     """Fill `out` (slow, fast, 3): what `px_to_mm` does, without its large intermediate arrays."""
-    # Components of what is seen in the panel's own axes: three numbers a pixel, not three vectors.
+    # Components along the panel's own axes: three numbers a pixel, not three vectors.
     origin_fast = origin[0] * fast_axis[0] + origin[1] * fast_axis[1] + origin[2] * fast_axis[2]
     origin_slow = origin[0] * slow_axis[0] + origin[1] * slow_axis[1] + origin[2] * slow_axis[2]
     distance = origin[0] * normal[0] + origin[1] * normal[1] + origin[2] * normal[2]
@@ -235,6 +235,11 @@ def project(geometry: Geometry, s1: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def project_near(geometry: Geometry, s1: np.ndarray, margin_px: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return where rays hit each panel or pass it by no more than a margin; see `rays_near`."""
+    return rays_near(geometry, s1, margin_px)[:2]
+
+
+def rays_near(geometry: Geometry, s1: np.ndarray, margin_px: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return where rays hit each panel or pass it by no more than a margin.
 
     A peak in the gap between panels reaches into both, and into a panel's edge from outside.
@@ -245,14 +250,16 @@ def project_near(geometry: Geometry, s1: np.ndarray, margin_px: float) -> tuple[
         margin_px: in pixels.
 
     Returns:
-        Panel numbers (m,) and pixel coordinates (m, 2); a ray has a row for every panel it is near.
+        Panel numbers (m,), pixel coordinates (m, 2) and numbers of the rays (m,); a ray has a row for every
+        panel it is near.
     """
-    panels, positions = [np.zeros(0, np.int32)], [np.zeros((0, 2))]
+    panels, positions, rays = [np.zeros(0, np.int32)], [np.zeros((0, 2))], [np.zeros(0, np.int64)]
     for number, model in enumerate(geometry.panels):
-        _, px = _on_panel(model, s1, margin_px)
+        here, px = _on_panel(model, s1, margin_px)
         panels.append(np.full(len(px), number, np.int32))
         positions.append(px)
-    return np.concatenate(panels), np.concatenate(positions)
+        rays.append(here)
+    return np.concatenate(panels), np.concatenate(positions), np.concatenate(rays)
 
 
 def highest_resolution(geometry: Geometry) -> float:

@@ -232,9 +232,9 @@ def _assembled(
         for name in ("counts", "background", "background_variance", "exposure")
     }
     exposed_intensity, exposed_variance = _ratio(grid, exposed, both)
-    # Voxels without a diffuse pixel, whole inside a Bragg peak, still scatter.
+    # Voxels that lie wholly inside a Bragg peak have no diffuse pixel, and still scatter.
     diffuse = totals["exposure"] > 0
-    hidden = ~diffuse
+    bragg_only = ~diffuse
     return MergedMap(
         grid=grid,
         voxel=_rows_of(exposed, diffuse),
@@ -246,7 +246,7 @@ def _assembled(
         counts=_rows_of(totals["counts"], diffuse),
         total_intensity=_rows_of(exposed_intensity, diffuse),
         total_variance=_rows_of(exposed_variance, diffuse),
-        bragg_voxel=exposed[hidden],
-        bragg_intensity=exposed_intensity[hidden],
-        bragg_variance=exposed_variance[hidden],
+        bragg_voxel=exposed[bragg_only],
+        bragg_intensity=exposed_intensity[bragg_only],
+        bragg_variance=exposed_variance[bragg_only],
     )

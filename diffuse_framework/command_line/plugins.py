@@ -55,7 +55,7 @@ def _short(plugin: Plugin) -> str:
 
 
 def _whole(plugin: Plugin) -> str:
-    """All there is to say about one plugin."""
+    """Everything about one plugin: owner, purpose, and parameters with their help."""
     parameters = parse(plugin.factory.phil, process_includes=True).as_str(attributes_level=2).strip()
     return (
         f"{plugin.stage} {plugin.name}\n  of {plugin.package} {plugin.version}, "

@@ -1,7 +1,7 @@
 """Make a merged three-dimensional map of diffuse scattering from images of a protein crystal.
 
 Images are indexed by DIALS, pixels that can't be used or belong to Bragg peaks are masked, the
-others are corrected and added up on a grid of reciprocal space; images are brought to one scale
+others are corrected and accumulated on a grid of reciprocal space; images are brought to one scale
 and merged. Each step is a plugin: `diffuse.plugins` lists them and their parameters.
 
 Examples::
@@ -113,6 +113,7 @@ def _parsed(args: list[str], registry: Registry) -> tuple[Any, Any, str]:
     """Return parameters, options, and what differs from the defaults."""
     parser = _parser(registry)
     params, options = parse_arguments(parser, args)
+    params.input.__inject__("unreadable", options.unreadable)
     return params, options, parser.diff_phil.as_str()
 
 

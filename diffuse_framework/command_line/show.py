@@ -51,7 +51,7 @@ def _expanded(paths: list[Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.suffix in _READERS)
             if not inside:
-                raise DataError(f"{path} holds no file of ours")
+                raise DataError(f"{path} holds no file of a run of diffuse.process")
             found += inside
         elif path.is_file():
             found.append(path)
@@ -68,7 +68,7 @@ def describe(path: Path) -> str:
     """Return what a file holds, in words.
 
     Raises:
-        DataError: it can't be read, or is none of ours.
+        DataError: it can't be read, or is no file of a run.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
@@ -122,7 +122,9 @@ def _pixels(arrays: dict[str, np.ndarray]) -> str:
         lines.append(f"Intensity in photons / s sr: mean {intensity.mean():.5g}, median {np.median(intensity):.5g}.")
         lines.append(f"|q| = 1/d from {q.min():.4f} to {q.max():.4f} 1/A.")
     where = "original_fast_coords" in arrays
-    lines.append("It says where on the detector each pixel is." if where else "It does not say where pixels are.")
+    lines.append(
+        "The file holds the detector coordinates of each pixel." if where else "The file holds no detector coordinates."
+    )
     return "\n".join([*lines, "", _table(arrays)])
 
 
@@ -199,11 +201,10 @@ def _json(path: Path) -> str:
         scales, sigma, names, statistics, smoother = read_scaling(path)
         fit = ", ".join(f"{k} {v:.4g}" for k, v in statistics.items() if isinstance(v, int | float) and v is not True)
         return (
-            f"Scales of {len(scales)} images ({names[0]} to {names[-1]}): {scales.min():.4f} to "
-            f"{scales.max():.4f}, "
+            f"Scales of {len(scales)} images ({names[0]} to {names[-1]}): {scales.min():.4f} to {scales.max():.4f}, "
             f"mean {scales.mean():.4f}, typical uncertainty {np.nanmedian(sigma):.2g}.\n"
-            f"Resolution smoother: {f'{len(smoother)} control points' if len(smoother) else 'off'}.\nFit: "
-            f"{fit}."
+            f"Resolution smoother: {f'{len(smoother)} control points' if len(smoother) else 'off'}.\n"
+            f"Fit: {fit}."
         )
     if "images" in content and "map" in content:
         return _summary(content)
@@ -218,9 +219,8 @@ def _summary(content: dict[str, Any]) -> str:
         cell = " ".join(f"{x:.3f}" for x in content["unit_cell"]["median"])
         lines.append(f"Median cell {cell}, {content['unit_cell']['space_group']}.")
     lines.append(
-        f"{merged['voxels_observed']} of {merged['voxels_in_asymmetric_unit']} voxels "
-        f"({merged['completeness']:.1%}) from "
-        f"{merged['pixels']} pixels and {merged['photons']:.0f} photons."
+        f"{merged['voxels_observed']} of {merged['voxels_in_asymmetric_unit']} voxels ({merged['completeness']:.1%}) "
+        f"from {merged['pixels']} pixels and {merged['photons']:.0f} photons."
     )
     for name, version in content.get("run", {}).get("versions", {}).items():
         lines.append(f"{name} {version}")
@@ -232,8 +232,7 @@ def _mask(path: Path) -> str:
     total, used = sum(p.size for p in panels), sum(int(p.sum()) for p in panels)
     shapes = sorted({f"{p.shape[1]} x {p.shape[0]}" for p in panels})
     return (
-        f"A mask of {len(panels)} panel{'s' if len(panels) > 1 else ''} of {' or '.join(shapes)} pixels "
-        f"(fast x slow): "
+        f"A mask of {len(panels)} panel{'s' if len(panels) > 1 else ''} of {' or '.join(shapes)} pixels (fast x slow): "
         f"{used} of {total} pixels are True ({used / total:.1%})."
     )
 

@@ -65,7 +65,7 @@ output {
     .help = "Folder for images and truth; made if it is not there."
   format = *cbf nxmx
     .type = choice
-    .help = "Of the images: a mini-CBF file each, or HDF5 files as those of an EIGER (NeXus NXmx, compressed with"
+    .help = "Format of the images: a mini-CBF file each, or HDF5 files as an EIGER's (NeXus NXmx, compressed with"
             "bitshuffle and LZ4), a master a sweep or series and the pixels beside it."
   log = diffuse.simulate.log
     .type = str

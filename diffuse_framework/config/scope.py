@@ -32,10 +32,10 @@ _HELP = {
     "indexer": "Finds the crystal's orientation on each image. Auto takes orientations that come with the "
     "input, and indexes where there are none.",
     "validator": "Reject indexed images that can't be trusted.",
-    "masker": "Take out pixels that can't be used, or that belong to Bragg peaks.",
+    "masker": "Mask pixels that can't be used, or that belong to Bragg peaks.",
     "corrector": "Factors of a pixel's response, and backgrounds.",
     "grid": "The voxels of reciprocal space.",
-    "accumulator": "Adds pixels to voxels.",
+    "accumulator": "Accumulates pixels in voxels.",
     "reindexer": "Brings crystals whose lattice is more symmetric than they are (P4, P3 and others) to one indexing.",
     "scaler": "Brings images to one relative scale.",
     "merger": "Merges the observations of each voxel.",
@@ -71,7 +71,7 @@ def _stage_text(registry: Registry, stage: str) -> str:
         names.append(plugin.name)
         scopes += f"{plugin.name}\n.help = {_quoted(plugin.summary)}\n{{\n{plugin.factory.phil}\n}}\n"
     several = " Names, separated by blanks." if stage in SEVERAL else ""
-    help_text = f"{_HELP[stage]}{several} There are: {', '.join(names)}."
+    help_text = f"{_HELP[stage]}{several} Available: {', '.join(names)}."
     return f"{stage} {{\n{word} = {DEFAULTS[stage]}\n.type = {kind}\n.help = {_quoted(help_text)}\n{scopes}}}\n"
 
 

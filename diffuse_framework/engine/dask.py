@@ -82,7 +82,7 @@ def dask_engine(settings: DaskSettings) -> Iterator[Engine]:
         raise ConfigError(
             f"mp.method=dask needs dask's package distributed ({error}): pip install 'diffuse_framework[dask]'"
         ) from error
-    # Of lost connections dask says a page of tracebacks; what there is to say is said below.
+    # dask logs pages of tracebacks for lost connections; one line says it below.
     for name in ("distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with ExitStack() as stack:
@@ -169,6 +169,7 @@ def _client(make: Callable[..., Any], settings: DaskSettings, cluster: Any) -> A
 
 
 def _cluster(settings: DaskSettings) -> Any:
+    security = _own_certificates()
     if settings.cluster == "local":
         from distributed import LocalCluster
 
@@ -177,6 +178,8 @@ def _cluster(settings: DaskSettings) -> Any:
             threads_per_worker=1,
             memory_limit=settings.memory,
             dashboard_address=None,
+            security=security,
+            protocol="tls://",
         )
     try:
         from dask_jobqueue import SLURMCluster
@@ -192,6 +195,8 @@ def _cluster(settings: DaskSettings) -> Any:
         account=settings.account or None,
         walltime=settings.walltime,
         job_extra_directives=list(settings.directives),
+        security=security,
+        protocol="tls://",
     )
     try:
         _try_job(cluster.job_script())
@@ -200,6 +205,23 @@ def _cluster(settings: DaskSettings) -> Any:
         raise
     cluster.scale(settings.n_workers)
     return cluster
+
+
+def _own_certificates() -> Any:
+    """Return certificates of this run alone: a scheduler without any runs what any user of the machine sends it.
+
+    Raises:
+        ConfigError: the package that makes them is not there.
+    """
+    from distributed.security import Security
+
+    try:
+        return Security.temporary()
+    except ImportError as error:
+        raise ConfigError(
+            f"mp.method=dask needs the package cryptography, so that nobody else gives work to its workers ({error}): "
+            "pip install 'diffuse_framework[dask]'"
+        ) from error
 
 
 def _try_job(script: str) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from diffuse_framework.engine.base import Engine, Placed, SerialEngine, do, keep
+from diffuse_framework.engine.orphans import end_with_parent
 
 
 def available_cpus() -> int:
@@ -19,8 +20,9 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _start(work: Callable[[Any], Any]) -> None:
+def _start(work: Callable[[Any], Any], parent: int) -> None:
     """Begin a worker; Ctrl-C ends it at once and in silence, the main process says what is to say."""
+    end_with_parent(parent)
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
     keep(work)
 
@@ -36,7 +38,7 @@ def process_engine(n_workers: int) -> Engine | SerialEngine:
 
     @contextmanager
     def place(work: Callable[[Any], Any]) -> Iterator[Placed]:
-        executor = ProcessPoolExecutor(n_workers, context, _start, (work,))
+        executor = ProcessPoolExecutor(n_workers, context, _start, (work, os.getpid()))
         try:
             yield lambda item: executor.submit(do, item)
         finally:

@@ -6,15 +6,20 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from diffuse_framework.errors import ConfigError, DataError
+
+# Names that `writing`, `make_folder` and the adapters give to files until they are whole.
+_TEMPORARY = re.compile(r"\.(?:.*\.)?diffuse-(\d+)\.part(?:\.\w+)?")
 
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space or set output.directory to another disk",
@@ -33,7 +38,7 @@ def writing(path: Path) -> Iterator[Path]:
         DataError: it can't be written; what was there before is still there.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.diffuse-{os.getpid()}.part")
     try:
         yield temporary
         # On the disk before it has the name: a power cut must not leave an empty file under it.
@@ -81,7 +86,7 @@ def make_folder(path: Path) -> Path:
         DataError: it can't be made, or not be written to.
     """
     path = Path(path)
-    probe = path / f".diffuse.{os.getpid()}.part"
+    probe = path / f".diffuse-{os.getpid()}.part"
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"diffuse")
@@ -124,13 +129,61 @@ def only_run_in(folder: Path) -> Iterator[Path]:
         except OSError:
             # Some network file systems know no locks.
             pass
+        _locks.add(lock.fileno())
+        _let_go_in_children()
         # What a run that was killed was writing.
-        for left in Path(folder).rglob(".*.part*"):
-            left.unlink(missing_ok=True)
+        _remove_left_overs(Path(folder))
         try:
             yield Path(folder)
         finally:
+            _locks.discard(lock.fileno())
             path.unlink(missing_ok=True)
+
+
+def _remove_left_overs(folder: Path) -> None:
+    """Remove the temporary files of processes that are gone: by our own name alone, in folders that runs make."""
+    own = [path for path in folder.iterdir() if path.is_dir() and (path.suffix == ".parts" or path.name == "images")]
+    for place in [folder, *own]:
+        for path in place.glob(".*.part*"):
+            named = _TEMPORARY.fullmatch(path.name)
+            if named and path.is_file() and not _runs(int(named[1])):
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _runs(number: int) -> bool:
+    """Whether there is another process of that number."""
+    if number == os.getpid():
+        return False
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    try:
+        # On Linux: one that has ended, and that nobody asked how.
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (OSError, IndexError):
+        return True
+
+
+# Open files that lock folders.
+_locks: set[int] = set()
+
+
+@cache
+def _let_go_in_children() -> None:
+    """Have forked processes close locks: a worker that outlives the run must not keep the next one out."""
+
+    def close() -> None:
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        while _locks:
+            # Not closed: the file's own object, which is there in the child too, will.
+            os.dup2(nothing, _locks.pop())
+        os.close(nothing)
+
+    os.register_at_fork(after_in_child=close)
 
 
 def write_figure(path: Path, figure: Any) -> None:

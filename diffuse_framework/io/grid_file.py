@@ -11,7 +11,7 @@ from diffuse_framework.model.grid import VoxelGrid
 
 
 def grid_to_numbers(grid: VoxelGrid) -> dict[str, Any]:
-    """Return the grid's definition; the first seven keys are those of the visual diagnostics guide."""
+    """Return the grid's definition; the first seven keys are those that the visual checks read."""
     low = np.array(grid.index_min)
     high = low + np.array(grid.dimensions) - 1
     bounds = {

@@ -1,11 +1,9 @@
-"""Reading back what runs leave behind, for those who look at it."""
+"""Reading back the results of a run."""
 
 from __future__ import annotations
 
-import io
 import json
-import pickle
-import zipfile
+import tokenize
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -70,12 +68,14 @@ def read_arrays(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
         else:
             with np.load(path, allow_pickle=False) as file:
                 if not isinstance(file, Mapping):
-                    raise DataError(f"{path} holds a single array; give the .npz file")
+                    raise ValueError("it holds a single array, where the .npz file should be")
                 arrays = {name: file[name] for name in file}
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"can't read {path}: {error}") from error
+    # What h5py and numpy make of damaged files: OSError, RuntimeError, BadZipFile, zlib.error, NotImplementedError ...
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"can't read {path}: it is cut short or damaged ({first})") from error
     missing = [name for name in needed if name not in arrays]
     if missing:
         raise DataError(f"{path} has no array {', '.join(missing)}; it has {', '.join(arrays) or 'none'}")
@@ -98,7 +98,7 @@ def read_map(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_pixels(path: Path) -> tuple[CorrectedPixels, bool]:
-    """Return one image's corrected pixels from the guide's NPZ file, and whether it says where they are.
+    """Return one image's corrected pixels from their NPZ file, and whether it holds detector coordinates.
 
     Without coordinates panel, fast and slow are empty.
 
@@ -109,8 +109,7 @@ def read_pixels(path: Path) -> tuple[CorrectedPixels, bool]:
     q, intensity, sigma = (arrays[name].astype(float) for name in ("q_vectors", "intensities", "sigmas"))
     if intensity.ndim != 1 or q.shape != (len(intensity), 3) or sigma.shape != intensity.shape:
         raise DataError(
-            f"the arrays of {path} don't belong together: q_vectors {q.shape}, intensities "
-            f"{intensity.shape}, "
+            f"the arrays of {path} don't belong together: q_vectors {q.shape}, intensities {intensity.shape}, "
             f"sigmas {sigma.shape}"
         )
     if len(intensity) == 0:
@@ -124,7 +123,7 @@ def read_pixels(path: Path) -> tuple[CorrectedPixels, bool]:
 def read_grid(path: Path) -> VoxelGrid:
     """Return the grid of ``global_voxel_grid_definition.json``.
 
-    A file that has the guide's keys only, from another program, gives a grid without symmetry.
+    A file of another program, with the keys of the visual checks only, gives a grid without symmetry.
 
     Raises:
         DataError: it can't be read, or lacks something.
@@ -133,15 +132,15 @@ def read_grid(path: Path) -> VoxelGrid:
     try:
         if "voxel_numbering" in content:
             return grid_from_numbers(content)
-        return _guide_grid(content)
+        return _grid_without_symmetry(content)
     except KeyError as error:
         raise DataError(f"{path} is not a definition of a grid: it has no {error}") from error
     except (TypeError, ValueError) as error:
         raise DataError(f"{path} is not a definition of a grid: {error}") from error
 
 
-def _guide_grid(content: dict[str, Any]) -> VoxelGrid:
-    """Return the grid of the guide's keys alone, numbered as ours are."""
+def _grid_without_symmetry(content: dict[str, Any]) -> VoxelGrid:
+    """Return the grid of a file with the keys of the visual checks alone, numbered as ours are."""
     divisions = (int(content["ndiv_h"]), int(content["ndiv_k"]), int(content["ndiv_l"]))
     crystal, bounds = content["crystal_avg_ref"], content["hkl_bounds"]
     low = [round(bounds[f"{axis}_min"] * n) for axis, n in zip("hkl", divisions, strict=True)]
@@ -176,49 +175,30 @@ def voxel_numbers(grid: VoxelGrid, arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def read_background(path: Path) -> tuple[np.ndarray, ...]:
-    """Return a background map, (slow, fast) per panel, from a ``.npy`` file or a pickled numpy array.
-
-    Nothing in the file is executed.
+    """Return a background map, (slow, fast) per panel, from ``.npy``, or the array ``counts`` of ``.npz`` or HDF5.
 
     Raises:
         DataError: it can't be read, or holds anything but numbers.
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
-        if data[:6] == b"\x93NUMPY":
-            content = np.load(io.BytesIO(data), allow_pickle=False)
+        with path.open("rb") as file:
+            magic = file.read(6)
+        if magic == b"\x93NUMPY":
+            content = np.load(path, allow_pickle=False)
+        elif magic[:4] in (b"PK\x03\x04", b"\x89HDF"):
+            content = read_arrays(path, ("counts",))["counts"]
         else:
-            content = _ArrayUnpickler(io.BytesIO(data)).load()
-        panels = content if isinstance(content, tuple | list) else [content]
-        arrays = [np.asarray(panel, float) for panel in panels]
+            raise DataError(
+                f"{path} is not a background map: give an array as .npy, or named counts as .npz or .h5; a pickle, "
+                "which is a program, is not read (numpy.save writes .npy)"
+            )
+        array = np.asarray(content, float)
     except OSError as error:
         raise DataError(f"can't read the background {path}: {error.strerror or error}") from error
-    # What a damaged or hostile pickle can end in.
-    except (
-        pickle.UnpicklingError,
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        EOFError,
-        OverflowError,
-        MemoryError,
-    ) as error:
-        raise DataError(f"{path} is not a background map (.npy, or a pickled numpy array): {error}") from error
-    flat = [panel for array in arrays for panel in (array if array.ndim == 3 else [array])]
-    if not flat or any(panel.ndim != 2 for panel in flat):
-        raise DataError(f"{path} holds arrays of {[array.shape for array in arrays]}; (slow, fast) is needed")
-    return tuple(flat)
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Makes numpy arrays of numbers and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if name in ("_reconstruct", "ndarray", "dtype", "_frombuffer") and module.partition(".")[0] == "numpy":
-            return super().find_class(module, name)
-        if (module, name) == ("_codecs", "encode"):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+    except (ValueError, TypeError, EOFError, MemoryError, SyntaxError, tokenize.TokenError) as error:
+        raise DataError(f"{path} is not a background map: {error}") from error
+    panels = tuple(array) if array.ndim == 3 else (array,)
+    if not panels or any(panel.ndim != 2 for panel in panels):
+        raise DataError(f"{path} holds an array of shape {array.shape}; (slow, fast) is needed")
+    return panels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import pickle
@@ -16,6 +17,7 @@ from diffuse_framework.stages.work import Mapper, ResumableWork
 logger = logging.getLogger(__name__)
 
 _SUFFIX = ".result"
+_DIGEST_BYTES = 16
 
 
 class Journal:
@@ -90,7 +92,12 @@ class _Keep:
         key, item = named
         plain = self._work.to_plain(self._work(item))
         with writing(self._folder / f"{key}{_SUFFIX}") as temporary:
-            temporary.write_bytes(pickle.dumps(plain, 4))
+            content = pickle.dumps(plain, 4)
+            temporary.write_bytes(_digest(content) + content)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
 
 
 def read_plain(path: Path) -> Any:
@@ -99,7 +106,11 @@ def read_plain(path: Path) -> Any:
     Nothing in the file is executed: a pickle that names any function or class is refused.
     """
     try:
-        return _PlainUnpickler(io.BytesIO(path.read_bytes())).load()
+        data = path.read_bytes()
+        content = data[_DIGEST_BYTES:]
+        if _digest(content) != data[:_DIGEST_BYTES]:
+            raise ValueError("its checksum does not fit")
+        return _PlainUnpickler(io.BytesIO(content)).load()
     # What a damaged or hostile pickle can end in.
     except (
         OSError,

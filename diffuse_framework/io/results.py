@@ -1,4 +1,4 @@
-"""What a run leaves behind, under the names of the visual diagnostics guide."""
+"""The results of a run, under the file names that the visual checks expect."""
 
 from __future__ import annotations
 
@@ -287,7 +287,7 @@ _MEANING_SMOOTH = (
 
 
 def write_pixels(path: Path, image: Image, pixels: CorrectedPixels) -> None:
-    """Write one image's corrected pixels as the guide's NPZ file."""
+    """Write one image's corrected pixels as an NPZ file, with the arrays that the visual checks read."""
     with writing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,

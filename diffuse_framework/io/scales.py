@@ -22,7 +22,7 @@ from diffuse_framework.model.scales import ErrorModel, ImageScales, Scales
 def write_scales(path: Path, scales: Scales, image_names: tuple[str, ...], maker: PluginRecord) -> None:
     """Write ``refined_scaling_model_params.json``.
 
-    The keys of the visual diagnostics guide, for people and plots; and under "model" all that the scaler
+    The keys that the visual checks read, for people and plots; and under "model" all that the scaler
     needs to make the same model again.
 
     Args:
@@ -178,7 +178,7 @@ def _factory(maker: PluginRecord, path: Path, registry: Registry) -> Any:
 
 
 def _foreign(content: Mapping[str, Any], path: Path, image_names: tuple[str, ...]) -> ImageScales:
-    """Return the scales of a file that has the guide's keys only."""
+    """Return the scales of a file of another program, with the keys of the visual checks only."""
     names = tuple(content["refined_parameters"])
     rows = [content["refined_parameters"][names[place]] for place in _places(names, image_names, path)]
     return ImageScales(

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -31,10 +32,14 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "diffuse_framework sums 2"
 _CHUNK_ROWS = 1 << 16
+# Attribute with the CRC-32 of each column: a bit that the disk turned is no other value.
+_CHECKSUMS = "crc32"
 # Columns that hardly get smaller: to try takes longer than all else of them.
 _LIKE_CHANCE = ("exposure", "fast", "slow", "background", "background_variance")
 # Files that are folded into one: a file system is slow with hundreds of thousands of files.
 FAN_IN = 64
+# What h5py raises of a damaged file.
+_DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError)
 
 
 class Part(NamedTuple):
@@ -79,7 +84,7 @@ class SumsWriter:
             DataError: a worker can't write, for example for want of space; finished parts stay.
         """
         keys = [work.key(chunk) for chunk in chunks]
-        there = _parts_in(self._folder)
+        there = _parts_in(self._folder, set(keys))
         missing = [
             (key, chunk)
             for key, chunk in zip(keys, chunks, strict=True)
@@ -87,7 +92,7 @@ class SumsWriter:
         ]
         if len(missing) < len(chunks):
             logger.info(
-                "%d of %d chunks of images were added up by an earlier run: going on from there",
+                "%d of %d chunks of images were accumulated by an earlier run: continuing from there",
                 len(chunks) - len(missing),
                 len(chunks),
             )
@@ -239,12 +244,33 @@ class _StoredTable(SumsTable):
 def _column(group: h5py.Group, name: str) -> np.ndarray:
     # By the low-level interface: of many small tables the other one costs more than reading does.
     dataset = h5py.h5d.open(group.id, name.encode())
-    if not dataset.get_storage_size():
-        # Of a column of zeros nothing was written.
-        return np.zeros(dataset.shape, dataset.dtype)
-    column = np.empty(dataset.shape, dataset.dtype)
-    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, column)
+    # Of a column of zeros nothing was written.
+    written = dataset.get_storage_size() > 0
+    column = (np.empty if written else np.zeros)(dataset.shape, dataset.dtype)
+    if written:
+        dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, column)
+    _check_column(group, name, column)
     return column
+
+
+def _check_column(group: h5py.Group, name: str, column: np.ndarray) -> None:
+    """Compare a column with what was written.
+
+    Raises:
+        OSError: it is another.
+    """
+    checksums = group.attrs.get(_CHECKSUMS)
+    if checksums is None:
+        # Of the first versions.
+        return
+    fits = column.dtype == COLUMN_TYPES[name] and column.shape == (group.attrs["rows"],)
+    if not fits or len(checksums) != len(COLUMNS) or checksum(column) != checksums[COLUMNS.index(name)]:
+        raise OSError(f"the checksum of its column {name!r} does not fit")
+
+
+def checksum(column: np.ndarray) -> int:
+    """Return the CRC-32 of the bytes of an array."""
+    return zlib.crc32(np.ascontiguousarray(column).tobytes())
 
 
 def parts_folder(path: Path) -> Path:
@@ -252,17 +278,31 @@ def parts_folder(path: Path) -> Path:
     return Path(path).with_suffix(".parts")
 
 
-def _parts_in(folder: Path) -> dict[str, Part]:
-    """Return all tables in the files of a folder by key; files that can't be read are left out."""
+def _parts_in(folder: Path, wanted: Collection[str] = ()) -> dict[str, Part]:
+    """Return all tables in the files of a folder by key; those that can't be read are left out.
+
+    Those that are `wanted` are read and compared with their checksums.
+    """
     found = {}
     for path in sorted(folder.glob("*.h5")):
         try:
             with h5py.File(path, "r") as file:
-                for key, group in file.items():
-                    found[key] = Part(key, path.name, int(group.attrs["rows"]))
-        except (OSError, KeyError, RuntimeError) as error:
+                for key in file:
+                    try:
+                        found[key] = _whole_part(path.name, key, file[key], key in wanted)
+                    except _DAMAGE as error:
+                        logger.warning("%s in %s is damaged and will be made again (%s)", key, path, error)
+        except _DAMAGE as error:
             logger.warning("%s is damaged and will be made again (%s)", path, error)
     return found
+
+
+def _whole_part(file: str, key: str, group: h5py.Group, check: bool) -> Part:
+    """Return what names a table; its columns are compared with their checksums where that is asked for."""
+    if check:
+        for name in COLUMNS:
+            _column(group, name)
+    return Part(key, file, int(group.attrs["rows"]))
 
 
 class _WritePart:
@@ -303,10 +343,11 @@ def _write_part(folder: Path, key: str, table: SumsTable) -> Part:
     with writing(path) as temporary, _hdf5_errors(path), h5py.File(temporary, "w") as file:
         group = file.create_group(key)
         group.attrs["rows"] = len(table)
-        for name in COLUMNS:
+        columns = [np.asarray(getattr(table, name), COLUMN_TYPES[name]) for name in COLUMNS]
+        group.attrs[_CHECKSUMS] = np.array([checksum(column) for column in columns], np.uint32)
+        for name, values in zip(COLUMNS, columns, strict=True):
             storage = compressed if len(table) and name not in _LIKE_CHANCE else {}
             dataset = group.create_dataset(name, (len(table),), COLUMN_TYPES[name], fillvalue=0, **storage)
-            values = getattr(table, name)
             # Of a column of zeros nothing is written: one without background or Bragg channel costs nothing.
             if values.any():
                 dataset[:] = values
@@ -318,7 +359,7 @@ def _damage(path: Path) -> Iterator[None]:
     """Turn what h5py raises of a damaged part into our error."""
     try:
         yield
-    except (OSError, KeyError, RuntimeError) as error:
+    except _DAMAGE as error:
         raise DataError(
             f"can't read {path}: it is cut short or damaged ({error}); remove it and run diffuse.process again, which "
             "makes it anew"

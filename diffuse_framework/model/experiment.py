@@ -153,7 +153,7 @@ class Rejected:
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """All that is known of the data set before pixels are added up.
+    """All that is known of the data set before accumulation.
 
     Attributes:
         geometries: beam and detector pairs, each used by one or more images.

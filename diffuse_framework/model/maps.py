@@ -101,7 +101,7 @@ class AbsoluteReport:
         limit: |q| in 1/angstrom up to which shells are complete enough.
         beamstop_share, filled_share: parts of the integrated scattering that were extrapolated to
             |q| = 0, and filled in where shells are missing.
-        forward_share: of the hidden forward peak F(000)^2 in what the atoms scatter.
+        forward_share: of the forward peak F(000)^2, behind the beamstop, in what the atoms scatter.
         method: whose k was used.
     """
 

@@ -1,4 +1,4 @@
-"""A few images at a time: read, mask, correct, locate, add."""
+"""A few images at a time: read, mask, correct, locate, accumulate."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class ChunkWork:
             )
 
     def _frames(self, numbers: range) -> Generator[Frame, None, None]:
-        """Yield the images one by one; while one is added up the next is read.
+        """Yield the images one by one; while one is accumulated the next is read.
 
         The loops over pixels let other threads run, so a second core or a slow disk is made use of. The
         thread lives no longer than the chunk: processes are forked in between.
@@ -169,10 +169,10 @@ def corrected_pixels(
     pixels: PixelTable,
     geometry: Geometry,
 ) -> CorrectedPixels:
-    """Return the diffuse pixels of one image one by one, as the plan's module 2.S.2 has them.
+    """Return the corrected diffuse pixels of one image, one by one.
 
-    sigma is the plan's, from the pixel's own counts (module 2.S.2): for looking at single
-    pixels only. Sums and maps never use it, because it gives zero counts no error.
+    sigma follows from the pixel's own counts, for pictures and tables of single pixels. Sums and maps
+    never use it, because it gives zero counts no error.
     """
     parts = []
     for number, (panel, values, use) in enumerate(zip(geometry.panels, frame.counts, mask.diffuse, strict=True)):

@@ -1,4 +1,4 @@
-"""A grid and masks that no longer look at the data, for images that keep coming."""
+"""A grid and masks that are frozen: kept from an earlier round of a live run, not made from the data again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FrozenGrid:
 
 @dataclass(frozen=True, eq=False)
 class FrozenMasker:
-    """Stands for a masker that has looked at the data."""
+    """Stands for a masker that was prepared in an earlier round."""
 
     masker: Masker
 

@@ -1,4 +1,4 @@
-"""The story: images -> orientations -> sums -> scales -> map."""
+"""The whole run on one page: images -> orientations -> sums -> scales -> map."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from diffuse_framework.model.scales import Scales
 from diffuse_framework.model.source import ImageSource
 from diffuse_framework.model.voxels import SumsInMemory, SumsTable, VoxelSums
 from diffuse_framework.pipeline.chunk import ChunkWork, PixelWriter
+from diffuse_framework.pipeline.unreadable import left_out_of, on_readable
 from diffuse_framework.stages.masker import Masker
 from diffuse_framework.stages.reindexer import Reindexer
 from diffuse_framework.stages.scaler import Scaler
@@ -69,8 +71,8 @@ class Surroundings:
         folder: for what the indexer leaves behind.
         mapper: spreads work.
         make_sink: called with the grid and the images' names.
-        watch: called with the name of each part of the story; a context around it.
-        indexed: called with the experiment when it is known which images go on.
+        watch: called with the name of each step; a context around it.
+        indexed: called with the experiment when it is known which images are used.
         chunk_size: images a worker takes at a time.
         write_pixels: called by workers with each image's mask and corrected pixels.
     """
@@ -89,7 +91,7 @@ class Outcome:
     """All that a run ends with.
 
     Attributes:
-        experiment: the images that went on, and those that were rejected.
+        experiment: the images that were used, and those that were rejected.
         sums: of their pixels.
         scales: the scaling model.
         scaled_by: the scaler that made it.
@@ -120,8 +122,8 @@ def process(source: ImageSource, steps: Steps, hints: CrystalHints, around: Surr
     with around.watch("indexing"):
         experiment = index(source, steps, hints, around)
     with around.watch("accumulation"):
-        maskers = tuple(masker.prepare(source, experiment, around.mapper) for masker in steps.maskers)
-        sums = collect(source, experiment, replace(steps, maskers=maskers), around)
+        work = partial(accumulate, source, steps=steps, around=around)
+        experiment, maskers, sums = on_readable(work, source, experiment, around.mapper)
     with around.watch("re-indexing"):
         sums, experiment = reindex(sums, experiment, steps.reindexer, around)
     with around.watch("scaling"):
@@ -138,13 +140,31 @@ def index(source: ImageSource, steps: Steps, hints: CrystalHints, around: Surrou
         DataError: no image is left.
     """
     experiment = steps.indexer.index(source, hints, around.folder, around.mapper)
-    for validator in steps.validators:
-        if experiment.images:
-            experiment = validator.validate(experiment, source, hints, around.mapper)
+    experiment = replace(experiment, rejected=(*left_out_of(source), *experiment.rejected))
+    work = partial(validate, source, steps=steps, hints=hints, around=around)
+    experiment = on_readable(work, source, experiment, around.mapper)
     around.indexed(experiment)
     if not experiment.images:
         raise DataError(_nothing_left(experiment))
     return experiment
+
+
+def validate(
+    source: ImageSource, experiment: Experiment, steps: Steps, hints: CrystalHints, around: Surroundings
+) -> Experiment:
+    """Orientations -> those that all validators trust."""
+    for validator in steps.validators:
+        if experiment.images:
+            experiment = validator.validate(experiment, source, hints, around.mapper)
+    return experiment
+
+
+def accumulate(
+    source: ImageSource, experiment: Experiment, steps: Steps, around: Surroundings
+) -> tuple[Experiment, tuple[Masker, ...], VoxelSums]:
+    """Images -> sums, and the maskers that have seen the data."""
+    maskers = tuple(masker.prepare(source, experiment, around.mapper) for masker in steps.maskers)
+    return experiment, maskers, collect(source, experiment, replace(steps, maskers=maskers), around)
 
 
 def collect(source: ImageSource, experiment: Experiment, steps: Steps, around: Surroundings) -> VoxelSums:

@@ -30,6 +30,7 @@ from diffuse_framework.model.source import ImageSource
 from diffuse_framework.model.voxels import VoxelSums
 from diffuse_framework.pipeline.chunk import PixelWriter
 from diffuse_framework.pipeline.process import Outcome, Surroundings, fit_scales, maker_of, merge, process
+from diffuse_framework.pipeline.unreadable import left_out_of
 from diffuse_framework.report.summary import (
     Stopwatch,
     log_experiment,
@@ -115,7 +116,7 @@ def run(
     logger.info("%s\n", watch.table())
     write_json(
         settings.folder / filenames.SUMMARY,
-        run_summary(len(source.names), outcome.experiment, outcome.scales, statistics, watch)
+        run_summary(_n_given(source), outcome.experiment, outcome.scales, statistics, watch)
         | {"run": dict(settings.description)},
     )
     return outcome
@@ -200,9 +201,14 @@ def write_statistics(folder: Path, found: dict[str, Any], halves: Halves | None)
     return path
 
 
+def _n_given(source: ImageSource) -> int:
+    """Number of images that the user named, unreadable ones included."""
+    return len(source.names) + len(left_out_of(source))
+
+
 def _around(source: ImageSource, folder: Path, mapper: Mapper, settings: RunSettings, watch: Stopwatch) -> Surroundings:
     def indexed(experiment: Experiment) -> None:
-        log_experiment(experiment, len(source.names))
+        log_experiment(experiment, _n_given(source))
 
     return Surroundings(
         folder=folder,

@@ -50,7 +50,7 @@ class StoredScaler:
         raise PluginError("the scaler 'stored' is chosen by input.scales= and not by name")
 
     def fit(self, sums: VoxelSums, experiment: Experiment | None) -> Scales:
-        """Return the stored scales of the images that were added up."""
+        """Return the stored scales of the images in the sums."""
         return self.read(sums.image_names, sums.grid)
 
     @classmethod

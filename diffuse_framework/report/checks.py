@@ -61,8 +61,7 @@ def check_fall_off(q: np.ndarray, intensity: np.ndarray) -> Check:
     return Check(
         "Does the intensity fall off with resolution?",
         verdict,
-        f"The radial mean is largest at |q| = {q_bins[top]:.3f} 1/Å (d = {1 / q_bins[top]:.2f} Å; water is "
-        f"at about "
+        f"The radial mean is largest at |q| = {q_bins[top]:.3f} 1/Å (d = {1 / q_bins[top]:.2f} Å; water is at about "
         f"3.3 Å) and {outer:.0%} of that at {q_bins[-1]:.3f} 1/Å (d = {1 / q_bins[-1]:.2f} Å).",
     )
 

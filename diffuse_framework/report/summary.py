@@ -203,7 +203,7 @@ def scaling_text(statistics: dict[str, Any]) -> str:
 
 
 def spot_rows(experiment: Experiment) -> list[dict[str, Any]]:
-    """Return for each image its spots, how far they are from where its crystal puts them, and its cell."""
+    """Return for each image its spots, how far they are from the predicted ones, and its cell."""
     deviations = (spot_deviations(image, experiment.geometry_of(image)) for image in experiment.images)
     return [
         {
@@ -219,7 +219,7 @@ def spot_rows(experiment: Experiment) -> list[dict[str, Any]]:
 
 def log_experiment(experiment: Experiment, n_images: int) -> None:
     """Log how indexing went."""
-    logger.info("\n%d of %d images go on", len(experiment.images), n_images)
+    logger.info("\n%d of %d images are used", len(experiment.images), n_images)
     if experiment.rejected:
         logger.info("\n%s", rejected_text(experiment))
     if experiment.images:
@@ -228,7 +228,7 @@ def log_experiment(experiment: Experiment, n_images: int) -> None:
         known = np.array([(row["rms_px"], row["rms_q"]) for row in rows if np.isfinite(row["rms_px"])])
         if len(known):
             logger.info(
-                "Spots lie %.2f pixels, and %.5f 1/angstrom, from where the crystal puts them (rms, median of images)",
+                "Distance of observed from predicted spots: %.2f pixels, %.5f 1/angstrom (rms, median of images)",
                 *np.median(known, axis=0),
             )
         first_columns = [tuple(row.values())[:3] for row in rows]

@@ -23,7 +23,7 @@ _SAMPLE_IMAGES, _SAMPLE_PIXELS = 20, 20_000
 
 
 def default_detector() -> Detector:
-    """Return a PILATUS 300K that sees to about 1.8 angstrom in its corners."""
+    """Return a PILATUS 300K that reaches about 1.8 angstrom in its corners."""
     return pilatus((1, 3), 100.0, header_beam(1.0))
 
 
@@ -148,7 +148,7 @@ def simulate(settings: SimulationSettings, extinct: Callable[[np.ndarray], np.nd
     )
     per_unit = SimulatedSource(truth, detector).mean_diffuse_photons(_SAMPLE_IMAGES, _SAMPLE_PIXELS)
     if not per_unit > 0:
-        raise ConfigError("no pixel of the detector sees the crystal; is the beamstop too large?")
+        raise ConfigError("the beamstop covers all pixels of the detector: make detector.beamstop_radius smaller")
     truth = replace(truth, photons_per_unit=settings.counts_per_pixel / per_unit)
     return Simulation(SimulatedSource(truth, detector), experiment_of(truth, detector), truth)
 

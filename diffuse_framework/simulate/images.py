@@ -153,7 +153,7 @@ class SimulatedSource:
 
     Attributes:
         truth: crystal, scales and orientations.
-        detector: which sees all images.
+        detector: of all images.
         noise: False gives expected photons as float64 in place of counts.
     """
 
@@ -219,7 +219,7 @@ class SimulatedSource:
         """Return the mean of the diffuse photons over lit, active pixels of all images.
 
         Args:
-            n_images: at most so many images are looked at, spread over all.
+            n_images: at most so many images are used, spread over all.
             n_pixels: likewise pixels of each image.
         """
         truth = self.truth
@@ -292,7 +292,7 @@ class ModuleSource:
     whole: ImageSource
 
     def __post_init__(self) -> None:
-        """Look at the first image.
+        """Check the first image.
 
         Raises:
             GeometryError: it isn't one panel of PILATUS modules.

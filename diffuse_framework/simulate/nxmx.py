@@ -84,6 +84,8 @@ class SeriesWriter:
             for n, counts in enumerate(images, 1):
                 data.resize(n, axis=0)
                 # The value below the highest marks too many photons.
+                # numpy 2 refuses a number that the images' own type can't hold, such as the highest of uint32 in int32.
+                counts = counts.astype(np.int64)
                 data[n - 1] = np.where(counts < 0, top, np.minimum(counts, top - 1)).astype(self.dtype)
         return n
 

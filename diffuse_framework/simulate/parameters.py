@@ -35,14 +35,14 @@ seed = 0
   .help = "The same seed gives the same crystal, orientations, scales and noise."
 exposure_time = 0.1
   .type = float(value_min=0)
-  .help = "Seconds of each image."
+  .help = "Exposure time of each image, seconds."
 
 rotation
   .help = "Sweeps of a turning crystal in place of stills."
 {
   width = 0.0
     .type = float(value_min=0)
-    .help = "Degrees an image turns; 0 makes stills."
+    .help = "Oscillation width of each image, degrees; 0 makes stills."
   start = 0.0
     .type = float(value_min=-360, value_max=360)
     .help = "Angle at which each sweep starts, degrees."
@@ -72,10 +72,10 @@ crystal {
 beam {
   wavelength = 1.0
     .type = float(value_min=0)
-    .help = "Angstrom."
+    .help = "Wavelength, angstrom."
   polarization = 0.999
     .type = float(value_min=0, value_max=1)
-    .help = "Fraction in the horizontal plane. dxtbx gives every mini-CBF file 0.999: after another"
+    .help = "Fraction of polarisation in the horizontal plane. dxtbx gives every mini-CBF file 0.999: after another"
             "value, process with input.reference_geometry=truth.expt."
 }
 
@@ -88,16 +88,16 @@ detector {
     .help = "Pixels, fast and slow, of a detector without gaps in place of a PILATUS."
   distance = 100.0
     .type = float(value_min=0)
-    .help = "From the sample, mm."
+    .help = "Distance from the sample, mm."
   beam_centre = None
     .type = floats(size=2)
     .help = "Where the beam meets the detector, pixels, fast and slow; a little off the middle if not given."
   material = *Si CdTe
     .type = choice
-    .help = "Of the sensor."
+    .help = "Material of the sensor."
   thickness = 0.45
     .type = float(value_min=0)
-    .help = "Of the sensor, mm; 0 for a detector that counts every photon."
+    .help = "Thickness of the sensor, mm; 0 for a detector that counts every photon."
   beamstop_radius = 0.0
     .type = float(value_min=0)
     .help = "Radius of the shadow about the beam at the detector, mm."
@@ -134,7 +134,7 @@ bragg {
     .help = "Mean photons of a fully excited reflection at low resolution; 0 leaves Bragg peaks out."
   b_factor = 15.0
     .type = float(value_min=0)
-    .help = "Fall-off of the peaks, square angstrom."
+    .help = "B factor by which the peaks fall off with resolution, square angstrom."
   spot_sigma = 1.1
     .type = float(value_min=0)
     .help = "Gaussian radius of spots, pixels."

@@ -45,7 +45,7 @@ _NUMBERS = {
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """A crystal and how each image sees it.
+    """A crystal, and the scale, offset and orientation of each image of it.
 
     Attributes:
         intensity: of the crystal.

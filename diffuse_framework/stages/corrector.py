@@ -17,7 +17,7 @@ class Corrector(Protocol):
     """One factor of a pixel's response, or a background to subtract.
 
     Factors multiply the expected count: solid angle, polarisation, efficiency, transmission.
-    The plan's multiplicative correction of an intensity is the reciprocal.
+    A correction that multiplies intensities, as other programs have it, is the reciprocal.
     """
 
     name: ClassVar[str]

@@ -29,7 +29,7 @@ class Masker(Protocol):
         """Return the masker that the parameters describe."""
 
     def prepare(self, source: ImageSource, experiment: Experiment, mapper: Mapper) -> Masker:
-        """Return a masker that has seen what it needs of the data set; often itself."""
+        """Return a masker that has read what it needs of the data set; often itself."""
 
     def static_mask(self, geometry: Geometry, pixels: PixelTable) -> PixelMask | None:
         """Return the mask that all images of one geometry share, None where there is none."""

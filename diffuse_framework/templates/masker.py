@@ -43,7 +43,7 @@ class TemplateMasker:
         return cls(params.shadow_from, params.max_photons)
 
     def prepare(self, source: ImageSource, experiment: Experiment, mapper: Mapper) -> TemplateMasker:
-        """Return a masker that has seen what it needs of the data set: here itself."""
+        """Return a masker that has read what it needs of the data set: here itself."""
         return self
 
     def static_mask(self, geometry: Geometry, pixels: PixelTable) -> PixelMask | None:

@@ -2,7 +2,7 @@
 
     .venv/bin/python tests/benchmarks/accuracy.py [--images 40]
 
-Orientations are known, so that only masking, correcting, adding up, scaling and merging are
+Orientations are known, so that only masking, correcting, accumulation, scaling and merging are
 judged. The bias is that of the merged mean against what the same run gives without noise and
 without Bragg peaks: what is left is the estimator's own.
 """

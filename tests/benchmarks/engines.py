@@ -2,7 +2,7 @@
 
     DIALS_DATA=... .venv/bin/python tests/benchmarks/engines.py [--images 240]
 
-Adds up PILATUS 6M stills of thaumatin (repeated, orientations made up) into parts on disk, as diffuse.process does,
+Accumulates PILATUS 6M stills of thaumatin (repeated, orientations made up) into parts on disk, as diffuse.process does,
 with one process kept to one core, with one that may read ahead on a second, with two processes, and with two workers
 of dask; then prints what docs/scaling_out.md reckons with. Linux only.
 """
@@ -125,7 +125,7 @@ def _first(work: ChunkWork, n: int) -> ChunkWork:
 
 
 def _apart(work: ChunkWork, chunks: list[range], folder: Path, grid: Any, names: tuple[str, ...]) -> None:
-    """Add up each half of the chunks in a process that knows nothing of the other."""
+    """Accumulate each half of the chunks in a process that knows nothing of the other."""
 
     def half() -> None:
         number = int(multiprocessing.current_process().name)

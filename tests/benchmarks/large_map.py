@@ -2,7 +2,7 @@
 
     .venv/bin/python tests/benchmarks/large_map.py [--voxels 5e7] [--images 12]
 
-Every image sees a slab of the asymmetric unit, random counts on the way from a pixel's sums to the files: what
+Every image covers a slab of the asymmetric unit, random counts on the way from a pixel's sums to the files: what
 the images hold does not matter here, only that every voxel is seen. Prints the peak of the process after each
 part; the program itself, with numba and DIALS loaded, is the first figure.
 """
@@ -96,7 +96,7 @@ def main() -> None:
                 writer.append(slab(image, piece, rng))
         del unit
         sums = writer.finish()
-        report("adding_up", start)
+        report("accumulation", start)
         scales = fit_image_scales(sums, 1e-3, 5)
         report("scaling", start)
         merged = poisson_merge(sums, scales)

@@ -2,7 +2,7 @@
 
     .venv/bin/python tests/benchmarks/memory_flat.py
 
-One process adds up the stills of thaumatin, links to which make 200 images, streams the sums to disk, scales
+One process accumulates the stills of thaumatin, links to which make 200 images, streams the sums to disk, scales
 and merges them. Prints the peak of a process with 20 images and of one with 200.
 """
 
@@ -42,7 +42,7 @@ def measure(n_images: int, folder: Path) -> None:
     merged = steps.merger.merge(sums, steps.scaler.fit(sums, experiment))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"peak_memory_{n_images}_images {worker:.0f} MiB for adding up (limit 1430, 1.5 GB), {peak:.0f} MiB with "
+        f"peak_memory_{n_images}_images {worker:.0f} MiB for accumulation (limit 1430, 1.5 GB), {peak:.0f} MiB with "
         f"scaling and merging; {sums.n_bytes / 2**20:.0f} MiB of sums on disk, {len(merged)} voxels",
         flush=True,
     )

@@ -77,7 +77,7 @@ class Points:
 
 
 def points_of(layout: Layout, n_images: int = 10, n_places: int = 4, n_q: int = 6) -> Points:
-    """Return points inside of what was observed: a smoother's ends belong to nobody's data."""
+    """Return points inside of what was observed: no data determine the ends of a smoother."""
     extent = layout.extent
     low, high = extent.q
     images = np.linspace(0, extent.n_images - 1, n_images).astype(np.int32)

@@ -42,7 +42,7 @@ def processed(stills, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory) -> Path:
     """A folder with four images and the truth."""
-    folder = tmp_path_factory.mktemp("looking") / "sim"
+    folder = tmp_path_factory.mktemp("diagnostics") / "sim"
     simulate.run(
         [
             "detector.model=300K",

@@ -114,7 +114,7 @@ def test_a_folder_without_permission(here, capsys):
     assert "no permission" in refusal(capsys, process, "sim_00001.cbf", "output.directory=closed/out")
 
 
-def test_a_folder_that_nobody_can_write(here, capsys):
+def test_a_folder_that_cant_be_written(here, capsys):
     assert "can't write to folder /proc/1/out" in refusal(
         capsys, process, "sim_00001.cbf", "output.directory=/proc/1/out"
     )
@@ -148,3 +148,29 @@ def test_merging_with_the_scales_of_other_sums(processed, here, capsys):
     (here / "scales.json").write_text('{"refined_parameters": {}}')
     said = refusal(capsys, merge, processed / "sums.h5", "scales.json", "output.directory=out")
     assert "belongs to other sums" in said
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "masker.bragg.d_min=Auto",
+        "masker.trusted.border=Auto",
+        "corrector.air.mu=Auto",
+        "corrector.air.temperature=auto",
+        "corrector.efficiency.thickness=Auto",
+        "corrector.background.sigma=1e300",
+        "corrector.background.constant=nan",
+        "mp.chunk=Auto",
+        "geometry.beam.wavelength=inf",
+        "geometry.detector.distance=-100",
+        "geometry.detector.distance=inf",
+        "geometry.detector.panel.pixel_size=-1,-1",
+        "geometry.detector.panel.image_size=0,0",
+        "geometry.beam.direction=0,0,0",
+        "geometry.detector.hierarchy.origin=nan,0,0",
+    ],
+)
+def test_values_that_no_quantity_has(here, capsys, setting):
+    assert setting.partition("=")[0].rpartition(".")[2] in refusal(capsys, process, "sim_00001.cbf", setting) or (
+        "geometry" in setting
+    )

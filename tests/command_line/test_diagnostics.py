@@ -67,7 +67,7 @@ def test_show_says_what_files_hold(results, capsys):
         ("a.json", b"[1]"),
     ],
 )
-def test_show_refuses_what_is_none_of_ours(name, content, tmp_path, capsys):
+def test_show_refuses_files_of_no_run(name, content, tmp_path, capsys):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SystemExit) as failure:
         show.run([str(tmp_path / name)])
@@ -124,9 +124,9 @@ def test_progress_leaves_results_alone_and_says_how_long(caplog, monkeypatch):
     logger = logging.getLogger(PROGRESS)
     monkeypatch.setattr(logger, "handlers", [caplog.handler])
     monkeypatch.setattr(logger, "level", logging.INFO)
-    mapper = ShowProgress(SerialEngine(), lambda: "adding up")
+    mapper = ShowProgress(SerialEngine(), lambda: "accumulation")
     assert list(mapper.map(str, range(6))) == ["0", "1", "2", "3", "4", "5"]
-    assert any("adding up: 1 of 6 (17%), about 75 s left" in record.getMessage() for record in caplog.records)
+    assert any("accumulation: 1 of 6 (17%), about 75 s left" in record.getMessage() for record in caplog.records)
     assert list(ShowProgress(SerialEngine(), lambda: "").map(str, iter([1, 2]))) == ["1", "2"]
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,10 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffuse_framework.adapters.images.masks import write_mask
+from diffuse_framework.adapters.images.open import images_from_files
 from diffuse_framework.algorithms.scaling.model import ScalingOptions
 from diffuse_framework.command_line import merge, process
+from diffuse_framework.command_line.shared.arguments import parse_arguments
 from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.errors import ConfigError, DataError
+from diffuse_framework.host.loader import load_registry
 from diffuse_framework.io.atomic import file_in
 from diffuse_framework.io.journal import Journal, read_plain
 from diffuse_framework.io.results import file_stem
@@ -47,17 +53,43 @@ def known(simulated) -> list[str]:
     return [str(simulated / "truth.expt"), str(simulated / "truth.refl"), "mp.nproc=1", "grid.hkl.divisions=1,1,1"]
 
 
-@pytest.mark.parametrize("line", ["include scope trap.master", "  include file other.phil"])
-def test_a_parameter_file_can_not_run_a_module(tmp_path, monkeypatch, capsys, known, line):
+@pytest.mark.parametrize("name", ["hostile.phil", "hostile.param", "hostile.params", "hostile.eff"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "include scope trap.master",
+        "  include file other.phil",
+        "mp.chunk = 2; include file other.phil",
+        "mp { include scope trap.master\n}",
+    ],
+)
+def test_a_parameter_file_can_not_run_a_module(tmp_path, monkeypatch, capsys, known, line, name):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "trap.py").write_text("open('sprung', 'w').close()\n")
     (tmp_path / "other.phil").write_text("grid.hkl.d_min = 3\n")
-    (tmp_path / "hostile.phil").write_text(f"grid.hkl.d_min = 2\n{line}\n")
-    assert "hostile.phil, line 2" in said(capsys, process, "hostile.phil", *known)
-    assert "hostile.phil, line 2" in said(
-        capsys, process, *known, "indexer.plugin=dials_ssx", "indexer.dials_ssx.index_phil=hostile.phil"
+    (tmp_path / name).write_text(f"grid.hkl.d_min = 2\n{line}\n")
+    assert f"{name}, line 2" in said(capsys, process, name, *known)
+    assert f"{name}, line 2" in said(
+        capsys, process, *known, "indexer.plugin=dials_ssx", f"indexer.dials_ssx.index_phil={name}"
     )
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "grid.hkl.d_min = \"__import__('os').system('touch sprung') or 2\"",
+        "x = 1\n  .type = float(value_min=__import__('os').system('touch sprung'))",
+        "x\n  .call = trap.run\n{\n  y = 1\n}",
+    ],
+)
+def test_values_in_a_parameter_file_run_nothing(tmp_path, monkeypatch, capsys, known, text):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "trap.py").write_text("open('sprung', 'w').close()\n")
+    (tmp_path / "hostile.phil").write_text(text)
+    assert said(capsys, process, "hostile.phil", *known)
     assert not (tmp_path / "sprung").exists()
 
 
@@ -75,6 +107,17 @@ def test_a_kept_result_that_is_a_program_is_not_run(tmp_path):
     path = tmp_path / "x.result"
     path.write_bytes(pickle.dumps({"source_index": 0, "packed": Trap(tmp_path / "sprung")}))
     assert read_plain(path) is None and not (tmp_path / "sprung").exists()
+
+
+def test_a_kept_result_in_which_a_bit_turned_is_made_again(tmp_path):
+    work, path = Doubling(), tmp_path / "key1.result"
+    assert list(Journal(SerialEngine(), tmp_path).map(work, range(3))) == [0, 2, 4]
+    data = path.read_bytes()
+    for place in range(len(data)):
+        for bit in range(8):
+            path.write_bytes(data[:place] + bytes([data[place] ^ (1 << bit)]) + data[place + 1 :])
+            assert read_plain(path) is None
+    assert list(Journal(SerialEngine(), tmp_path).map(work, range(3))) == [0, 2, 4]
 
 
 class Doubling:
@@ -147,6 +190,28 @@ def test_names_with_spaces_and_letters_of_any_language(stills, processed, tmp_pa
     assert len(list((out / "images").glob("Bild_ä_*_total_diffuse_mask.pickle"))) == 6
 
 
+@pytest.mark.parametrize("way", ["files", "pattern", "template", "table"])
+def test_names_with_an_equals_sign(simulated, tmp_path, monkeypatch, way):
+    folder = tmp_path / "T=100K"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        shutil.copy(simulated / f"sim_{number:05d}.cbf", folder / f"a=b_{number:05d}.cbf")
+    given = {
+        "files": ["T=100K/a=b_00001.cbf", str(folder / "a=b_00002.cbf")],
+        "pattern": ["T=100K/*.cbf"],
+        "template": ["T=100K/a=b_####_.cbf".replace("_.", "#.")],
+        "table": ["T=100K/x.expt"],
+    }[way]
+    images_from_files(sorted(map(str, folder.glob("*.cbf")))).as_file(str(folder / "x.expt"))
+    parser = process._parser(load_registry())
+    params, _ = parse_arguments(parser, [*given, "mp.nproc=3"])
+    assert params.mp.nproc == 3
+    (experiments,) = [item.data for item in params.input.experiments]
+    found = {Path(path).name for experiment in experiments for path in experiment.imageset.paths()}
+    assert found == {"a=b_00001.cbf", "a=b_00002.cbf"}
+
+
 def test_symbolic_links(simulated, known, tmp_path):
     """Links to images and to the output folder are followed; a link in place of a result is replaced."""
     images = tmp_path / "images"
@@ -163,6 +228,28 @@ def test_symbolic_links(simulated, known, tmp_path):
     process.run([*known, f"output.directory={tmp_path / 'out'}"])
     assert precious.read_text() == "do not write over me"
     assert (real / "voxel_data_relative.npz").stat().st_size > 1000 and (real / "sums.h5").stat().st_size > 1000
+
+
+def test_files_of_others_are_left_alone(simulated, known, tmp_path):
+    """What a killed run left goes; all else stays, whatever its name."""
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    gone, lives = int(dead.stdout), os.getppid()
+    for folder in (tmp_path, tmp_path / "sums.parts", tmp_path / "images", tmp_path / "thesis"):
+        folder.mkdir(exist_ok=True)
+        for name in (".thesis.part1.tex", f".x.{gone}.part", f".sums.h5.diffuse-{lives}.part"):
+            (folder / name).write_text("mine")
+        for name in (f".sums.h5.diffuse-{gone}.part", f".indexed.diffuse-{gone}.part.expt", f".diffuse-{gone}.part"):
+            (folder / name).write_text("left over")
+    (tmp_path / ".cache.parts").mkdir()
+    (tmp_path / f".y.diffuse-{gone}.part").mkdir()
+    process.run([*known, f"output.directory={tmp_path}"])
+    kept = {path.parent.name: [] for path in tmp_path.rglob(".*.part*")}
+    for path in tmp_path.rglob(".*.part*"):
+        kept[path.parent.name].append(path.name)
+    mine = {".thesis.part1.tex", f".x.{gone}.part", f".sums.h5.diffuse-{lives}.part"}
+    assert set(kept["sums.parts"]) == set(kept["images"]) == mine
+    assert set(kept[tmp_path.name]) == mine | {".cache.parts", f".y.diffuse-{gone}.part"}
+    assert len(kept["thesis"]) == 6
 
 
 @pytest.mark.parametrize("name", ["../out.log", "/tmp/out.log", "..", "a/b.log", ""])
@@ -217,4 +304,6 @@ def test_memory_that_runs_out_is_said_and_nothing_is_lost(simulated, known, tmp_
         assert "ran out of memory" in said(capsys, process, *args)
     assert len(list((tmp_path / "sums.parts").glob("*.h5"))) == 2
     process.run(args)
-    assert "2 of 4 chunks of images were added up by an earlier run" in (tmp_path / "diffuse.process.log").read_text()
+    assert (
+        "2 of 4 chunks of images were accumulated by an earlier run" in (tmp_path / "diffuse.process.log").read_text()
+    )

@@ -29,7 +29,7 @@ def whole_images(stills) -> list[bytes]:
 
 
 @pytest.mark.parametrize("pattern", ["*.cbf", "sim_#####.cbf"])
-def test_a_file_counts_when_it_is_whole_and_rests(stills, folder, pattern):
+def test_a_file_is_taken_when_it_is_complete_and_no_longer_changes(stills, folder, pattern):
     arrivals = Arrivals([f"{folder}/{pattern}"])
     first, second = whole_images(stills)[:2]
     (a, b) = folder / "sim_00001.cbf", folder / "sim_00002.cbf"

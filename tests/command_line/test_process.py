@@ -39,7 +39,7 @@ def test_a_run_leaves_what_it_promises(processed):
     }
 
 
-def test_the_map_has_the_arrays_of_the_guide(processed):
+def test_the_map_has_the_arrays_of_the_visual_checks(processed):
     arrays = read_map_npz(processed / "voxel_data_relative.npz")
     wanted = (
         "voxel_indices H_center K_center L_center q_center_x q_center_y q_center_z q_magnitude_center "
@@ -56,7 +56,7 @@ def test_the_map_has_the_arrays_of_the_guide(processed):
     assert np.allclose(arrays["q_magnitude_center"], np.linalg.norm(hkl / np.array(cell[:3]), axis=1), rtol=1e-3)
 
 
-def test_the_json_files_have_the_keys_of_the_guide(processed):
+def test_the_json_files_have_the_keys_of_the_visual_checks(processed):
     grid = json.loads((processed / "global_voxel_grid_definition.json").read_text())
     assert {"crystal_avg_ref", "hkl_bounds", "ndiv_h", "ndiv_k", "ndiv_l", "total_voxels"} <= set(grid)
     scales = json.loads((processed / "refined_scaling_model_params.json").read_text())
@@ -119,7 +119,7 @@ def test_what_was_indexed_can_be_given_again(processed, tmp_path):
     assert np.allclose(first["I_merged_relative"], again["I_merged_relative"], rtol=1e-3)
 
 
-def test_a_truncated_image_is_set_aside_and_the_run_goes_on(stills, tmp_path):
+def test_a_truncated_image_is_rejected_and_the_run_goes_on(stills, tmp_path):
     for number in (1, 2, 3):
         whole = (stills / f"sim_{number:05d}.cbf").read_bytes()
         (tmp_path / f"sim_{number:05d}.cbf").write_bytes(whole[: len(whole) // 2] if number == 2 else whole)

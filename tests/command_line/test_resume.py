@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,8 @@ main, replace = os.getpid(), os.replace
 def cut_off():
     if who == "all":
         os.killpg(0, signal.SIGKILL)
+    elif who == "main":
+        os.kill(main, signal.SIGKILL)
     elif os.getpid() != main:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -100,7 +103,7 @@ def undisturbed(known, tmp_path_factory) -> Path:
         ("voxel*.npz", 0, "after"),
     ],
 )
-def test_killed_while_adding_up_or_later(known, undisturbed, tmp_path, pattern, count, when):
+def test_killed_during_accumulation_or_later(known, undisturbed, tmp_path, pattern, count, when):
     args = [*known, f"output.directory={tmp_path}"]
     assert cut_off_run(args, pattern, count, when).returncode == -signal.SIGKILL
     parts = tmp_path / "sums.parts"
@@ -113,7 +116,29 @@ def test_killed_while_adding_up_or_later(known, undisturbed, tmp_path, pattern, 
     assert finished <= set(after) and all(after[name] == before[name] for name in finished)
     assert not [path for path in tmp_path.rglob(".*.part*")], "no half a file is left"
     if finished:
-        assert f"{len(finished)} of 4 chunks of images were added up by an earlier run" in log(tmp_path)
+        assert f"{len(finished)} of 4 chunks of images were accumulated by an earlier run" in log(tmp_path)
+
+
+def gone(group: int, within_s: float = 3.0) -> bool:
+    """Whether no process of a group is left."""
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_workers_end_with_the_main_process_and_hold_no_lock(known, undisturbed, tmp_path):
+    args = [*known, f"output.directory={tmp_path}"]
+    command = [sys.executable, "-c", SCRIPT, "*.h5", "1", "after", "main", *args]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True) as run:
+        assert run.wait(timeout=240) == -signal.SIGKILL
+        process.execute(args)
+        assert gone(run.pid), "workers are still there"
+    assert_same(tmp_path, undisturbed)
 
 
 @pytest.mark.parametrize(("count", "when"), [(2, "after"), (3, "before")])

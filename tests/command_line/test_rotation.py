@@ -171,7 +171,7 @@ def test_the_visual_check_takes_a_sweep(two_sweeps, tmp_path):
         ]
     )
     log = (base / "e2e_phase3_visual_check.log").read_text()
-    assert "indexer: dials_sequence" in log and "crystal the same on all images" in log
+    assert "Indexer: dials_sequence" in log and "crystal the same on all images" in log
     for number in range(1, 11):
         found = {path.name for path in (base / f"phase1_sim_1_{number:05d}").iterdir()}
         assert found >= {"indexed_refined_detector.expt", "total_diffuse_mask.pickle", "diffuse_data.npz"}
@@ -193,7 +193,7 @@ def test_dials_sequence_finds_the_true_orientations(tmp_path):
         ]
     )
     text = (tmp_path / "out/diffuse.process.log").read_text()
-    assert "indexer: dials_sequence, for the images are rotations" in text
+    assert "Indexer: dials_sequence, for the images are rotations" in text
     assert "Integration failed" not in text
     integrated = flex.reflection_table.from_file(str(tmp_path / "out/indexed.refl"))
     assert (flumpy.to_numpy(integrated["intensity.sum.value"]) > 0).sum() > 100
@@ -234,7 +234,7 @@ def test_two_wedges_of_one_crystal_are_indexed_together(tmp_path):
     # Both crystals vary, each over its own wedge, from one common model: the same indexing, nearly one orientation.
     assert misorientation_deg(first[0], back @ second[0]) < 0.5
     text = (tmp_path / "out/diffuse.process.log").read_text()
-    assert "14 of 14 images go on" in text and "Integration failed" not in text
+    assert "14 of 14 images are used" in text and "Integration failed" not in text
 
 
 @pytest.mark.real_data

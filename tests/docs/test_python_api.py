@@ -64,7 +64,7 @@ def test_a_plugin_object_takes_the_place_of_the_selected_one(simulation):
         (object.__new__(SequenceSource), True, "given"),
     ],
 )
-def test_the_indexer_that_nobody_named_follows_from_the_images(source, crystals, name, tmp_path, monkeypatch):
+def test_the_indexer_that_was_not_named_follows_from_the_images(source, crystals, name, tmp_path, monkeypatch):
     monkeypatch.setattr(automatic, "all_have_crystals", lambda source: crystals)
     steps = api.make_steps("grid.hkl.d_min = 3\nindexer.dials_sequence.d_min = 2.5")
     asked = []
@@ -114,3 +114,4 @@ def test_a_run_with_a_folder_is_that_of_the_command(simulation, tmp_path):
     again = api.run(simulation.source, steps, scales=tmp_path / "kept" / "refined_scaling_model_params.json")
     assert (again.map.intensity == kept.map.intensity).all()
     assert again.scaled_by == kept.scaled_by
+    assert "merger.plugin = poisson" in (tmp_path / "kept" / "parameters.phil").read_text()

@@ -104,7 +104,14 @@ def blas_threads(_item=None) -> list[int]:
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
 
 
+def needs_a_blas_with_threads() -> None:
+    """Skip where numpy has one without: the reference BLAS, Debian's default."""
+    if not blas_threads():
+        pytest.skip("the BLAS here has no threads")
+
+
 def test_blas_has_one_thread_in_a_worker_and_its_own_number_again_afterwards(engine):
+    needs_a_blas_with_threads()
     with threadpool_limits(2, user_api="blas"):
         before = blas_threads()
         assert all(set(found) == {1} for found in engine.map(blas_threads, range(4)))
@@ -113,6 +120,7 @@ def test_blas_has_one_thread_in_a_worker_and_its_own_number_again_afterwards(eng
 
 @pytest.mark.parametrize("method", ["serial", "processes"])
 def test_blas_has_one_thread_beside_the_engine(method):
+    needs_a_blas_with_threads()
     with threadpool_limits(2, user_api="blas"), open_engine(method, 2):
         assert set(blas_threads()) == {1}
 
@@ -302,7 +310,7 @@ except ConfigError as error:
 
 
 def test_jobs_that_are_lost_are_asked_for_again(slurm):
-    """Cancelled, or over their time limit: both at once, so that nobody is left to go on."""
+    """Cancelled, or over their time limit: both at once, so that no job is left to go on."""
     (slurm / "cancelled.py").write_text(CANCELLED)
     environment = os.environ | {"PATH": f"{slurm}:{os.environ['PATH']}"}
     done = subprocess.run(
@@ -390,3 +398,45 @@ except ConfigError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert message in done.stdout, done.stderr
+
+
+INTRUDER = """
+import sys
+from distributed import Client
+
+if __name__ == "__main__":
+    try:
+        client = Client(sys.argv[1].replace("tls://", sys.argv[2]), timeout=3)
+        print("in:", client.submit(lambda: "ran").result(timeout=3))
+    except Exception as error:
+        print("refused:", type(error).__name__)
+"""
+
+HOST = """
+import subprocess, sys
+from diffuse_framework.engine import dask
+
+if __name__ == "__main__":
+    with dask._cluster(dask.DaskSettings(n_workers=1, memory="1GB")) as cluster:
+        address = cluster.scheduler_address
+        for protocol in ("tcp://", "tls://"):
+            subprocess.run([sys.executable, sys.argv[1], address, protocol], timeout=60)
+        print(address.partition(":")[0])
+"""
+
+
+def test_no_one_else_gives_work_to_a_cluster_of_dask(tmp_path):
+    """Whoever has not the certificates of the run is refused; it would run code as the user whose workers they are."""
+    pytest.importorskip("distributed")
+    (tmp_path / "intruder.py").write_text(INTRUDER)
+    (tmp_path / "host.py").write_text(HOST)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "host.py"), str(tmp_path / "intruder.py")],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    said = done.stdout.splitlines()
+    assert said[-1] == "tls" and len([line for line in said if line.startswith("refused")]) == 2, said
+    assert not [line for line in said if line.startswith("in:")]

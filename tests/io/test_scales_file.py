@@ -45,7 +45,7 @@ def test_a_model_comes_back_as_it_was(fitted, tmp_path):
         np.testing.assert_array_equal(again.keep(table), scales.keep(table))
 
 
-def test_the_file_has_the_keys_of_the_guide(fitted, tmp_path):
+def test_the_file_has_the_keys_of_the_visual_checks(fitted, tmp_path):
     known, scales = fitted
     write_scales(tmp_path / "scales.json", scales, known.sums.image_names, SMOOTH)
     content = json.loads((tmp_path / "scales.json").read_text())

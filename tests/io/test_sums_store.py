@@ -184,6 +184,27 @@ def test_a_damaged_part_is_made_again(tmp_path):
     assert work.asked() == [2]
 
 
+def test_a_bit_that_turned_is_no_other_value(tmp_path):
+    """In any byte of a part: it is made again, said to be damaged, or the values are those that were written."""
+    work = Tables(tmp_path / "log")
+    whole = rows(collected(tmp_path, work, 2))
+    part = parts_folder(tmp_path / "sums.h5") / f"{work.key(1)}.h5"
+    data = part.read_bytes()
+    rng = np.random.default_rng(0)
+    told = 0
+    for place, bit in zip(rng.integers(0, len(data), 160), rng.integers(0, 8, 160), strict=True):
+        changed = bytearray(data)
+        changed[place] ^= 1 << bit
+        part.write_bytes(bytes(changed))
+        try:
+            assert rows(StoredSums(tmp_path / "sums.h5")) == whole
+        except DataError:
+            told += 1
+        assert rows(collected(tmp_path, work, 2)) == whole
+        part.write_bytes(data)
+    assert told > 0
+
+
 def test_what_was_made_otherwise_is_not_used_and_goes_in_the_end(tmp_path, caplog):
     collected(tmp_path, Tables(tmp_path / "log"), 3)
     other = Tables(tmp_path / "other log", version=1)

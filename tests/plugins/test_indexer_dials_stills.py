@@ -245,7 +245,7 @@ def test_a_wrong_cell_is_refused_at_indexing(thaumatin_images, tmp_path):
 
 
 @pytest.mark.real_data
-def test_a_truncated_image_is_set_aside(thaumatin_images, tmp_path):
+def test_a_truncated_image_is_rejected(thaumatin_images, tmp_path):
     (good,) = thaumatin_images(15)
     cut = tmp_path / "cut_0001.cbf"
     cut.write_bytes(Path(good).read_bytes()[:1_000_000])

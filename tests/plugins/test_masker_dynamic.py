@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from iotbx.phil import parse
+from scipy.ndimage import binary_dilation
 
 from diffuse_framework.adapters.images.open import images_from_files
 from diffuse_framework.adapters.images.source import DxtbxSource
+from diffuse_framework.algorithms.geometry import pixel_q
 from diffuse_framework.engine.base import SerialEngine
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.experiment import Experiment, Image
@@ -102,6 +104,65 @@ def test_images_of_another_shape_are_an_error_of_ours(simulation):
 
     with pytest.raises(DataError, match="sim_00007"):
         make().prepare(Odd(simulation.source, {}), simulation.experiment, SerialEngine())
+
+
+def test_a_spike_on_one_image_is_taken_out_and_bragg_peaks_are_not(simulation):
+    geometry = simulation.experiment.geometries[0]
+    table = PixelTable(tuple(pixel_q(panel, geometry.beam) for panel in geometry.panels), ())
+    masker = make("spikes=True").prepare(simulation.source, simulation.experiment, SerialEngine())
+    image, frame = simulation.experiment.images[2], simulation.source.read(2)
+    counts = frame.counts[0].copy()
+    hkl = table.q[0] @ np.linalg.inv(image.setting_matrix).T
+    between = (np.abs(hkl - np.rint(hkl)) > 0.3).all(axis=-1) & (counts >= 0)
+    spikes = np.argwhere(between)[:: between.sum() // 20]
+    counts[tuple(spikes.T)] += 300
+    mask = masker.image_mask(replace(frame, counts=(counts,)), image, geometry, table)
+    out = {tuple(at) for at in np.argwhere(mask.panels[0] == 0)}
+    assert {tuple(at) for at in spikes} <= out and len(out) < 30
+    clean = masker.image_mask(frame, image, geometry, table)
+    assert clean is None or clean.count(np.uint8(0)) < 10
+
+
+def test_the_shadow_of_beam_stop_and_arm_is_masked_with_a_margin_and_told(simulation, caplog):
+    model = simulation.experiment.geometries[0]
+    y, x = np.mgrid[: model.panels[0].shape[0], : model.panels[0].shape[1]]
+    stop, arm = np.hypot(x - 240, y - 300) < 60, (np.abs(y - x - 60) < 6) & (x > 240)
+
+    class Shaded(Faulty):
+        def read(self, index: int) -> Frame:
+            frame = super().read(index)
+            counts = np.where((stop | arm) & (frame.counts[0] > 0), frame.counts[0] // 20, frame.counts[0])
+            return replace(frame, counts=(counts,))
+
+    with caplog.at_level(logging.INFO, logger="diffuse_plugins"):
+        masker = make().prepare(Shaded(simulation.source, {}), simulation.experiment, SerialEngine())
+    out = masker.static_mask(model, NO_TABLE).panels[0] == 0
+    seen = simulation.source.read(0).counts[0] >= 0
+    assert out[(stop | arm) & seen].mean() > 0.995
+    assert not (out & ~binary_dilation(stop | arm, iterations=12)).any()
+    assert "pixels lie in a shadow" in caplog.text
+    assert (
+        make("shadow=False").prepare(Shaded(simulation.source, {}), simulation.experiment, SerialEngine()).shaded.size
+        == 0
+    )
+
+
+def test_more_images_are_looked_at_until_pixels_are_judged(simulation):
+    seen = []
+
+    class Hidden(Faulty):
+        def read(self, index: int) -> Frame:
+            seen.append(index)
+            frame = super().read(index)
+            counts = frame.counts[0].copy()
+            # A band that only every second image has.
+            counts[50:90] = np.where(index % 2, counts[50:90], -1)
+            return replace(frame, counts=(counts,))
+
+    hot = {(60, 100): 4000}
+    masker = make("n_images=6").prepare(Hidden(simulation.source, hot), simulation.experiment, SerialEngine())
+    assert sorted(seen) == list(range(12))
+    assert (60, 100) in {(slow, fast) for _, slow, fast in masker.bad}
 
 
 @pytest.mark.real_data

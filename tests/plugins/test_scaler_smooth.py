@@ -70,7 +70,7 @@ def test_what_can_not_be_scaled_says_which_parameter_to_change(name, monkeypatch
     with pytest.raises(ConfigError, match=f"scaler.{name}.resolution.order_spacing"):
         shared.fit(known.sums, None)
     alone = known_sums(ScalingOptions(), np.random.default_rng(0), n_images=1, rows_per_image=200)
-    with pytest.raises(DataError, match="seen twice.*grid.hkl.divisions"):
+    with pytest.raises(DataError, match="observed twice.*grid.hkl.divisions"):
         make(name=name).fit(alone.sums, None)
     with pytest.raises(ConfigError, match=f"scaler.{name}.bragg.use"):
         make("bragg.use=True", name).fit(known.sums, None)

@@ -512,7 +512,7 @@ class NanCorrector(SoundCorrector):
 @broken("corrector", "is zero or negative")
 @dataclass(frozen=True)
 class ZeroCorrector(SoundCorrector):
-    """Takes an unknown sensor for one that sees nothing."""
+    """Takes an unknown sensor for one that absorbs nothing."""
 
     def factor(self, geometry):
         return tuple(np.zeros(panel.shape) for panel in geometry.panels)

@@ -28,6 +28,7 @@ FIRST = """
 corrector.background.constant = 0.2
 masker.bragg.radius = 1
 masker.bragg.excitation_error = 0.001
+masker.bragg.unpredicted = False
 absolute_scaler.krogh_moe.contents.formula = C270 H420 N70 O80 S2
 absolute_scaler.norman.contents.formula = C270 H420 N70 O80 S2
 absolute_scaler.wilson.contents.formula = C270 H420 N70 O80 S2
@@ -161,7 +162,7 @@ def test_a_symmetry_operation_on_the_input_is_irrelevant(data, selection, number
 
 def not_statistical(plugin: Plugin) -> bool:
     """Not those that judge pixels or observations by counting statistics, which doubled counts don't have."""
-    return ours(plugin) and plugin.name not in ("dynamic", "background", "smooth")
+    return ours(plugin) and plugin.name not in ("dynamic", "bragg", "background", "smooth")
 
 
 @on_maps(6, selection=selections(REGISTRY, not_statistical))

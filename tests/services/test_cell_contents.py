@@ -76,7 +76,7 @@ def test_water_is_left_to_the_solvent(tmp_path):
     assert any("1 water" in note for note in molecule.notes)
 
 
-def test_a_ligand_that_nobody_knows_is_named(tmp_path):
+def test_an_unknown_ligand_is_named(tmp_path):
     ligand = [(name, " ", "QQ9", 9, 1.0, "C") for name in ("C1", "C2")]
     molecule = read_model(written(tmp_path, pdb([*peptide(2), *ligand])))
     assert any("QQ9" in note for note in molecule.notes)

@@ -42,7 +42,7 @@ def test_a_map_with_too_few_voxels_names_the_completeness():
         settings(CELL).scale(flat_map(9), None, "wilson")
 
 
-def test_a_cell_that_nobody_describes_and_a_range_upside_down_are_named():
+def test_a_cell_without_contents_and_a_range_upside_down_are_named():
     with pytest.raises(ConfigError, match="absolute_scaler.norman.contents: name one of"):
         settings("", "norman").scale(flat_map(), None, "norman")
     with pytest.raises(ConfigError, match=r"absolute_scaler.norman.range: the lower limit 0.5 must be below 0.3"):

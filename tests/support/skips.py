@@ -18,6 +18,7 @@ NAMED_REASONS = {
     "a batch system is a service of its site": r"no slurmctld answers",
     "network namespaces need privileges": r"(hosts are made by root|no hosts can be made here)",
     "a rule of another C library": r"another C library than glibc",
+    "a rule for a BLAS with threads": r"the BLAS here has no threads",
     "a rule for users without root's rights": r"root may write everywhere",
 }
 

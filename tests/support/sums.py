@@ -85,7 +85,7 @@ class KnownModel:
         q: (size of the grid,) |q|, 1/angstrom.
         scales: the true model.
         exposure: mean exposure of an observation.
-        rows_per_image: observations of each image; each sees as many different voxels.
+        rows_per_image: observations of each image, each in a voxel of its own.
         rng: of all that is drawn.
     """
 
@@ -134,7 +134,7 @@ def known_model(
         options: parts of the true model.
         rng: of all that is drawn.
         n_images: numbers of images, of all data sets.
-        rows_per_image: observations of each; each sees as many different voxels.
+        rows_per_image: observations of each image, each in a voxel of its own.
         exposure: mean exposure of an observation; intensities are about 1.
         grid: of the voxels.
         panels: lowest and highest fast, lowest and highest slow of each, pixels.

@@ -170,16 +170,10 @@ def _hint(experiment: Any) -> str:
     imageset = experiment.imageset
     if len(imageset) < 2:
         return ""
-    try:
-        formats = imageset.get_format_class()
-        first, last = (
-            formats.get_instance(imageset.get_path(number)).get_scan().get_oscillation()[0]
-            for number in (0, len(imageset) - 1)
-        )
-    # Formats raise what they like where a header has no angle; then there is nothing to say.
-    except Exception as error:
-        logger.debug("No angles in the headers of %s: %s", imageset.get_path(0), error)
+    ends = [header_oscillation(imageset, number) for number in (0, len(imageset) - 1)]
+    if ends[0] is None or ends[1] is None:
         return ""
+    first, last = ends[0][0], ends[1][0]
     if abs(last - first) <= SAME_ANGLE_DEG:
         return ""
     step = (last - first) / (len(imageset) - 1)
@@ -188,3 +182,15 @@ def _hint(experiment: Any) -> str:
         f"{step:g} "
         f"degrees while each was taken, give geometry.scan.oscillation=start,{step:g}"
     )
+
+
+def header_oscillation(imageset: Any, number: int) -> tuple[float, float] | None:
+    """Return start and width, in degrees, that an image's own header gives; None where it gives none."""
+    path = imageset.get_path(number)
+    try:
+        start, width = imageset.get_format_class().get_instance(path).get_scan().get_oscillation()
+    # Formats raise what they like where a header has no angle, or a file can't be read.
+    except Exception as error:
+        logger.debug("No angle in the header of %s: %s", path, error)
+        return None
+    return float(start), float(width)

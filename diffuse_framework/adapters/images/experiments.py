@@ -436,7 +436,7 @@ def save_pair(experiments: Any, reflections: Any, folder: Path) -> None:
 @contextmanager
 def writing_whole(path: Path) -> Iterator[Path]:
     """Give a temporary path, with the same ending, that takes the place of `path` when all went well."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.diffuse-{os.getpid()}.part{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -1,7 +1,8 @@
 """Mask files of DIALS: a pickled tuple of ``flex.bool``, one per panel, True where a pixel is used.
 
 A pickle is a program. Reading here runs none of it: only the handful of instructions and
-names that a mask needs are admitted, and plain Python objects stand in for the flex arrays.
+names that a mask needs are admitted, and plain Python objects stand in for the flex arrays. DIALS's maps of
+gain, pedestal and distortion, ``flex.double``, are read likewise where an .expt file names them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from dxtbx import flumpy
+from numba import njit
 
 from diffuse_framework.adapters.images.experiments import writing_whole
 from diffuse_framework.errors import DataError
@@ -43,10 +45,37 @@ def read_mask(path: str | Path) -> tuple[np.ndarray, ...]:
         data = Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"can't read the mask file {path}: {error.strerror or error}") from error
+    masks = _panels(data, path)
+    if any(mask.dtype != bool for mask in masks):
+        raise DataError(f"{path} is not a DIALS mask file: it holds numbers where True and False should be")
+    if not masks:
+        raise DataError(f"the mask file {path} holds no panel")
+    return masks
+
+
+def flex_panels(data: bytes, path: str | Path) -> tuple[Any, ...]:
+    """Return the ``flex.bool`` or ``flex.double`` of each panel that a pickle of DIALS holds.
+
+    Args:
+        data: content of the file.
+        path: its name, for messages.
+
+    Raises:
+        DataError: it holds anything else.
+    """
+    return tuple(flumpy.from_numpy(panel) for panel in _panels(data, path))
+
+
+def _panels(data: bytes, path: str | Path) -> tuple[np.ndarray, ...]:
+    """Return the arrays of a pickle.
+
+    Raises:
+        DataError: it holds anything else.
+    """
     try:
         content = _unpickle(data)
         panels = content if isinstance(content, tuple | list) else (content,)
-        masks = tuple(_array(panel) for panel in panels)
+        return tuple(_array(panel) for panel in panels)
     # What a damaged or hostile pickle can end in: all of these, from the unpickler or from the
     # stand-ins below.
     except (
@@ -63,9 +92,6 @@ def read_mask(path: str | Path) -> tuple[np.ndarray, ...]:
         raise DataError(
             f"{path} is not a DIALS mask file (a pickled tuple of flex.bool, as dials.generate_mask writes it): {error}"
         ) from error
-    if not masks:
-        raise DataError(f"the mask file {path} holds no panel")
-    return masks
 
 
 def write_mask(path: str | Path, masks: tuple[np.ndarray, ...]) -> None:
@@ -91,7 +117,7 @@ def write_pixel_mask(path: str | Path, mask: PixelMask) -> None:
 
 
 def _unpickle(data: bytes) -> Any:
-    """Unpickle masks, flex arrays as `_FlexBool`.
+    """Unpickle masks and maps, flex arrays as `_Flex`.
 
     Raises:
         pickle.UnpicklingError: an instruction or a name that no mask needs.
@@ -108,7 +134,7 @@ def _unpickle(data: bytes) -> Any:
 
 
 class _MaskUnpickler(pickle.Unpickler):
-    """Finds stand-ins for three names and nothing else."""
+    """Finds stand-ins for four names and nothing else."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -117,11 +143,15 @@ class _MaskUnpickler(pickle.Unpickler):
         class Grid(_Grid):
             pass
 
-        class FlexBool(_FlexBool):
+        class FlexBool(_Flex):
             pass
+
+        class FlexDouble(_Flex):
+            of_numbers = True
 
         self._names = {
             (_FLEX, "bool"): FlexBool,
+            (_FLEX, "double"): FlexDouble,
             (_FLEX, "grid"): Grid,
             ("_codecs", "encode"): lambda text, encoding: str(text).encode("latin1"),
         }
@@ -144,8 +174,10 @@ class _Grid:
         self.focus = state
 
 
-class _FlexBool:
-    """Stands in for ``flex.bool``."""
+class _Flex:
+    """Stands in for ``flex.bool`` and ``flex.double``."""
+
+    of_numbers = False
 
     def __init__(self) -> None:
         self.state: Any = None
@@ -155,16 +187,16 @@ class _FlexBool:
 
 
 def _array(panel: Any) -> np.ndarray:
-    """Return the (slow, fast) boolean array of one unpickled panel.
+    """Return the (slow, fast) array of one unpickled panel, boolean or double.
 
     A flex.bool's state is its grid and text: the number of elements, then "1" or "0" for each.
     The number is written to base 256: a byte that counts the bytes it takes, itself included,
     and the digits, lowest first (scitbx/serialization/base_256.h).
 
     Raises:
-        ValueError: not a flex.bool of two dimensions.
+        ValueError: not a flex array of two dimensions.
     """
-    if not isinstance(panel, _FlexBool):
+    if not isinstance(panel, _Flex):
         raise ValueError(f"it holds a {type(panel).__name__} where a flex.bool should be")
     grid, text = panel.state
     data = text.encode("latin1") if isinstance(text, str) else text
@@ -176,8 +208,58 @@ def _array(panel: Any) -> np.ndarray:
     length = data[0]
     size = int.from_bytes(data[1:length], "little")
     elements = np.frombuffer(data, np.uint8, offset=length)
+    if panel.of_numbers:
+        # A number takes a byte at least.
+        if not (1 <= length <= 9 and size == math.prod(shape) <= len(elements)):
+            raise ValueError(f"it holds {size} numbers where {shape[0]} x {shape[1]} should be")
+        values = np.zeros(size)
+        if _numbers(elements, values) != len(elements) or not np.isfinite(values).all():
+            raise ValueError("its numbers are damaged")
+        return values.reshape(shape)
     if not (1 <= length <= 9 and size == math.prod(shape) == len(elements)):
         raise ValueError(f"it holds {len(elements)} pixels where {shape[0]} x {shape[1]} should be")
     if not ((elements == ord("0")) | (elements == ord("1"))).all():
         raise ValueError("it holds characters other than 0 and 1")
     return (elements == ord("1")).reshape(shape)
+
+
+@njit(cache=True)
+def _numbers(data, values):
+    """Fill in the numbers that scitbx wrote; return how many bytes they took, -1 where there are too few.
+
+    Each is its mantissa, digits to base 256 after the point, and the exponent to base 2 as an integer, digits lowest
+    first. Before both stands a byte with the number of bytes, itself included, and 128 more for a minus sign; no
+    digits make that byte 0, and a mantissa of 0 has no exponent.
+    """
+    place = 0
+    for n in range(len(values)):
+        if place >= len(data):
+            return -1
+        head = data[place]
+        length = max(head & 127, 1)
+        if place + length > len(data):
+            return -1
+        mantissa, digit = 0.0, 1.0
+        for k in range(place + 1, place + length):
+            digit /= 256.0
+            mantissa += data[k] * digit
+        place += length
+        if head == 0:
+            values[n] = 0.0
+            continue
+        sign = -1.0 if head & 128 else 1.0
+        if place >= len(data):
+            return -1
+        head = data[place]
+        length = max(head & 127, 1)
+        if length > 4 or place + length > len(data):
+            return -1
+        exponent, weight = 0, 1
+        for k in range(place + 1, place + length):
+            exponent += data[k] * weight
+            weight *= 256
+        place += length
+        if head & 128:
+            exponent = -exponent
+        values[n] = sign * mantissa * 2.0**exponent
+    return place

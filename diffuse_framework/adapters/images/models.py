@@ -11,6 +11,7 @@ from dxtbx import flumpy
 from dxtbx.model import Experiment as DxtbxExperiment
 from dxtbx.model import ExperimentList
 
+from diffuse_framework.adapters.guards.pickles import refuse_pickle
 from diffuse_framework.adapters.images.experiments import identifier_of, reset_ids, writing_whole
 from diffuse_framework.adapters.images.sequences import SequenceSource
 from diffuse_framework.adapters.images.source import DxtbxSource
@@ -60,12 +61,13 @@ class ImageModels:
 
         try:
             self._experiments = ExperimentListFactory.from_json_file(str(experiments_path), check_format=False)
+            refuse_pickle(reflections_path)
             self._reflections = flex.reflection_table.from_file(str(reflections_path))
         except (OSError, RuntimeError, ValueError) as error:
             raise DataError(f"can't read {experiments_path} and {reflections_path}: {error}") from error
 
     def save(self, number: int, frame: int | None, folder: Path) -> None:
-        """Write one image under the names of the guide's phase 1.
+        """Write one image under the names that the visual checks use.
 
         ``strong.refl`` has the spots that were found and indexed, ``indexed_initial.refl`` too, and
         ``indexed_refined_detector.refl`` also the reflections that were predicted and integrated.

@@ -5,10 +5,13 @@ from __future__ import annotations
 import glob
 import io
 import logging
+import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +26,36 @@ from dxtbx.model.goniometer import GoniometerFactory
 from dxtbx.model.scan import ScanFactory
 from scitbx.array_family import flex
 
+from diffuse_framework.adapters.guards.pickles import refuse_pickle, refuse_pickles
+from diffuse_framework.adapters.images.checksums import damage_of
 from diffuse_framework.adapters.images.detection import DETECT, STILL_WIDTH_DEG, STILLS, choose_kind, detect
+from diffuse_framework.adapters.images.duplicates import REFUSE, without_duplicates
+from diffuse_framework.adapters.images.hdf5 import what_is_missing
 from diffuse_framework.adapters.images.sequences import SequenceSource
 from diffuse_framework.adapters.images.source import DxtbxSource, exposure_of
+from diffuse_framework.adapters.images.widths import with_header_widths
 from diffuse_framework.errors import DataError, GeometryError
+from diffuse_framework.model.experiment import Rejected
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def quiet_dxtbx() -> Iterator[None]:
-    """Hold back what dxtbx prints of stills: attempts to join them into one scan, divisions by their width."""
+    """Hold back what dxtbx prints: of stills that it can't join, of divisions by their width, of its progress."""
     printed = io.StringIO()
+    # dxtbx of DIALS 3.30 draws a bar of the files it has read on stdout; this variable is its only switch.
+    banner = os.environ.get("DIALS_NOBANNER")
+    os.environ["DIALS_NOBANNER"] = "1"
     try:
         with warnings.catch_warnings(), redirect_stdout(printed):
             warnings.filterwarnings("ignore", "invalid value encountered", RuntimeWarning)
             yield
     finally:
+        if banner is None:
+            del os.environ["DIALS_NOBANNER"]
+        else:
+            os.environ["DIALS_NOBANNER"] = banner
         kept = [line for line in printed.getvalue().splitlines(True) if "dxtbx Internal Error" not in line]
         sys.stdout.write("".join(kept))
 
@@ -48,14 +64,95 @@ def images_from_files(paths: list[str]) -> ExperimentList:
     """Return experiments for image files.
 
     Raises:
-        DataError: files dxtbx can't read as images.
+        DataError: files dxtbx can't read as images; pickles, whatever their names.
     """
+    refuse_pickles(paths)
     unhandled: list[str] = []
-    with quiet_dxtbx():
-        experiments = ExperimentListFactory.from_filenames(paths, unhandled=unhandled)
+    try:
+        with quiet_dxtbx():
+            experiments = ExperimentListFactory.from_filenames(paths, unhandled=unhandled)
+    # What a damaged header makes of format classes: KeyError, ValueError, UnicodeDecodeError ...
+    except Exception as error:
+        if len(paths) > 1:
+            for path in paths:
+                # The one that is damaged says so by its name.
+                images_from_files([path])
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            what_is_missing(paths[0]) or f"{paths[0]} can't be read; it is cut short or damaged ({first})"
+        ) from error
     if unhandled:
         raise DataError(f"{unhandled[0]} is not an image that dxtbx can read")
-    return experiments
+    return with_header_widths(experiments)
+
+
+def experiments_from_file(path: str | Path, check_format: bool = True) -> ExperimentList:
+    """Return the experiments of an .expt file.
+
+    Args:
+        path: of the file.
+        check_format: whether its images are opened, and its masks read.
+
+    Raises:
+        DataError: it can't be read, or names files that can't be.
+    """
+    refuse_pickle(path)
+    try:
+        return ExperimentListFactory.from_json_file(str(path), check_format=check_format)
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"can't read {path}: {error.strerror or error}") from error
+    # Whatever can be wrong with a text file: dxtbx raises KeyError, ValueError, RuntimeError, its own ...
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path} is not an .expt file that can be read ({first})") from error
+
+
+@dataclass(frozen=True)
+class UnreadableFile:
+    """A file whose images can't be read, and why."""
+
+    path: str
+    reason: str
+
+
+def unreadable_files(paths: list[str]) -> tuple[UnreadableFile, ...]:
+    """Return those of image files whose header can't be read, with the reason."""
+    found = []
+    for path in paths:
+        try:
+            images_from_files([path])
+        except DataError as error:
+            found.append(UnreadableFile(path, damage_of(path) or str(error).removeprefix(f"{path} ")))
+    return tuple(found)
+
+
+def left_out_of(paths: list[str]) -> tuple[UnreadableFile, ...]:
+    """Return the files that can't be read where others of the same name but for numbers can: they are images too."""
+    unreadable = unreadable_files(paths)
+    readable = {_series_name(path) for path in set(paths) - {item.path for item in unreadable}}
+    return unreadable if all(_series_name(item.path) in readable for item in unreadable) else ()
+
+
+def _series_name(path: str) -> str:
+    return re.sub(r"\d+", "#", Path(path).name)
+
+
+def readable_images(paths: list[str]) -> tuple[ExperimentList, tuple[UnreadableFile, ...]]:
+    """Return experiments for those of image files that can be read, and the other files.
+
+    Raises:
+        DataError: none can, or a file that is no image.
+    """
+    try:
+        return images_from_files(paths), ()
+    except DataError:
+        unreadable = left_out_of(paths)
+        if not unreadable:
+            raise
+        names = {item.path for item in unreadable}
+        return images_from_files([path for path in paths if path not in names]), unreadable
 
 
 def can_be_read(path: str) -> bool:
@@ -96,6 +193,8 @@ def open_source(
     reference_geometry: Path | None = None,
     overrides: Any = None,
     kind: str = DETECT,
+    unreadable: tuple[UnreadableFile, ...] = (),
+    duplicates: str = REFUSE,
 ) -> DxtbxSource:
     """Return the source of all images, with the geometry the user wants.
 
@@ -107,16 +206,23 @@ def open_source(
         overrides: extracted `dials.util.options.geometry_phil_scope`, single values that
             replace all.
         kind: "stills", "rotation", or "detect" to find out.
+        unreadable: files that were left out.
+        duplicates: what to do about images that are there under two names, "refuse" or "drop".
 
     Returns:
         A `SequenceSource` for rotations.
 
     Raises:
-        DataError: no images.
+        DataError: no images, or one that is there twice.
         GeometryError: stills and rotations together, two detectors, or a geometry that doesn't fit.
     """
     if len(experiments) == 0:
         raise DataError("no images: give image files, a template like img_####.cbf, or an .expt file")
+    experiments, bare = _with_models(experiments)
+    unreadable = (*unreadable, *bare)
+    experiments = without_duplicates(experiments, duplicates)
+    # Those that the parser of DIALS has read, and those of .expt files.
+    experiments = with_header_widths(experiments)
     if reference_geometry is not None:
         _adopt_geometry(experiments, Path(reference_geometry))
     if overrides is not None:
@@ -134,7 +240,26 @@ def open_source(
             len(source),
             source.without_exposure[0],
         )
+    source.left_out = tuple(Rejected(Path(item.path).name, "opening", item.reason) for item in unreadable)
+    for item in source.left_out:
+        logger.warning("Rejected %s at opening: %s", item.name, item.reason)
     return source
+
+
+def _with_models(experiments: Any) -> tuple[Any, tuple[UnreadableFile, ...]]:
+    """Return the experiments that have a beam and a detector, and the files of the others.
+
+    Raises:
+        DataError: none has.
+    """
+    bare = [experiment for experiment in experiments if experiment.beam is None or experiment.detector is None]
+    if not bare:
+        return experiments, ()
+    files = dict.fromkeys(path for experiment in bare for path in experiment.imageset.paths())
+    unreadable = tuple(UnreadableFile(path, "its header says nothing of beam and detector") for path in files)
+    if len(bare) == len(experiments):
+        raise DataError(f"{unreadable[0].path} can't be read: {unreadable[0].reason}")
+    return ExperimentList([experiment for experiment in experiments if experiment not in bare]), unreadable
 
 
 def all_have_crystals(source: DxtbxSource) -> bool:
@@ -154,13 +279,12 @@ def _refuse_widthless(experiments: Any) -> None:
 
 
 def _adopt_geometry(experiments: Any, path: Path) -> None:
+    if not path.exists():
+        raise DataError(f"input.reference_geometry: there is no file {path}")
     try:
-        reference = ExperimentListFactory.from_json_file(str(path), check_format=False)
-    except FileNotFoundError as error:
-        raise DataError(f"input.reference_geometry: there is no file {path}") from error
-    # Whatever can be wrong with a text file: dxtbx raises KeyError, ValueError, RuntimeError, its own ...
-    except Exception as error:
-        raise DataError(f"input.reference_geometry: {path} is not an .expt file ({error})") from error
+        reference = experiments_from_file(path, check_format=False)
+    except DataError as error:
+        raise DataError(f"input.reference_geometry: {error}") from error
     if len(reference.detectors()) != 1 or len(reference.beams()) != 1:
         raise GeometryError(
             f"input.reference_geometry: {path} holds {len(reference.detectors())} detectors and "
@@ -188,6 +312,7 @@ def _adopt_geometry(experiments: Any, path: Path) -> None:
 
 def _override(experiments: Any, overrides: Any) -> ExperimentList:
     """Apply single values; the factories of dxtbx change the models in place and leave the rest."""
+    _refuse_negative(overrides)
     try:
         for beam in experiments.beams():
             BeamFactory.from_phil(overrides, beam)
@@ -199,8 +324,28 @@ def _override(experiments: Any, overrides: Any) -> ExperimentList:
         if overrides.scan.oscillation is None and overrides.scan.image_range is None:
             return experiments
         return _with_scan(experiments, overrides)
-    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
-        raise GeometryError(f"the values of geometry.* can't be applied: {error}") from error
+    except GeometryError:
+        raise
+    # The factories raise whatever a value leads to: RuntimeError, Sorry, TypeError, AssertionError ...
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise GeometryError(f"the values of geometry.* can't be applied: {first}") from error
+
+
+def _refuse_negative(overrides: Any) -> None:
+    """Refuse lengths that are none; dxtbx makes mirror images of some, and ends the interpreter with others."""
+    lengths = {"beam.wavelength": [overrides.beam.wavelength], "detector.distance": [overrides.detector.distance]}
+    for panel in overrides.detector.panel:
+        for name in ("pixel_size", "image_size", "thickness"):
+            lengths.setdefault(f"detector.panel.{name}", []).extend(_list(getattr(panel, name, None)))
+    for name, values in lengths.items():
+        for value in values:
+            if isinstance(value, int | float) and not (value > 0 or (name.endswith("thickness") and value == 0)):
+                raise GeometryError(f"geometry.{name}={value:g} must be above 0")
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _with_scan(experiments: Any, overrides: Any) -> ExperimentList:

@@ -291,11 +291,13 @@ def _predicted(table: Any) -> Any:
 
     if "flags" in table:
         return table.select(table.get_flags(table.flags.predicted))
-    # From INTEGRATE.HKL of XDS, where all rows are integrated spots.
+    # From INTEGRATE.HKL of XDS, where all rows are integrated. DIALS 3.30 sets flags, 3.12 leaves zeros where XDS
+    # observed nothing.
     table = copy.copy(table)
     table["flags"] = flex.size_t(len(table), 0)
     flags = table.flags
-    table.set_flags(flex.bool(len(table), True), flags.predicted | flags.indexed | flags.integrated_prf)
+    table.set_flags(flex.bool(len(table), True), flags.predicted | flags.integrated_prf)
+    table.set_flags(table["xyzobs.px.value"].norms() > 0, flags.indexed)
     return table
 
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dxtbx.model.experiment_list import ExperimentListFactory
 
 from diffuse_framework.adapters.images.detection import STILL_WIDTH_DEG
-from diffuse_framework.adapters.images.open import images_from_files
+from diffuse_framework.adapters.images.open import experiments_from_file, images_from_files
 from diffuse_framework.adapters.images.sequences import orientations
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.models.geometry import geometry_of
@@ -42,13 +41,7 @@ def read_image(image: Path, experiments: Path) -> tuple[Frame, Geometry, np.ndar
 
 
 def _experiment_of(image: Path, path: Path) -> Any:
-    try:
-        experiments = ExperimentListFactory.from_json_file(str(path), check_format=False)
-    except OSError as error:
-        raise DataError(f"can't read {path}: {error.strerror or error}") from error
-    # Whatever can be wrong with a text file: dxtbx raises KeyError, ValueError, RuntimeError, its own ...
-    except Exception as error:
-        raise DataError(f"{path} is not an .expt file ({error})") from error
+    experiments = experiments_from_file(path, check_format=False)
     if len(experiments) == 1:
         return experiments[0]
     for experiment in experiments:
@@ -63,11 +56,7 @@ def image_paths(experiments: Path) -> list[Path]:
     Raises:
         DataError: the file can't be read.
     """
-    try:
-        found = ExperimentListFactory.from_json_file(str(experiments), check_format=False)
-    # As above.
-    except Exception as error:
-        raise DataError(f"can't read {experiments}: {error}") from error
+    found = experiments_from_file(experiments, check_format=False)
     return [Path(name) for experiment in found for name in experiment.imageset.paths()]
 
 
@@ -77,11 +66,7 @@ def crystal_rotations(experiments: Path) -> list[np.ndarray]:
     Raises:
         DataError: the file can't be read.
     """
-    try:
-        found = ExperimentListFactory.from_json_file(str(experiments), check_format=False)
-    # As above.
-    except Exception as error:
-        raise DataError(f"can't read {experiments}: {error}") from error
+    found = experiments_from_file(experiments, check_format=False)
     rotations = []
     for experiment in found:
         crystal = experiment.crystal

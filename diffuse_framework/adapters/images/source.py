@@ -18,9 +18,11 @@ from dxtbx.format.image import ImageBool
 from dxtbx.imageset import ImageSetFactory
 from dxtbx.model import Experiment, ExperimentList
 
+from diffuse_framework.adapters.images.checksums import damage_of, stamp_of
 from diffuse_framework.adapters.images.hdf5 import Series, is_hdf5, series_of, what_is_missing
 from diffuse_framework.adapters.models.geometry import geometry_of
-from diffuse_framework.errors import DataError, GeometryError
+from diffuse_framework.errors import DataError, GeometryError, UnreadableImage
+from diffuse_framework.model.experiment import Rejected
 from diffuse_framework.model.geometry import Geometry
 from diffuse_framework.model.source import Frame
 
@@ -41,7 +43,12 @@ class DxtbxSource:
             scan or goniometer; with a crystal where the input was already indexed.
         reflections: reflection tables that came with the input.
         without_exposure: names of images whose exposure time nothing tells; 1 second is taken.
+        left_out: images that were named too, and could not be opened.
+        compared: numbers of the images whose bytes an indexer has compared with their checksum: MD5 of six megabytes
+            takes a sixth of what adding them up does, and once is enough.
     """
+
+    left_out: tuple[Rejected, ...] = ()
 
     def __init__(self, experiments: Any, reflections: tuple[Any, ...] = ()) -> None:
         """Split `experiments` into single stills.
@@ -63,6 +70,8 @@ class DxtbxSource:
         self._agreed: set[str] = set()
         self._model_numbers = _model_numbers(self.experiments)
         self._geometries: dict[tuple[int, int], Geometry] = {}
+        self.compared: set[int] = set()
+        self._opened = tuple(self.stamp(index) for index in range(len(self)))
         for index in range(len(self)):
             # A beam or detector that can't be is refused before any work is done.
             self.geometry(index)
@@ -85,14 +94,18 @@ class DxtbxSource:
         """Read one image.
 
         Raises:
-            DataError: the file is missing, truncated or corrupt.
+            UnreadableImage: the file is missing, truncated or corrupt.
         """
         imageset = self.experiments[index].imageset
         path, number = imageset.get_path(0), imageset.indices()[0]
         series = self._series.get(path)
+        if index not in self.compared:
+            self.check_bytes(index)
         try:
             if series is not None and path in self._agreed:
-                return Frame(self.names[index], (series.read(number),))
+                frame = Frame(self.names[index], (series.read(number),))
+                self._refuse_other(index)
+                return frame
             panels = _by_dxtbx(imageset)
             if series is not None and series.plain:
                 if len(panels) == 1 and np.array_equal(series.read(number), panels[0]):
@@ -101,11 +114,34 @@ class DxtbxSource:
                     logger.debug("%s is read by dxtbx alone", path)
                     self._series[path] = replace(series, plain=False)
         except (_Unreadable, OSError, KeyError, RuntimeError) as error:
-            raise DataError(
+            raise UnreadableImage(
                 what_is_missing(path, number + 1)
                 or f"{path}: can't read the image; it is cut short or damaged ({_first_line(error)})"
             ) from error
+        self._refuse_other(index)
         return Frame(self.names[index], panels)
+
+    def _refuse_other(self, index: int) -> None:
+        """Refuse an image that is not the one that was opened: its orientation would be that of the other."""
+        if self.stamp(index) != self._opened[index]:
+            raise UnreadableImage(
+                f"{self.experiments[index].imageset.get_path(0)} was written anew while it was processed; the next run "
+                "indexes it"
+            )
+
+    def check_bytes(self, index: int) -> None:
+        """Compare the bytes of one image with the checksum that its file carries.
+
+        Raises:
+            UnreadableImage: they are others, the file is cut short, empty or missing.
+        """
+        path = self.experiments[index].imageset.get_path(0)
+        try:
+            damage = damage_of(path)
+        except OSError as error:
+            damage = error.strerror or str(error)
+        if damage:
+            raise UnreadableImage(f"{path}: can't read the image; it is cut short or damaged ({damage})")
 
     def geometry(self, index: int) -> Geometry:
         """Beam and detector of one image; images that share models share the object."""
@@ -120,7 +156,10 @@ class DxtbxSource:
         return self._exposures_s[index]
 
     def stamp(self, index: int) -> str:
-        """Path, size and time of the file of one image, and its number in it."""
+        """Path, size, time and ends of the file of one image, and its number in it.
+
+        In the head of a CBF file is the checksum of its pixels.
+        """
         imageset = self.experiments[index].imageset
         path, number = imageset.get_path(0), imageset.indices()[0]
         series = self._series.get(path)
@@ -128,10 +167,10 @@ class DxtbxSource:
         if series is not None and series.parts and series.part(number).path != path:
             files.append(series.part(number).path)
         try:
-            found = [Path(file).stat() for file in files]
+            found = [stamp_of(file) for file in files]
         except OSError:
             return f"{path} is not there"
-        return f"{path}#{number}" + "".join(f" {status.st_size} {status.st_mtime_ns}" for status in found)
+        return " ".join([f"{path}#{number}", *found])
 
     def trusted_pixels(self, index: int) -> tuple[np.ndarray, ...] | None:
         """The mask of `dials.apply_mask` or of the image format, and untrusted rectangles of the panels.

@@ -6,6 +6,7 @@ import io
 import logging
 import tempfile
 from contextlib import redirect_stdout
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +32,8 @@ def read_xds(folder: Path) -> tuple[Any, Any]:
     """
     from dials.command_line.import_xds import IntegrateHKLImporter, XDSFileImporter
 
-    models = XDSFileImporter.find_best_xds_file(str(folder))
+    # DIALS 3.30 takes and returns a Path where 3.12 has text; dxtbx's readers take text in both.
+    models = XDSFileImporter.find_best_xds_file(folder)
     if models is None or not (folder / "XDS.INP").is_file():
         raise DataError(
             f"input.xds: {folder} must hold XDS.INP and one of XDS_ASCII.HKL, INTEGRATE.HKL, GXPARM.XDS and XPARM.XDS"
@@ -39,7 +41,7 @@ def read_xds(folder: Path) -> tuple[Any, Any]:
     captured_log = io.StringIO()
     try:
         with redirect_stdout(captured_log), tempfile.TemporaryDirectory(prefix="diffuse_") as scratch:
-            experiments = ExperimentListFactory.from_xds(str(folder / "XDS.INP"), models)
+            experiments = ExperimentListFactory.from_xds(str(folder / "XDS.INP"), str(models))
             if (folder / "INTEGRATE.LP").is_file():
                 XDSFileImporter.extract_varying_crystal(str(folder / "INTEGRATE.LP"), experiments)
             table = None
@@ -47,8 +49,11 @@ def read_xds(folder: Path) -> tuple[Any, Any]:
                 from dials.array_family import flex
 
                 target = str(Path(scratch) / "integrated.refl")
-                wanted = SimpleNamespace(output=SimpleNamespace(filename=target))
-                IntegrateHKLImporter(str(folder / "INTEGRATE.HKL"), experiments[0])(wanted, None)
+                # DIALS 3.30 takes all experiments and writes to `reflections`, 3.12 takes one and writes to `filename`.
+                wanted = SimpleNamespace(output=SimpleNamespace(filename=target, reflections=target))
+                takes_all = "experiments" in signature(IntegrateHKLImporter.__init__).parameters
+                model = experiments if takes_all else experiments[0]
+                IntegrateHKLImporter(str(folder / "INTEGRATE.HKL"), model)(wanted, None)
                 table = flex.reflection_table.from_file(target)
     # The readers raise whatever a text that is not as expected leads to.
     except Exception as error:

@@ -104,6 +104,18 @@ def one_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def refuse_damaged(source: DxtbxSource, index: int) -> None:
+    """Refuse an image whose bytes are not those that were written; DIALS would look for spots on them.
+
+    Raises:
+        ImageRejected: it is one.
+    """
+    try:
+        source.check_bytes(index)
+    except DataError as damaged:
+        raise ImageRejected(READING, str(damaged).removeprefix(f"{source.names[index]}: ")) from damaged
+
+
 def spot_finding_failure(source: DxtbxSource, index: int, error: BaseException) -> ImageRejected:
     """Return why no spots could be looked for; most often the image itself can't be read."""
     try:
@@ -179,6 +191,8 @@ def finish(
     stills, rejected = [], []
     for outcome in outcomes:
         name = source.names[outcome.source_index]
+        # By `refuse_damaged`, in a run before where the outcome was kept: its name has the image's stamp in it.
+        source.compared.add(outcome.source_index)
         still = outcome.still()
         _log_captured(name, outcome)
         if still is None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from diffuse_framework.adapters.guards.phil import refuse_includes
+from diffuse_framework.adapters.guards.pickles import admit_masks
 from diffuse_framework.adapters.indexing.shims import provide_missing_modules
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.model.experiment import CrystalHints
@@ -18,6 +19,9 @@ _ELSEWHERE = {
     "input": "on the command line of diffuse.process",
     "geometry": "as geometry.* of diffuse.process, or input.reference_geometry",
 }
+
+# Modules of DIALS that read the files of lookup.mask=.
+_READ_MASKS = ("dials.algorithms.spot_finding.factory", "dials.algorithms.integration.integrator")
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ def _working_scope(parameters: DialsParameters) -> Any:
 
     provide_missing_modules()
     scope = getattr(import_module(parameters.module), parameters.scope)
+    for module in _READ_MASKS:
+        admit_masks(module)
     for name, text in parameters.texts:
         try:
             scope, unknown = scope.fetch(source=parse(text), track_unused_definitions=True)
@@ -104,22 +110,6 @@ def user_texts(paths: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
                 raise ConfigError(f"{path}: give {definition.path} {home}")
         texts.append((str(path), text))
     return tuple(texts)
-
-
-def refuse_includes(path: str, text: str) -> None:
-    """Refuse a user's parameter file that includes others: DIALS leaves that line out without a word.
-
-    ``include scope`` would also import a module, which is to run it.
-
-    Raises:
-        ConfigError: it does.
-    """
-    for number, line in enumerate(text.splitlines(), 1):
-        if re.match(r"\s*include\s+(file|scope)\b", line):
-            raise ConfigError(
-                f"{path}, line {number}: {' '.join(line.split())!r} is not followed in a user's file; name the other "
-                "file beside this one instead"
-            )
 
 
 def phil_paths(paths: Any) -> tuple[str, ...]:

@@ -115,8 +115,7 @@ def _crystals_of(path: Path, n_sweeps: int) -> list[Crystal]:
         raise DataError(f"indexer.given.crystals: {path} is not an .expt file ({error})") from error
     if len(crystals) not in (1, n_sweeps):
         raise DataError(
-            f"indexer.given.crystals: {path} has {len(crystals)} crystals, the images are {n_sweeps} "
-            "sweeps; give a "
+            f"indexer.given.crystals: {path} has {len(crystals)} crystals, the images are {n_sweeps} sweeps; give a "
             "file with one crystal, or with one for each sweep"
         )
     return list(crystals)

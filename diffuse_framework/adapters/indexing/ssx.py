@@ -20,6 +20,7 @@ from diffuse_framework.adapters.indexing.common import (
     best_lattice,
     capture_dials_log,
     one_line,
+    refuse_damaged,
     spot_finding_failure,
 )
 from diffuse_framework.adapters.indexing.dials_phil import DialsParameters
@@ -124,6 +125,7 @@ class FindSpotsWork:
         from dials.array_family import flex
         from dxtbx.model import ExperimentList
 
+        refuse_damaged(self.source, index)
         experiments = ExperimentList([still_for_dials(self.source.experiments[index])])
         params = self.index.fresh()
         try:

@@ -19,6 +19,7 @@ from diffuse_framework.adapters.indexing.common import (
     best_lattice,
     capture_dials_log,
     one_line,
+    refuse_damaged,
     spot_finding_failure,
 )
 from diffuse_framework.adapters.indexing.dials_phil import DialsParameters
@@ -110,6 +111,7 @@ class StillsWork(GivesOutcomes):
     def _process(self, index: int, processor: Any) -> tuple[IndexedStill, tuple[int, ...]]:
         from dxtbx.model import ExperimentList
 
+        refuse_damaged(self.source, index)
         experiments = ExperimentList([still_for_dials(self.source.experiments[index])])
         try:
             processor.process_experiments(Path(self.source.names[index]).stem, experiments)

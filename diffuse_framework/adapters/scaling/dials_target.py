@@ -193,7 +193,7 @@ def fit_with_dials(
             f"DIALS's minimiser keeps all observations in memory and takes at most {MAX_ROWS}, not {n_rows}"
         )
     if not n_rows:
-        raise NothingSeenTwiceError("no voxel is seen twice, so nothing can be scaled")
+        raise NothingSeenTwiceError("no voxel is observed twice, so nothing can be scaled")
     whole, _ = observations.sample(len(observations))
     parameters = layout.null() if start is None else start.copy()
     change, sigma, cycle = np.inf, np.full(layout.size, np.inf), 0

@@ -66,7 +66,7 @@ class DiffuseScalingModel(ScalingModelBase):
 
     @classmethod
     def from_data(cls, params: Any, experiment: Any, reflection_table: Any) -> DiffuseScalingModel:
-        """Return a model that changes nothing, for a data set that diffuse.scale has not seen."""
+        """Return a model that changes nothing, for a data set that diffuse.scale did not have."""
         component = SingleScaleFactor(flex.double([1.0]))
         return cls({"scale": component}, {"corrections": ["scale"], "axes": {}})
 

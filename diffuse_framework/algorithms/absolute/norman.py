@@ -22,7 +22,7 @@ def norman(profile: RadialProfile, theory: Theory, limits: tuple[float, float]) 
     """Return k from the ratio of what atoms scatter on their own to the total, in a range of |q|.
 
     k = integral of (sum f0^2 + I_incoherent) / integral of I_total between the limits, where interference
-    between atoms has nearly averaged out. What is left of it is seen in the scatter of k between parts
+    between atoms has nearly averaged out. What is left of it shows in the scatter of k between parts
     of the range. The table lists k of the range from the lower limit up to each |q|.
 
     Args:

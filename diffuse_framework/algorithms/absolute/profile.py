@@ -69,7 +69,7 @@ def spherical_averages(merged: MergedMap, n_shells: int = N_SHELLS) -> RadialPro
     voxel = np.concatenate([merged.voxel, merged.bragg_voxel])
     total = np.concatenate([merged.total_intensity, merged.bragg_intensity])
     total_variance = np.concatenate([merged.total_variance, merged.bragg_variance])
-    hidden = np.arange(len(voxel)) >= len(merged)
+    bragg_only = np.arange(len(voxel)) >= len(merged)
     index = grid.index_of(voxel)
     keep = (index != 0).any(axis=1)
     q = np.linalg.norm(grid.q_of(voxel), axis=1)
@@ -81,9 +81,9 @@ def spherical_averages(merged: MergedMap, n_shells: int = N_SHELLS) -> RadialPro
     means = _Strata(shell, kind, weight, n_shells, 1 / float(np.prod(grid.divisions)))
     # What lies under a peak whose voxel holds no diffuse pixel is taken from the shell.
     diffuse = np.concatenate([merged.intensity, np.zeros(len(merged.bragg_voxel))])
-    seen = _Strata(shell, kind, weight * ~hidden, n_shells, 0.0)
-    under = seen.mean(diffuse)
-    diffuse[hidden] = np.where(np.isfinite(under), under, 0)[shell[hidden]]
+    of_diffuse = _Strata(shell, kind, weight * ~bragg_only, n_shells, 0.0)
+    under = of_diffuse.mean(diffuse)
+    diffuse[bragg_only] = np.where(np.isfinite(under), under, 0)[shell[bragg_only]]
     diffuse_variance = np.concatenate([merged.variance, np.zeros(len(merged.bragg_voxel))])
     voxel_volume = abs(np.linalg.det(grid.reciprocal_basis)) / np.prod(grid.divisions)
     volume = 4 / 3 * np.pi * np.diff(edges**3)

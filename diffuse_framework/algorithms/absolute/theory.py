@@ -17,7 +17,7 @@ def breit_dirac_factor(q: np.ndarray, wavelength: float) -> np.ndarray:
 
     (E'/E)^2 = (1 + 2 lambda_C sin^2(theta) / lambda)^-2, from Breit (1926), Phys. Rev. 27, 362, and
     Dirac (1926), Proc. R. Soc. A 111, 405. A detector that counts photons needs the square, one that
-    adds up energy the cube (International Tables C, section 7.4.3).
+    integrates energy the cube (International Tables C, section 7.4.3).
 
     Args:
         q: (...) |q| in 1/angstrom.

@@ -21,8 +21,8 @@ from diffuse_framework.algorithms.indexing.evidence import (
     CERTAIN,
     FEWEST_SHARED,
     Blocks,
+    Departures,
     Evidence,
-    Seen,
     add,
     together,
     weigh,
@@ -163,10 +163,10 @@ def choose_operators(
     """Return the operator that brings each crystal to the indexing of the others, and how sure that is.
 
     On each half of reciprocal space it starts from the crystal with the most photons and adds the others one by one,
-    the best seen first; then every crystal is compared with all others until none changes. Further starts begin at
-    random; the one with the highest sum of correlations is taken. On the other half each crystal is weighed against the
-    others as they stand then (`algorithms.indexing.evidence`). Of the indexings that all may share it is the one that
-    most crystals beyond doubt have already.
+    those with most photons first; then every crystal is compared with all others until none changes. Further starts
+    begin at random; the one with the highest sum of correlations is taken. On the other half each crystal is weighed
+    against the others as they stand then (`algorithms.indexing.evidence`). Of the indexings that all may share it is
+    the one that most crystals beyond doubt have already.
 
     Args:
         tables: sums of all images.
@@ -180,34 +180,36 @@ def choose_operators(
         GeometryError: operators that mix axes with different divisions.
     """
     blocks = Blocks(grid, operators, rng)
-    seen = _all_seen(tables, crystal_of_image, grid, operators, blocks)
+    departures = _all_departures(tables, crystal_of_image, grid, operators, blocks)
     renamings = _renamings(operators, grid.symmetry)
     halves, chosen = [], []
     for first in (True, False):
-        compared = [[way.select(blocks.first_half[way.block] == first) for way in ways] for ways in seen]
-        tested = [[way.select(blocks.first_half[way.block] != first) for way in ways] for ways in seen]
+        compared = [[way.select(blocks.first_half[way.block] == first) for way in ways] for ways in departures]
+        tested = [[way.select(blocks.first_half[way.block] != first) for way in ways] for ways in departures]
         chosen.append(_best_of_starts(compared, grid.size, rng, n_starts))
         halves.append(weigh(tested, chosen[-1], grid, blocks.n_blocks))
     evidence = together(halves, chosen, renamings)
     return _with_majority_unchanged(Choice(operators, evidence), renamings)
 
 
-def _best_of_starts(seen: list[list[Seen]], size: int, rng: np.random.Generator, n_starts: int) -> np.ndarray:
-    order = np.argsort([-ways[0].weight.sum() for ways in seen], kind="stable")
+def _best_of_starts(
+    departures: list[list[Departures]], size: int, rng: np.random.Generator, n_starts: int
+) -> np.ndarray:
+    order = np.argsort([-ways[0].weight.sum() for ways in departures], kind="stable")
     best: tuple[float, np.ndarray] | None = None
     for start in range(n_starts):
-        sequence = order if start == 0 else rng.permutation(len(seen))
-        chosen = _settle(seen, sequence, size)
-        score = _score(seen, chosen, size)
+        sequence = order if start == 0 else rng.permutation(len(departures))
+        chosen = _consistent_choice(departures, sequence, size)
+        score = _score(departures, chosen, size)
         if best is None or score > best[0] + 1e-9:
             best = score, chosen
     assert best is not None
     return best[1]
 
 
-def _all_seen(
+def _all_departures(
     tables: Iterable[SumsTable], crystal_of_image: np.ndarray, grid: VoxelGrid, operators: np.ndarray, blocks: Blocks
-) -> list[list[Seen]]:
+) -> list[list[Departures]]:
     """What each crystal shows for each operator."""
     n_crystals = int(crystal_of_image.max()) + 1
     # Sums by crystal and by the voxel and operator of a row: all that folding again needs.
@@ -220,7 +222,7 @@ def _all_seen(
     return [[_departures(pieces, operator, grid, blocks) for operator in operators] for pieces in parts]
 
 
-def _departures(pieces: list[SumsTable], operator: np.ndarray, grid: VoxelGrid, blocks: Blocks) -> Seen:
+def _departures(pieces: list[SumsTable], operator: np.ndarray, grid: VoxelGrid, blocks: Blocks) -> Departures:
     counts, exposure = np.zeros(grid.size), np.zeros(grid.size)
     for piece in pieces:
         moved = refold(piece, np.broadcast_to(operator, (len(piece), 3, 3)), grid)
@@ -232,45 +234,45 @@ def _departures(pieces: list[SumsTable], operator: np.ndarray, grid: VoxelGrid, 
     mean = sum_by(shell, counts, _N_SHELLS) / np.maximum(sum_by(shell, exposure, _N_SHELLS), 1e-300)
     expected = np.maximum(mean[shell] * exposure, 1e-300)
     # Relative to the shell: counts / expected - 1, whose variance is 1 / expected.
-    return Seen(voxel, blocks.of(voxel), counts / expected - 1, expected)
+    return Departures(voxel, blocks.of(voxel), counts / expected - 1, expected)
 
 
-def _settle(seen: list[list[Seen]], sequence: np.ndarray, size: int) -> np.ndarray:
-    chosen = np.full(len(seen), -1)
+def _consistent_choice(departures: list[list[Departures]], sequence: np.ndarray, size: int) -> np.ndarray:
+    chosen = np.full(len(departures), -1)
     total, weight = np.zeros(size), np.zeros(size)
     for crystal in sequence:
-        found = [_correlation(way, total, weight) for way in seen[crystal]]
+        found = [_correlation(way, total, weight) for way in departures[crystal]]
         chosen[crystal] = 0 if np.isnan(found).all() else int(np.nanargmax(found))
-        add(seen[crystal][chosen[crystal]], total, weight, 1)
+        add(departures[crystal][chosen[crystal]], total, weight, 1)
     for _ in range(_MOST_CYCLES):
         changed = False
         for crystal in sequence:
-            add(seen[crystal][chosen[crystal]], total, weight, -1)
-            found = [_correlation(way, total, weight) for way in seen[crystal]]
+            add(departures[crystal][chosen[crystal]], total, weight, -1)
+            found = [_correlation(way, total, weight) for way in departures[crystal]]
             if not np.isnan(found).all():
                 better = int(np.nanargmax(found))
                 changed |= better != chosen[crystal]
                 chosen[crystal] = better
-            add(seen[crystal][chosen[crystal]], total, weight, 1)
+            add(departures[crystal][chosen[crystal]], total, weight, 1)
         if not changed:
             break
     return chosen
 
 
-def _score(seen: list[list[Seen]], chosen: np.ndarray, size: int) -> float:
+def _score(departures: list[list[Departures]], chosen: np.ndarray, size: int) -> float:
     """Sum of the correlations of all crystals with all others."""
     total, weight = np.zeros(size), np.zeros(size)
-    for ways, number in zip(seen, chosen, strict=True):
+    for ways, number in zip(departures, chosen, strict=True):
         add(ways[number], total, weight, 1)
     found = []
-    for ways, number in zip(seen, chosen, strict=True):
+    for ways, number in zip(departures, chosen, strict=True):
         add(ways[number], total, weight, -1)
         found.append(_correlation(ways[number], total, weight))
         add(ways[number], total, weight, 1)
     return float(np.nansum(found))
 
 
-def _correlation(way: Seen, total: np.ndarray, weight: np.ndarray) -> float:
+def _correlation(way: Departures, total: np.ndarray, weight: np.ndarray) -> float:
     """Weighted correlation of one crystal with the sum of others, NaN where they share too little."""
     others = weight[way.voxel]
     shared = others > 1e-6

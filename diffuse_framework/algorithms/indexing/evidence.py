@@ -47,7 +47,7 @@ _LARGEST_DIP = -0.9
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class Departures:
     """What one crystal shows in one way of indexing: departures from the mean of its resolution shells.
 
     Attributes:
@@ -62,9 +62,9 @@ class Seen:
     departure: np.ndarray
     weight: np.ndarray
 
-    def select(self, which: np.ndarray) -> Seen:
+    def select(self, which: np.ndarray) -> Departures:
         """Return some of the voxels."""
-        return Seen(self.voxel[which], self.block[which], self.departure[which], self.weight[which])
+        return Departures(self.voxel[which], self.block[which], self.departure[which], self.weight[which])
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,22 +171,22 @@ def together(halves: list[Evidence], chosen: list[np.ndarray], renamings: list[l
     return max(sums, key=lambda both: both.difference.max(axis=(1, 2)).sum())
 
 
-def weigh(seen: list[list[Seen]], chosen: np.ndarray, grid: VoxelGrid, n_blocks: int) -> Evidence:
+def weigh(departures: list[list[Departures]], chosen: np.ndarray, grid: VoxelGrid, n_blocks: int) -> Evidence:
     """Return how well each crystal fits all others in each way of indexing, without calibration; see the module.
 
     Args:
-        seen: of each crystal, what it shows in each way.
+        departures: of each crystal, what it shows in each way.
         chosen: (n_crystals,) the way in which each stands among the others.
         grid: of the voxels.
         n_blocks: number of blocks.
     """
     total, weight = np.zeros(grid.size), np.zeros(grid.size)
-    for ways, number in zip(seen, chosen, strict=True):
+    for ways, number in zip(departures, chosen, strict=True):
         add(ways[number], total, weight, 1)
     spread = _true_variance(total, weight, grid)
-    n_ways = len(seen[0])
-    sums, variances = np.zeros((2, len(seen), n_ways, n_ways))
-    for crystal, (ways, number) in enumerate(zip(seen, chosen, strict=True)):
+    n_ways = len(departures[0])
+    sums, variances = np.zeros((2, len(departures), n_ways, n_ways))
+    for crystal, (ways, number) in enumerate(zip(departures, chosen, strict=True)):
         add(ways[number], total, weight, -1)
         if all(np.count_nonzero(weight[way.voxel] > 1e-6) >= FEWEST_SHARED for way in ways):
             found = np.array([_log_likelihood(way, total, weight, spread, n_blocks) for way in ways])
@@ -196,7 +196,7 @@ def weigh(seen: list[list[Seen]], chosen: np.ndarray, grid: VoxelGrid, n_blocks:
     return Evidence(sums, variances, 1.0)
 
 
-def add(way: Seen, total: np.ndarray, weight: np.ndarray, sign: int) -> None:
+def add(way: Departures, total: np.ndarray, weight: np.ndarray, sign: int) -> None:
     """Add what a crystal shows to the sums over crystals, or take it away again (sign -1), in place."""
     total[way.voxel] += sign * way.weight * way.departure
     weight[way.voxel] += sign * way.weight
@@ -218,7 +218,9 @@ def _true_variance(total: np.ndarray, weight: np.ndarray, grid: VoxelGrid) -> np
     return result
 
 
-def _log_likelihood(way: Seen, total: np.ndarray, weight: np.ndarray, spread: np.ndarray, n_blocks: int) -> np.ndarray:
+def _log_likelihood(
+    way: Departures, total: np.ndarray, weight: np.ndarray, spread: np.ndarray, n_blocks: int
+) -> np.ndarray:
     """Return the log-likelihood of each block (n_blocks,), but for what all ways have in common."""
     others, tau2 = np.maximum(weight[way.voxel], 0), spread[way.voxel]
     # k d = tau^2 W / (tau^2 W + 1) x total / W.

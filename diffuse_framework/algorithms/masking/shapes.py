@@ -9,9 +9,9 @@ import numpy as np
 from numba import njit
 
 from diffuse_framework.algorithms.geometry import highest_resolution, project_near, reflections_near_ewald, turned
-from diffuse_framework.algorithms.rotation import crossings
+from diffuse_framework.algorithms.rotation import crossings, index_sweep, n_substeps, sub_settings
 from diffuse_framework.model.conventions import BRAGG, DIFFUSE, UNTRUSTED
-from diffuse_framework.model.experiment import Rotation
+from diffuse_framework.model.experiment import Image, Rotation
 from diffuse_framework.model.geometry import Geometry
 
 __all__ = [
@@ -34,6 +34,9 @@ __all__ = [
 
 # hexagonal ice, Ih: the cell that DIALS takes, angstrom
 ICE_A, ICE_C = 4.498, 7.338
+
+NEAR = 0.15
+"""Distance in Miller indices along each axis from which on a bright pixel belongs to no reflection."""
 
 # Reflection conditions of lattice centrings: (h, k, l) coefficients whose sum must be a
 # multiple of the last number. International Tables for Crystallography A, table 2.2.13.1.
@@ -181,7 +184,7 @@ def _paint(classes, centres, radius, disk, pixel_class):
             first_fast = int(np.ceil(fast - radius - 0.5))
             last_fast = int(np.floor(fast + radius - 0.5))
             if disk != 0:
-                # Only the ends of a line are looked at; all between them is nearer.
+                # Only the ends of a line are compared; all between them is nearer.
                 squared = (i + 0.5 - slow) ** 2
                 while first_fast <= last_fast and (first_fast + 0.5 - fast) ** 2 + squared > reach:
                     first_fast += 1
@@ -294,6 +297,30 @@ def lattice_possible(hkl: np.ndarray, conditions: np.ndarray) -> np.ndarray:
     for row in conditions:
         possible &= (hkl.astype(np.int64) @ row[:3]) % row[3] == 0
     return possible
+
+
+def near_lattice(q: np.ndarray, image: Image, conditions: np.ndarray, near: float) -> np.ndarray:
+    """Return which scattering vectors (n, 3) come near a reciprocal lattice point while an image is taken.
+
+    Args:
+        q: in 1/angstrom.
+        image: whose crystal it is.
+        conditions: rows of `centring_conditions`.
+        near: distance in Miller indices along each axis.
+    """
+    close = np.zeros(len(q), bool)
+    if not len(q):
+        return close
+    n_steps = 1
+    if image.rotation is not None:
+        q_max = float(np.linalg.norm(q, axis=1).max())
+        n_steps = n_substeps(index_sweep(image.setting_matrix, image.rotation, (1, 1, 1), 1 / q_max), near, 50)
+    for setting in sub_settings(image.setting_matrix, image.rotation, n_steps):
+        hkl = turned(np.linalg.inv(setting), q)
+        nearest = np.rint(hkl)
+        here = (np.abs(hkl - nearest) < near).all(axis=1) & nearest.any(axis=1)
+        close |= here & lattice_possible(nearest.astype(int), conditions)
+    return close
 
 
 @njit(cache=True)

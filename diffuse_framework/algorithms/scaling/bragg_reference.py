@@ -15,7 +15,7 @@ from diffuse_framework.model.grid import VoxelGrid
 
 
 class Reflections(NamedTuple):
-    """Bragg reflections seen on two images or more.
+    """Bragg reflections observed on two images or more.
 
     Attributes:
         rows: one per observation, (n_rows,) of `ROW`, those of a unique reflection together.

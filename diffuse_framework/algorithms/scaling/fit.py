@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 # Rows from which the errors are judged that outliers are measured in: to 0.2 %.
 ERROR_ROWS = 1_000_000
+# Each takes more outliers off, and errors shrink; two or three are the rule.
+MOST_JUDGEMENTS = 10
 
 
 def data_sets_by_name(image_names: tuple[str, ...]) -> np.ndarray:
@@ -172,12 +174,23 @@ class _Judge:
         return self.observations.sample(ERROR_ROWS)[0]
 
     def outliers(self, scales: SmoothScales) -> Outliers:
-        """Return all outliers, by the errors that rows show before any is left out."""
-        model = ErrorModel()
+        """Return all outliers, by the errors that the other rows show.
+
+        Errors in which outliers take part are too large: only the worst stand out from them. The errors of what is
+        left without those tell more, until no more stand out.
+        """
+        model, limit = ErrorModel(), self.recipe.outlier_limit
+        assert limit is not None
         if self.recipe.error_model:
-            model = fit_error_model(NormalisedDeviations(self.sample, scales).by_signal())
-        assert self.recipe.outlier_limit is not None
-        return find_outliers(self.observations, scales, self.recipe.outlier_limit, model)
+            rest = self.sample
+            for _ in range(MOST_JUDGEMENTS):
+                model = fit_error_model(NormalisedDeviations(rest, scales).by_signal())
+                accepted = find_outliers(rest, scales, limit, model).accepted
+                assert accepted is not None
+                if np.array_equal(accepted, rest.accepted):
+                    break
+                rest = rest.accepting(accepted)
+        return find_outliers(self.observations, scales, limit, model)
 
     def without_gross_outliers(self, layout: Layout, fitted: Callable[..., Fit]) -> np.ndarray:
         """Return the rows (n_rows,) but those that no change of scale explains, for the first fit of the full model.

@@ -81,7 +81,7 @@ def fit_model(
     """
     n_rows = int(np.count_nonzero(observations.accepted))
     if not n_rows:
-        raise NothingSeenTwiceError("no voxel is seen twice, so nothing can be scaled")
+        raise NothingSeenTwiceError("no voxel is observed twice, so nothing can be scaled")
     sample, voxels = observations.sample(SAMPLE_ROWS)
     parameters = layout.null() if start is None else start.copy()
     if len(sample) < 0.5 * n_rows and start is None:
@@ -144,7 +144,7 @@ def _minimise(problem: _Problem, parameters: np.ndarray, tolerance: float, max_c
     seen = Equation.without_prior(observations, layout).intensities(parameters)
     prior, slope = intensities_to_expect(observations, seen)
     level = level_at_q(layout, observations.q, seen.exposure, prior)
-    # Set once: where it followed the fit, it would pull along directions that data don't see.
+    # Set once: where it followed the fit, it would pull along directions that data don't determine.
     restraint = restraint_matrix(layout, problem.restraints, level)
     preconditioner: Preconditioner | None = None
     change, objective, shorter = np.inf, np.inf, 1.0

@@ -161,7 +161,7 @@ class Survey:
 
     Attributes:
         n_rows: rows with exposure.
-        q: lowest and highest |q| that is seen, 1/angstrom.
+        q: lowest and highest |q| that was observed, 1/angstrom.
         panels: (n_panels, 4) lowest and highest fast and slow, pixels; zeros where places were not asked for.
         net_counts: (n_images,) photons above background.
     """
@@ -265,7 +265,7 @@ def _sorted(
     kept: _Kept, voxel: np.ndarray, first: np.ndarray, memory_mib: float, number: np.ndarray, folder: str | None
 ) -> tuple[np.ndarray, ...]:
     """Return the rows of the given voxels in order; `number`, of the grid's size and 0 elsewhere, is used up."""
-    # From 1 on: memory of voxels that nothing was seen of stays untouched.
+    # From 1 on: memory of voxels that were not observed stays untouched.
     number[voxel] = np.arange(1, len(voxel) + 1)
     most_rows = int(memory_mib * 2**20) // ROW.itemsize
     if first[-1] > most_rows:
@@ -315,7 +315,7 @@ def _sorted_in_file(
                 _put(places, _read(dealt, ROW, first[low], n_rows), low, first[low:high] - first[low], rows)
                 _write(result, rows, first[low])
             result.flush()
-            # "c": writable, as arrays in memory are; nobody writes to them.
+            # "c": writable, as arrays in memory are; they are never written to.
             return tuple(
                 np.memmap(result, ROW, "c", int(first[low]) * ROW.itemsize, int(first[high] - first[low])).view(
                     np.ndarray
@@ -363,7 +363,7 @@ def _rows_of(columns: tuple[np.ndarray, ...], number: np.ndarray) -> tuple[np.nd
 
 @njit(cache=True)
 def _count(voxel, image, counts, background, exposure, n_rows, net):
-    """Count the rows of each voxel that have exposure, and add up their photons above background by image."""
+    """Count the rows of each voxel that have exposure, and sum their photons above background by image."""
     for row in range(len(voxel)):
         if exposure[row] > 0:
             n_rows[voxel[row]] += 1

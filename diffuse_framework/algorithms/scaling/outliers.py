@@ -67,6 +67,8 @@ def _reject(first, rows, accepted, factor, offset, inflation, fraction, limit, m
                 break
             if seen < 3:
                 disputed += seen == first[v + 1] - first[v]
+                # One of both is wrong, and scales bend to make them agree.
+                accepted[first[v] : first[v + 1]] = False
                 break
             accepted[at] = False
             deviations[at] = worst
@@ -83,7 +85,8 @@ class Outliers:
     """Rejected observations.
 
     Attributes:
-        accepted: (n_rows,) of the observations, False for outliers; None where nothing was judged.
+        accepted: (n_rows,) of the observations, False for outliers and for both of two that disagree; None where
+            nothing was judged.
         keys: (n, 4) image, voxel, operator and panel of each.
         deviation: (n,) standard deviations from the rest of the voxel.
         disputed: voxels of two observations that disagree as much, of which none was rejected.
@@ -105,7 +108,7 @@ def find_outliers(
 
     One bad value pulls the mean, so that good ones seem to disagree with it too. Therefore only the observation
     of a voxel that disagrees most with all others goes, and the others are judged again without it.
-    Voxels of two observations lose none: nothing says which is wrong.
+    Voxels of two observations lose none: nothing says which is wrong. But neither of both is accepted for a fit.
 
     Args:
         observations: all of them are judged, accepted before or not; without reflections.

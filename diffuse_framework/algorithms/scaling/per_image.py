@@ -12,6 +12,12 @@ from diffuse_framework.model.voxels import VoxelSums
 
 __all__ = ["fit_image_scales", "shared_voxels"]
 
+MOST_IN_MATRIX = 1500
+"""Images up to which the information matrix is made."""
+
+# Cycles of alternation before Newton's first step, and halvings of a step that lowers the likelihood.
+_FIRST_CYCLES, _MOST_HALVINGS = 3, 6
+
 
 def shared_voxels(sums: VoxelSums) -> np.ndarray:
     """Return which voxels (size of the grid,) have exposure from two images or more."""
@@ -29,12 +35,12 @@ def shared_voxels(sums: VoxelSums) -> np.ndarray:
 def fit_image_scales(sums: VoxelSums, tolerance: float, max_cycles: int, memory_mib: float = 320.0) -> ImageScales:
     """Fit one multiplicative scale per image; the mean of all is 1.
 
-    Maximises the Poisson likelihood of n ~ exposure x b_image x I_voxel + background,
-    alternately in the intensities, I = sum n / sum(e b), and in the scales,
-    b = sum n / sum(e I), over voxels that two images or more share. Where the alternation is
-    slow, a step along the last change of log b is tried and kept if the likelihood agrees
-    (over-relaxation). Their uncertainty comes from the Fisher information with the intensities
-    eliminated.
+    Maximises the Poisson likelihood of n ~ exposure x b_image x I_voxel + background over voxels that two images or
+    more share. For given scales the best intensities are I = sum n / sum(e b); what is left is a function of log b,
+    concave without background, whose maximum Newton's method finds by the Fisher information with the intensities
+    eliminated. Of very many images that matrix is too large: then scales, b = sum n / sum(e I), and intensities are
+    made anew in turn, with longer steps where that is slow. No step is taken that lowers the likelihood: it is halved
+    until it does not, and given up for one of the alternation, which never does.
 
     Args:
         sums: of all images.
@@ -52,31 +58,57 @@ def fit_image_scales(sums: VoxelSums, tolerance: float, max_cycles: int, memory_
     observations, _ = gather(sums, memory_mib, places=False)
     refuse_unconnected(observations, np.arange(n_images), sums.image_names)
     photons, n_shared = _photons(observations, sums.image_names)
-    scales = np.ones(n_images)
-    change, step = np.inf, 1.0
-    last_update = None
-    for cycles in range(1, max_cycles + 1):  # noqa: B007
-        update = np.log(photons / _expected(observations, scales) / scales)
-        update -= update.mean()
-        change = float(np.abs(update).max())
+    newton = n_images <= MOST_IN_MATRIX
+    best = scales = np.ones(n_images)
+    best_likelihood = -np.inf
+    change = np.inf
+    alternate = step = direction = np.zeros(n_images)
+    halvings, last = 0, None
+    for cycles in range(1, max_cycles + 1):
+        expected, likelihood = _expected(observations, scales)
+        # Rounding of sums of 10^8 terms is no loss.
+        if likelihood < best_likelihood - 1e-12 * abs(best_likelihood):
+            halvings += 1
+            step = step / 2 if halvings <= _MOST_HALVINGS else alternate
+            scales = _moved(best, step)
+            last = None
+            continue
+        best, best_likelihood, halvings = scales, likelihood, 0
+        alternate = np.log(photons / expected / scales)
+        alternate = alternate - alternate.mean()
+        direction = alternate
+        if newton and cycles > _FIRST_CYCLES:
+            matrix, score = _information_matrix(observations, scales)
+            direction = np.linalg.solve(matrix, score)
+            direction -= direction.mean()
+        change = float(np.abs(direction).max())
         if change < tolerance:
             break
-        # Errors of the alternation shrink by a constant ratio per cycle in their slowest direction;
-        # the ratio of successive changes estimates it, and 1/(1-ratio) steps to where it would end.
-        if last_update is not None:
-            ratio = float(update @ last_update) / float(last_update @ last_update)
-            step = 1 / (1 - np.clip(ratio, 0.0, 0.9)) if step == 1.0 else 1.0
-        last_update = update if step == 1.0 else None
-        scales = scales * np.exp(step * update)
-        scales /= scales.mean()
+        step = direction
+        if not newton:
+            # Errors of the alternation shrink by a constant ratio per cycle in their slowest direction;
+            # the ratio of successive changes estimates it, and 1/(1-ratio) steps to where it would end.
+            if last is not None:
+                step = direction / (1 - np.clip(float(direction @ last) / float(last @ last), 0.0, 0.9))
+            last = direction if last is None else None
+        scales = _moved(best, step)
     statistics = {
         "cycles": cycles,
         "converged": bool(change < tolerance),
         "largest_change": change,
         "shared_voxels": n_shared,
     }
-    sigma, residuals = _uncertainty(observations, scales)
-    return ImageScales(scales, sigma, statistics | residuals)
+    sigma, residuals = _uncertainty(observations, best)
+    if newton:
+        matrix, _ = _information_matrix(observations, best)
+        sigma = best * np.sqrt(np.maximum(np.diag(np.linalg.inv(matrix)), 0))
+    return ImageScales(best, sigma, statistics | residuals)
+
+
+def _moved(scales: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Return scales (n_images,) moved by a step of their logarithms, no more than by a factor of e, with mean 1."""
+    moved = scales * np.exp(step / max(float(np.abs(step).max()), 1.0))
+    return moved / moved.mean()
 
 
 def refuse_unconnected(observations: Observations, group_of: np.ndarray, names: tuple[str, ...]) -> None:
@@ -124,7 +156,7 @@ def _tie(first, group, tied):
 
 @njit(cache=True, error_model="numpy")
 def _is_shared(first, rows, v):
-    """Whether two images or more see a voxel: one image may see it in two rows."""
+    """Whether two images or more observe a voxel: one image may have two rows of it."""
     for row in range(first[v] + 1, first[v + 1]):
         if rows[row].image != rows[first[v]].image:
             return True
@@ -164,19 +196,78 @@ def _intensity(first, rows, v, scales):
 
 @njit(cache=True, error_model="numpy")
 def _add_expected(first, rows, scales, expected):
+    likelihood = 0.0
     for v in range(len(first) - 1):
         if _is_shared(first, rows, v):
             intensity, _ = _intensity(first, rows, v, scales)
             for row in range(first[v], first[v + 1]):
-                expected[rows[row].image] += rows[row].exposure * intensity
+                image = rows[row].image
+                expected[image] += rows[row].exposure * intensity
+                mean = rows[row].exposure * scales[image] * intensity + rows[row].background
+                if mean > 0:
+                    likelihood += rows[row].counts * np.log(mean) - mean
+    return likelihood
 
 
-def _expected(observations: Observations, scales: np.ndarray) -> np.ndarray:
-    """Return the photons (n_images,) that images of scale 1 would have at the intensities that `scales` give."""
-    expected = np.zeros(len(scales))
+def _expected(observations: Observations, scales: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the photons (n_images,) that images of scale 1 would have at the intensities that `scales` give.
+
+    And the logarithm of the likelihood of these scales and intensities, but for a constant.
+    """
+    expected, likelihood = np.zeros(len(scales)), 0.0
     for block in observations.blocks():
-        _add_expected(block.first, block.rows, scales, expected)
-    return expected
+        likelihood += _add_expected(block.first, block.rows, scales, expected)
+    return expected, likelihood
+
+
+@njit(cache=True, error_model="numpy")
+def _add_to_matrix(first, rows, scales, matrix, score):
+    n_images = len(scales)
+    here, number = np.empty(n_images, np.int64), np.full(n_images, -1, np.int64)
+    weight = np.zeros(n_images)
+    for v in range(len(first) - 1):
+        if not _is_shared(first, rows, v):
+            continue
+        intensity, _ = _intensity(first, rows, v, scales)
+        n, total, pull = 0, 0.0, 0.0
+        for row in range(first[v], first[v + 1]):
+            image = rows[row].image
+            signal = rows[row].exposure * scales[image] * intensity
+            mean = signal + rows[row].background
+            if not mean > 0:
+                continue
+            if number[image] < 0:
+                number[image], here[n], weight[n] = n, image, 0.0
+                n += 1
+            information = signal * signal / mean
+            weight[number[image]] += information
+            total += information
+            slope = (rows[row].counts / mean - 1) * signal
+            score[image] += slope
+            pull += slope
+        for i in range(n):
+            number[here[i]] = -1
+        if not total > 0:
+            continue
+        for i in range(n):
+            a = here[i]
+            matrix[a, a] += weight[i]
+            score[a] -= weight[i] * pull / total
+            for j in range(n):
+                matrix[a, here[j]] -= weight[i] * weight[j] / total
+
+
+def _information_matrix(observations: Observations, scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the Fisher information (n_images, n_images) of log scales, intensities eliminated, and the score.
+
+    A change of all scales by one factor, which the data can't tell, is pinned to none.
+    """
+    n_images = len(scales)
+    matrix, score = np.zeros((n_images, n_images)), np.zeros(n_images)
+    for block in observations.blocks():
+        _add_to_matrix(block.first, block.rows, scales, matrix, score)
+    typical = float(np.trace(matrix)) / n_images
+    return matrix + typical / n_images + 1e-9 * typical * np.eye(n_images), score
 
 
 @njit(cache=True, error_model="numpy")

@@ -19,7 +19,7 @@ from diffuse_framework.model.source import Frame
 
 # Distance from an integer index, along each axis, at which a pixel belongs to a reflection.
 NEAR = 0.15
-# Brightest local maxima that are looked at, and fewest that mean something.
+# Brightest local maxima that are taken, and fewest that mean something.
 MOST, FEWEST = 200, 20
 # Score below which something is off: of good data all but every tenth bright pixel is near a node.
 NORMAL_SHARE = 0.8
@@ -42,7 +42,7 @@ class BrightPixels:
     """How bright pixels lie with respect to the lattice.
 
     Attributes:
-        n_bright: pixels looked at.
+        n_bright: number of bright pixels.
         near: fraction of them near a reciprocal lattice point at some angle of the image.
         chance: the same fraction of ordinary pixels at the same resolution.
         reversed_near, reversed_chance: both, had the crystal turned the other way.
@@ -91,7 +91,7 @@ class Rings:
         scale = _N_RINGS / max(float(length.max()) for length in lengths)
         number = tuple(np.minimum(length * scale, _N_RINGS - 1).astype(np.uint8) for length in lengths)
         ring = np.concatenate([panel.ravel() for panel in number])
-        # An odd step: of a detector of even width an even one would see some columns only.
+        # An odd step: of a detector of even width an even one would reach some columns only.
         pixels = np.arange(0, len(ring), max(len(ring) // _ENOUGH | 1, 1))
         order = pixels[np.argsort(ring[pixels], kind="stable")]
         return cls(geometry, number, order, np.cumsum(np.bincount(ring[pixels], minlength=_N_RINGS)))

@@ -1,4 +1,4 @@
-"""Which indexed images can be trusted: spots where the crystal puts them, cells that agree."""
+"""Which indexed images can be trusted: observed spots near predicted ones, cells that agree."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _median_cell(cells: np.ndarray) -> Cell:
 
 
 def spot_deviations(image: Image, geometry: Geometry) -> tuple[float, float]:
-    """Return how far the observed spots of an image are from where its crystal puts them.
+    """Return how far the observed spots of an image are from the predicted ones.
 
     Returns:
         rms distance from the predicted positions in pixels, and rms of ``|A hkl - q|`` in

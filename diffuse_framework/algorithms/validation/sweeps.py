@@ -15,8 +15,8 @@ from diffuse_framework.model.experiment import Experiment, Image, Rejected
 from diffuse_framework.model.lattice import cell_of_matrix
 from diffuse_framework.model.source import Frame
 
-# Why a sweep is rejected; what to do about each is for whoever asks to say.
-WANDERS, REVERSED, DRIFTS, MISPLACED = "wanders", "reversed", "drifts", "misplaced"
+# Why a sweep is rejected; the caller says what to do about each.
+UNSTEADY, REVERSED, DRIFTS, MISPLACED = "unsteady", "reversed", "drifts", "misplaced"
 # The score of the first image below which there is nothing to compare with.
 _TELLING = 0.3
 
@@ -28,7 +28,7 @@ class SweepLimits:
     Attributes:
         max_misorientation_deg: rms angle between the crystal on its images and on the first of them,
             the goniometer's own rotation taken off.
-        min_bright: score of the bright pixels of the last image (`algorithms.bright`); 0 looks at none.
+        min_bright: score of the bright pixels of the last image (`bright_pixels.agreement`); 0 makes no use of it.
     """
 
     max_misorientation_deg: float = 2.0
@@ -69,7 +69,7 @@ def validate_sweeps(
         experiment: indexed images.
         read: reads an image by its number in the source.
         limits: what a sweep may deviate by.
-        advice: what to try, by the cause of a rejection: `WANDERS`, `REVERSED`, `DRIFTS` or `MISPLACED`.
+        advice: what to try, by the cause of a rejection: `UNSTEADY`, `REVERSED`, `DRIFTS` or `MISPLACED`.
     """
     sweeps: dict[int, list[Image]] = defaultdict(list)
     for image in experiment.images:
@@ -110,9 +110,9 @@ def _check(
             found.append(agreement(read(image.source_index), image, rings[image.geometry], conditions))
         bright = tuple(found)
     if rms > limits.max_misorientation_deg:
-        cause = WANDERS
+        cause = UNSTEADY
         complaint = (
-            f"the crystal's orientation wanders by {rms:.2f} degrees (rms) over the sweep, at most "
+            f"the crystal's orientation varies by {rms:.2f} degrees (rms) over the sweep, at most "
             f"{limits.max_misorientation_deg:g} are allowed"
         )
     else:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import argparse
 import glob
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from dials.util import Sorry
+from dials.util import options as dials_options
 from iotbx.phil import parse
 
+from diffuse_framework.adapters.guards.phil import refuse_includes
+from diffuse_framework.adapters.guards.pickles import refuse_pickle
 from diffuse_framework.adapters.images.hdf5 import what_is_missing
-from diffuse_framework.adapters.images.open import can_be_read, quiet_dxtbx
-from diffuse_framework.adapters.indexing.dials_phil import refuse_includes
+from diffuse_framework.adapters.images.open import UnreadableFile, can_be_read, left_out_of, quiet_dxtbx
 from diffuse_framework.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+# Larger than any quantity here in any unit; its square is a number still.
+_LARGEST = 1e30
 
 
 def parse_arguments(parser: Any, args: list[str], file_parameters: dict[str, str] | None = None) -> tuple[Any, Any]:
@@ -25,6 +35,9 @@ def parse_arguments(parser: Any, args: list[str], file_parameters: dict[str, str
         args: the command line.
         file_parameters: which parameter a bare file name stands for, by its ending.
 
+    Returns:
+        Both; `options.unreadable` has the `UnreadableFile` of each image that can't be read among others that can.
+
     Raises:
         ConfigError: anything that can't be understood, in one line.
     """
@@ -32,9 +45,30 @@ def parse_arguments(parser: Any, args: list[str], file_parameters: dict[str, str
     # DIALS 3.30 lets argparse print the usage before every message; one line is enough.
     parser.error = _refuse
     _refuse_unknown_options(parser, args)
+    params, options = _parsed_without_unreadable(parser, args)
+    _refuse_impossible_values(parser)
+    return params, options
+
+
+def _parsed_without_unreadable(parser: Any, args: list[str]) -> tuple[Any, Any]:
     try:
-        with quiet_dxtbx():
-            return parser.parse_args(args, show_diff_phil=False)
+        return _parsed(parser, args)
+    except ConfigError:
+        rejected = _unreadable_images(parser, args)
+        if not rejected:
+            raise
+        names = {item.path for item in rejected}
+        params, options = _parsed(parser, [arg for arg in args if arg not in names])
+        options.unreadable = rejected
+        return params, options
+
+
+def _parsed(parser: Any, args: list[str]) -> tuple[Any, Any]:
+    try:
+        with quiet_dxtbx(), _files_are_no_settings():
+            params, options = parser.parse_args(args, show_diff_phil=False)
+            options.unreadable = ()
+            return params, options
     except (Sorry, RuntimeError, ValueError, AttributeError) as error:
         raise ConfigError(_unreadable(str(error), args) or _in_one_line(str(error))) from error
     except SystemExit as error:
@@ -46,12 +80,61 @@ def parse_arguments(parser: Any, args: list[str], file_parameters: dict[str, str
     except Exception as error:
         damaged = [arg for arg in args if Path(arg).is_file() and not _is_text(arg) and not can_be_read(arg)]
         if not damaged:
-            raise
+            # A value that PHIL or DIALS stumbles over: OverflowError, EOFError, TypeError ...
+            logger.debug("Parsing %s", args, exc_info=True)
+            raise ConfigError(f"the command line can't be understood: {_in_one_line(str(error))}") from error
         others = f" (and {len(damaged) - 1} others)" if len(damaged) > 1 else ""
         raise ConfigError(
             what_is_missing(damaged[0])
             or f"{damaged[0]}{others} can't be read; it is cut short or damaged ({_in_one_line(str(error))})"
         ) from error
+
+
+def _refuse_impossible_values(parser: Any) -> None:
+    """Refuse Auto where a parameter has no automatic value, and numbers that no quantity has.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for item in parser.diff_phil.all_definitions():
+        definition = item.object
+        text = " ".join(word.value for word in definition.words)
+        if text.lower() == "auto" and "Auto" not in str(definition.help):
+            raise ConfigError(f"{item.path}=Auto: it has no automatic value; give one, or leave it out")
+        kind = str(getattr(definition.type, "phil_type", ""))
+        if kind in ("float", "floats"):
+            values = definition.extract()
+            for value in values if isinstance(values, list | tuple) else [values]:
+                if isinstance(value, int | float) and not abs(value) < _LARGEST:
+                    raise ConfigError(f"{item.path}={text}: {value} is no value that it can have")
+
+
+@contextmanager
+def _files_are_no_settings() -> Iterator[None]:
+    """Have DIALS take an argument that is the name of a file for one, also where ``=`` is in it; of URLs it does."""
+    own = dials_options.get_url_scheme
+
+    def scheme(arg: str) -> Any:
+        return "file" if Path(arg).is_file() else own(arg)
+
+    dials_options.get_url_scheme = scheme
+    try:
+        yield
+    finally:
+        dials_options.get_url_scheme = own
+
+
+def _unreadable_images(parser: Any, args: list[str]) -> tuple[UnreadableFile, ...]:
+    """Return the images that are why a command line can't be parsed, where others of their kind can be read."""
+    images = [arg for arg in args if not is_setting(arg) and Path(arg).is_file() and not _is_text(arg)]
+    if len(images) < 2:
+        return ()
+    try:
+        _parsed(parser, [arg for arg in args if arg not in images])
+    except ConfigError:
+        # Without the images too.
+        return ()
+    return left_out_of(images)
 
 
 def _refuse(message: str) -> NoReturn:
@@ -63,7 +146,7 @@ def _refuse_unknown_options(parser: Any, args: list[str]) -> None:
     _, others = argparse.ArgumentParser.parse_known_args(parser, args)
     unknown = [arg for arg in others if arg.startswith("-")]
     if unknown:
-        raise ConfigError(f"there is no option {unknown[0]}; -h lists those that there are")
+        raise ConfigError(f"there is no option {unknown[0]}; -h lists all options")
 
 
 def _unreadable(message: str, args: list[str]) -> str:
@@ -88,7 +171,8 @@ def _expanded(args: list[str]) -> list[str]:
     """Replace templates and patterns by the files they stand for; refuse files that aren't there."""
     result = []
     for arg in args:
-        if arg.startswith("-") or re.match(r"[\w.]+\s*=", arg):
+        if arg.startswith("-") or is_setting(arg):
+            refuse_includes("the command line", arg) if "include" in arg else None
             result.append(arg)
         elif "#" in arg and not Path(arg).exists():
             result += template_files(arg)
@@ -102,9 +186,17 @@ def _expanded(args: list[str]) -> list[str]:
         elif Path(arg).is_dir():
             raise ConfigError(f"{arg} is a folder; give its images, for example {arg.rstrip('/')}/*.cbf")
         else:
+            refuse_pickle(arg)
             _check_phil(arg)
             result.append(arg)
     return result
+
+
+def is_setting(arg: str) -> bool:
+    """Whether an argument gives a parameter a value; one that leads to files does not, ``=`` in their names or not."""
+    if not re.match(r"[\w.]+\s*=", arg) or Path(arg).exists():
+        return False
+    return not (glob.has_magic(arg) or "#" in arg) or not glob.glob(_as_pattern(arg))
 
 
 def _as_parameter(arg: str, file_parameters: dict[str, str]) -> str:
@@ -127,11 +219,17 @@ def template_files(template: str) -> list[str]:
     Raises:
         ConfigError: there are none.
     """
-    pattern = re.sub("#+", lambda run: "[0-9]" * len(run.group()), _escape(template))
-    found = sorted(glob.glob(pattern))
+    found = sorted(glob.glob(_as_pattern(template)))
     if not found:
         raise ConfigError(f"no file matches the template {template}")
     return found
+
+
+def _as_pattern(template: str) -> str:
+    """Return the pattern of a template; a pattern without ``#`` stays what it is."""
+    if "#" not in template:
+        return template
+    return re.sub("#+", lambda run: "[0-9]" * len(run.group()), _escape(template))
 
 
 def _escape(template: str) -> str:
@@ -140,7 +238,7 @@ def _escape(template: str) -> str:
 
 def is_phil(path: str) -> bool:
     """Whether a name is that of a parameter file."""
-    return path.endswith((".phil", ".eff", ".def", ".params"))
+    return path.endswith((".phil", ".eff", ".def", ".param", ".params"))
 
 
 def _is_text(path: str) -> bool:
@@ -152,8 +250,9 @@ def _check_phil(path: str) -> None:
     if not is_phil(path):
         return
     try:
+        text = Path(path).read_text()
+        refuse_includes(path, text)
         parse(file_name=path)
-        refuse_includes(path, Path(path).read_text())
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not a text file of parameters") from error
     except RuntimeError as error:

@@ -103,7 +103,7 @@ def _fitting(panels: tuple[np.ndarray, ...], shapes: list, path: Path) -> tuple[
 def _bragg(mask: tuple[np.ndarray, ...], total: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
     """Return True where a pixel is Bragg, from a file that may say it either way.
 
-    The plan's Bragg masks are True on peaks, those of dials.generate_mask are False there. The
+    Bragg masks of the visual checks are True on peaks, those of dials.generate_mask are False there. The
     total mask, which leaves peaks out, tells which it is.
     """
     allowed_and_true = sum(int((m & t).sum()) for m, t in zip(mask, total, strict=True))
@@ -156,8 +156,7 @@ def load_map(
     outside = int(np.count_nonzero(voxel < 0))
     if outside:
         raise DataError(
-            f"{outside} of {len(voxel)} voxels of {voxel_file} lie outside the grid of {grid_file}: they "
-            f"belong to "
+            f"{outside} of {len(voxel)} voxels of {voxel_file} lie outside the grid of {grid_file}: they belong to "
             "different runs"
         )
     order = np.argsort(voxel)

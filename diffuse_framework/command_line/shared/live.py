@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffuse_framework.adapters.images.open import can_be_read, files_of
-from diffuse_framework.command_line.shared.arguments import is_phil
+from diffuse_framework.command_line.shared.arguments import is_phil, is_setting
 from diffuse_framework.errors import ConfigError, DataError, DiffuseError
 
 logger = logging.getLogger(__name__)
@@ -19,12 +19,14 @@ logger = logging.getLogger(__name__)
 
 def mentions_live(args: list[str]) -> bool:
     """Whether a command line, or a parameter file on it, may ask for live."""
-    return any("live" in (arg if "=" in arg else Path(arg).read_text(errors="replace")) for arg in settings_of(args))
+    return any(
+        "live" in (arg if is_setting(arg) else Path(arg).read_text(errors="replace")) for arg in settings_of(args)
+    )
 
 
 def settings_of(args: list[str]) -> list[str]:
     """Return parameters and parameter files of a command line."""
-    return [arg for arg in args if "=" in arg or (is_phil(arg) and Path(arg).is_file())]
+    return [arg for arg in args if is_setting(arg) or (is_phil(arg) and Path(arg).is_file())]
 
 
 def split_images(args: list[str]) -> tuple[list[str], list[str]]:
@@ -44,7 +46,12 @@ def split_images(args: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _is_pattern(arg: str) -> bool:
-    return "=" not in arg and not arg.startswith("-") and not Path(arg).exists() and (glob.has_magic(arg) or "#" in arg)
+    return (
+        not is_setting(arg)
+        and not arg.startswith("-")
+        and not Path(arg).exists()
+        and (glob.has_magic(arg) or "#" in arg)
+    )
 
 
 class Arrivals:
@@ -56,7 +63,7 @@ class Arrivals:
         self._complete: dict[str, tuple[int, int]] = {}
 
     def look(self) -> dict[str, tuple[int, int]]:
-        """Return size and time of the files that have not changed since the last look and can be read, in order."""
+        """Return size and time of the files that have not changed since the last check and can be read, in order."""
         before, self._seen = self._seen, {}
         for path in self._files():
             try:
@@ -94,7 +101,7 @@ def follow(
         process: takes image files and what it returned last, None at first or when the number of images has
             doubled since grid and masks were made: they are made anew then.
         finish: takes all image files when no more come.
-        interval: seconds between looks.
+        interval: seconds between checks for new images.
         patience: seconds without a new image after which the series is over.
 
     Raises:

@@ -33,7 +33,7 @@ def start_logs(verbosity: int, path: Path | None, packages: Iterable[str] = ()) 
     """Send our messages and those of plugin packages to the terminal and to a file.
 
     Args:
-        verbosity: 0 for the story, 1 or more for details.
+        verbosity: 0 for the main steps, 1 or more for details.
         path: of the log file, None for no file.
         packages: top-level names of plugin packages.
 

@@ -9,7 +9,7 @@ from typing import Any
 from dials.util.options import flatten_experiments, flatten_reflections
 from libtbx import Auto
 
-from diffuse_framework.adapters.images.open import images_from_files, open_source
+from diffuse_framework.adapters.images.open import open_source, readable_images
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.images.xds import read_xds
 from diffuse_framework.adapters.models.reference import reference_cell
@@ -36,15 +36,26 @@ def open_images(params: Any) -> DxtbxSource:
         DataError, GeometryError, ConfigError: files that can't be used together.
     """
     experiments = flatten_experiments(params.input.experiments)
+    unreadable = params.input.unreadable
     for template in params.input.template or []:
-        experiments.extend(images_from_files(template_files(template)))
+        images, left_out = readable_images(template_files(template))
+        experiments.extend(images)
+        unreadable += left_out
     reflections = tuple(flatten_reflections(params.input.reflections))
     for folder in params.input.xds or []:
         if folder is not None:
             found, table = read_xds(Path(folder))
             experiments.extend(found)
             reflections += () if table is None else (table,)
-    return open_source(experiments, reflections, params.input.reference_geometry, params.geometry, params.input.kind)
+    return open_source(
+        experiments,
+        reflections,
+        params.input.reference_geometry,
+        params.geometry,
+        params.input.kind,
+        unreadable,
+        params.input.duplicates,
+    )
 
 
 def hints_of(params: Any) -> CrystalHints:

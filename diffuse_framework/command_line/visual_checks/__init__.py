@@ -1,1 +1,1 @@
-"""Commands that look at one step at a time, in pictures and answered questions."""
+"""Visual checks: commands that show one step at a time, in pictures and in questions with answers."""

@@ -1,4 +1,4 @@
-"""Look at the diffuse pixels of one image: pictures, and the questions of the guide answered.
+"""Check the diffuse pixels of one image: pictures, and questions about them with answers.
 
 Examples::
 
@@ -37,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--npz-file", type=Path, required=True, help="corrected pixels: q_vectors, intensities, sigmas")
     add("--bragg-mask", type=Path, help="mask file of the Bragg peaks, for the overlay")
     add("--pixel-mask", type=Path, help="mask file of the pixels that can be used at all")
-    add("--bg-map", type=Path, help="background in photons per pixel: .npy, or a pickled numpy array")
+    add("--bg-map", type=Path, help="background in photons per pixel: .npy, or counts in .npz or .h5")
     add("--output-dir", type=Path, default=Path("extraction_visual_check"), help="default: %(default)s")
     add("--verbose", action="store_true", help="say more")
     return parser

@@ -1,4 +1,4 @@
-"""Look at a merged map, its grid and its scales: pictures, and the questions of the guide answered.
+"""Check a merged map, its grid and its scales: pictures, and questions about them with answers.
 
 Example::
 

@@ -1,4 +1,4 @@
-"""The JSON options of the visual diagnostics guide, as parameters of diffuse.process."""
+"""The JSON options of the visual checks, as parameters of diffuse.process."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def read_option(option: str, text: str | None, known: dict[str, Any]) -> dict[st
         known: keys it may have.
 
     Raises:
-        ConfigError: no JSON, no object, or a key that nobody knows.
+        ConfigError: no JSON, no object, or an unknown key.
     """
     if text is None:
         return {}
@@ -74,7 +74,7 @@ def _refuse_unknown(where: str, content: dict[str, Any], known: Any) -> None:
     unknown = sorted(set(content) - set(known))
     if unknown:
         raise ConfigError(
-            f"{where}: nobody knows {', '.join(map(repr, unknown))}; there are {', '.join(sorted(known))}"
+            f"{where}: there is no option {', '.join(map(repr, unknown))}; there are {', '.join(sorted(known))}"
         )
 
 
@@ -193,8 +193,8 @@ def extraction_phil(text: str | None, pixel_step: int | None, masker: str) -> tu
         lines.append(f"geometry.detector.panel.gain = {gain:g}")
     filters = any(content.get(key) is not None for key in ("pixel_step", "min_intensity", "max_intensity"))
     lines.append(f"masker.plugins = {_MASKERS} {masker}{' filter' if filters else ''}")
-    # Of the guide's Lorentz-polarisation correction polarisation alone is meant: an intensity per
-    # solid angle and exposure needs no Lorentz factor.
+    # The option is named for a Lorentz and polarisation correction, and switches polarisation alone: an intensity
+    # per solid angle and exposure needs no Lorentz factor.
     polarized = _truth(option, "lp_correction_enabled", content.get("lp_correction_enabled", True))
     lines.append(f"corrector.plugins = {_CORRECTORS}{' polarization' if polarized else ''}")
     asked = {

@@ -1,4 +1,4 @@
-"""The files of the guide's phases, under its names, made from what diffuse.process leaves behind."""
+"""The files of the visual checks, a folder for each phase, made from the results of diffuse.process."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def places_in_file(finished: Finished) -> Iterator[tuple[Image, int, int | None]
 def place_image_files(
     finished: Finished, image: Image, folder: Path, coordinates: bool = True, pixels: bool = True
 ) -> Path | None:
-    """Write masks and, if wanted, pixels of one image under the guide's names; return the path of the pixels.
+    """Write masks and, if wanted, pixels of one image for the visual checks; return the path of the pixels.
 
-    ``bragg_mask.pickle`` is True on Bragg peaks, as the plan has it; the other masks are True where a
+    ``bragg_mask.pickle`` is True on Bragg peaks; the other masks are True where a
     pixel is used.
     """
     make_folder(folder)

@@ -20,7 +20,7 @@ from pathlib import Path
 from diffuse_framework.command_line import process
 from diffuse_framework.command_line.shared.diagnostics import load_extraction, look_at_extraction
 from diffuse_framework.command_line.shared.failures import report_failures
-from diffuse_framework.command_line.visual_checks import options as guide
+from diffuse_framework.command_line.visual_checks import options as json_options
 from diffuse_framework.command_line.visual_checks.phase_files import models_of_image, place_image_files
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.io import filenames
@@ -40,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--cbf-image", type=Path, required=True, help="the image file")
-    guide.add_shared_options(parser)
+    json_options.add_shared_options(parser)
     parser.add_argument("--pixel-step", type=int, help="use every n-th pixel along fast and slow")
     parser.add_argument(
         "--save-pixel-coords",
@@ -57,13 +57,13 @@ def run(args: list[str] | None = None) -> None:
     options = make_parser().parse_args(args)
     if not options.cbf_image.is_file():
         raise ConfigError(f"there is no file {options.cbf_image}")
-    masker, bragg = guide.bragg_mask_phil(options.bragg_mask_config, options.use_bragg_mask_option_b)
-    extraction, asked = guide.extraction_phil(options.extraction_config_json, options.pixel_step, masker)
-    static = guide.static_mask_phil(options.static_mask_config)
-    crystal = guide.crystal_phil(options.pdb_path)
+    masker, bragg = json_options.bragg_mask_phil(options.bragg_mask_config, options.use_bragg_mask_option_b)
+    extraction, asked = json_options.extraction_phil(options.extraction_config_json, options.pixel_step, masker)
+    static = json_options.static_mask_phil(options.static_mask_config)
+    crystal = json_options.crystal_phil(options.pdb_path)
     folder = make_folder(options.output_base_dir / file_stem(options.cbf_image.name))
     parameters = folder / "e2e_parameters.phil"
-    dials = guide.dials_phil(options.dials_phil_path, folder)
+    dials = json_options.dials_phil(options.dials_phil_path, folder)
     with writing(parameters) as temporary:
         temporary.write_text(
             "\n".join(

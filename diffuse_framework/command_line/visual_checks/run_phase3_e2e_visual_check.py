@@ -21,7 +21,7 @@ from diffuse_framework.adapters.images.models import ImageModels
 from diffuse_framework.command_line import process
 from diffuse_framework.command_line.shared.diagnostics import load_map, look_at_map
 from diffuse_framework.command_line.shared.failures import report_failures
-from diffuse_framework.command_line.visual_checks import options as guide
+from diffuse_framework.command_line.visual_checks import options as json_options
 from diffuse_framework.command_line.visual_checks.phase_files import place_image_files, places_in_file
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.host.loader import load_registry
@@ -43,7 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--cbf-image-paths", type=Path, nargs="+", required=True, help="the image files")
-    guide.add_shared_options(parser)
+    json_options.add_shared_options(parser)
     add(
         "--relative-scaling-config-json",
         help="JSON: enable_res_smoother, max_iterations, convergence_tolerance",
@@ -65,20 +65,20 @@ def run(args: list[str] | None = None) -> None:
     if missing:
         raise ConfigError(f"there is no file {missing[0]}")
     registry = load_registry()
-    masker, bragg = guide.bragg_mask_phil(options.bragg_mask_config, options.use_bragg_mask_option_b)
-    extraction, asked = guide.extraction_phil(options.extraction_config_json, None, masker)
+    masker, bragg = json_options.bragg_mask_phil(options.bragg_mask_config, options.use_bragg_mask_option_b)
+    extraction, asked = json_options.extraction_phil(options.extraction_config_json, None, masker)
     texts = [
-        guide.crystal_phil(options.pdb_path),
-        guide.static_mask_phil(options.static_mask_config),
+        json_options.crystal_phil(options.pdb_path),
+        json_options.static_mask_phil(options.static_mask_config),
         bragg,
         extraction,
-        guide.scaling_phil(options.relative_scaling_config_json, registry),
-        guide.grid_phil(options.grid_config_json),
+        json_options.scaling_phil(options.relative_scaling_config_json, registry),
+        json_options.grid_phil(options.grid_config_json),
     ]
     base = make_folder(options.output_base_dir)
     folder = make_folder(base / "phase3_outputs")
     parameters = base / "e2e_parameters.phil"
-    texts.append(guide.dials_phil(options.dials_phil_path, base))
+    texts.append(json_options.dials_phil(options.dials_phil_path, base))
     # Corrected pixels of every image are large; the map does not need them.
     texts += [
         "output.masks = all",
@@ -93,7 +93,7 @@ def run(args: list[str] | None = None) -> None:
     try:
         finished = process.execute([*images, str(parameters), *(["-v"] if options.verbose else [])], registry)
     finally:
-        # In the guide it is the log of the whole tool, beside the folders of the phases.
+        # It is the log of the whole tool, so it lies beside the folders of the phases.
         if (folder / LOG).is_file():
             (folder / LOG).replace(base / LOG)
     assert finished is not None

@@ -1,1 +1,1 @@
-"""What there is to see of one image."""
+"""Pictures and checks of one image."""

@@ -90,11 +90,9 @@ def check_peaks(photons: tuple[np.ndarray, ...], diffuse: tuple[np.ndarray, ...]
     return Check(
         question,
         verdict,
-        f"{len(peaks)} clump{'s' if len(peaks) > 1 else ''} of pixels stand out and hold {share:.3%} of the "
-        f"diffuse "
+        f"{len(peaks)} clump{'s' if len(peaks) > 1 else ''} of pixels stand out and hold {share:.3%} of the diffuse "
         f"photons. The strongest is at fast {first.fast}, slow {first.slow} of panel {first.panel}: "
-        f"{first.photons:.0f} photons in {first.pixels} pixels where {first.expected:.0f} are "
-        f"expected.{advice}",
+        f"{first.photons:.0f} photons in {first.pixels} pixels where {first.expected:.0f} are expected.{advice}",
     ), peaks
 
 
@@ -118,11 +116,9 @@ def check_hot(photons: tuple[np.ndarray, ...], diffuse: tuple[np.ndarray, ...]) 
     return Check(
         question,
         GOOD if brightest[0] < 1e-4 * total and number < 100 else LOOK,
-        f"{number} single pixels stand out; the brightest, at fast {brightest[2]}, slow {brightest[3]} of "
-        f"panel "
-        f"{brightest[1]}, has {brightest[0]:.0f} photons, {brightest[0] / max(total, 1.0):.2%} of all. A "
-        f"single image can't "
-        "tell hot pixels from chance; with several, the masker dynamic does.",
+        f"{number} single pixels stand out; the brightest, at fast {brightest[2]}, slow {brightest[3]} of panel "
+        f"{brightest[1]}, has {brightest[0]:.0f} photons, {brightest[0] / max(total, 1.0):.2%} of all. A single image "
+        "can't tell hot pixels from chance; with several, the masker dynamic does.",
     )
 
 
@@ -225,9 +221,8 @@ def check_sigmas(intensity: np.ndarray, sigma: np.ndarray, photons: np.ndarray |
     return Check(
         question,
         verdict,
-        f"{exactly}Over all pixels sigma grows as I to the power {slope:.3f} (0.5 where all respond alike); "
-        f"the response "
-        f"I/sigma^2 varies by a factor {response[1] / response[0]:.2f} (5 % to 95 %).",
+        f"{exactly}Over all pixels sigma grows as I to the power {slope:.3f} (0.5 where all respond alike); the "
+        f"response I/sigma^2 varies by a factor {response[1] / response[0]:.2f} (5 % to 95 %).",
     )
 
 
@@ -280,7 +275,7 @@ def check_modes(q: np.ndarray, intensity: np.ndarray) -> Check:
 def check_coverage(q_vectors: np.ndarray, sectors: int = 12, shells: int = 10) -> Check:
     """Say how evenly pixels (n, 3) cover directions around the beam, shell by shell of |q|."""
     centre = q_vectors - q_vectors.mean(axis=0)
-    # The direction that a still sees least of is the beam's.
+    # A still covers least of the direction of the beam.
     _, directions = np.linalg.eigh(np.cov(centre[:: max(1, len(centre) // 100000)].T))
     x, y = (q_vectors @ directions[:, 1:]).T
     q = np.linalg.norm(q_vectors, axis=1)
@@ -293,8 +288,7 @@ def check_coverage(q_vectors: np.ndarray, sectors: int = 12, shells: int = 10) -
     return Check(
         "Is q space sampled evenly?",
         GOOD if share > 0.8 else LOOK,
-        f"|q| from {q.min():.3f} to {q.max():.3f} 1/Å; on average {share:.0%} of {sectors} directions around "
-        f"the beam "
+        f"|q| from {q.min():.3f} to {q.max():.3f} 1/Å; on average {share:.0%} of {sectors} directions around the beam "
         f"hold pixels, {full[seen].min() / sectors:.0%} in the emptiest of {np.count_nonzero(seen)} shells.",
     )
 
@@ -336,10 +330,8 @@ def check_smoothness(
     return Check(
         question,
         verdict,
-        f"90 % of blocks of {_BLOCK} x {_BLOCK} pixels are within {spread:.0%} of the mean of their ring, "
-        f"and {far:.1%} "
-        f"are off by a factor 2. The farthest has {worst[0]:.2f} of it, from fast {worst[2]}, slow "
-        f"{worst[3]} of panel "
-        f"{worst[1]}."
+        f"90 % of blocks of {_BLOCK} x {_BLOCK} pixels are within {spread:.0%} of the mean of their ring, and "
+        f"{far:.1%} are off by a factor 2. The farthest has {worst[0]:.2f} of it, from fast {worst[2]}, slow "
+        f"{worst[3]} of panel {worst[1]}."
         + ("" if verdict == GOOD else " The beam stop and its shadow can be left out with masker.trusted.beamstop."),
     )

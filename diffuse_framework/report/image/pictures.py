@@ -246,18 +246,17 @@ def correction_text(data: Extraction, rows: int = 40) -> str:
     if data.has_places:
         head = ["panel", "fast", "slow", "photons", *head, "I/photons"]
     note = (
-        "I = (photons - background) / (exposure time x solid angle x polarisation x efficiency x "
-        "transmission), in "
-        "photons per second and steradian;\nI/photons is the whole correction of that pixel. q in "
-        "1/angstrom, "
-        "|q| = 1/d. sigma is sqrt(photons) times the correction."
+        "I = (photons - background) / (exposure time x solid angle x polarisation x efficiency x transmission), in "
+        "photons per second and steradian;\n"
+        "I/photons is the whole correction of that pixel. q in 1/angstrom, |q| = 1/d. sigma is sqrt(photons) times the "
+        "correction."
     )
     text = tabulate(table, head, "simple")
     return f"{data.name}: {len(q)} diffuse pixels, {len(table)} of them\n\n{text}\n\n{note}\n"
 
 
 def answers(data: Extraction) -> tuple[list[Check], list[Peak]]:
-    """Return the guide's key checks, answered, and the peaks that were found."""
+    """Return the checks of one image with their answers, and the peaks that were found."""
     pixels, q = data.pixels, data.q_length
     checks: list[Check] = []
     peaks: list[Peak] = []
@@ -316,8 +315,7 @@ def summary_text(data: Extraction, inputs: dict[str, str], names: list[str]) -> 
     lines += [
         "",
         f"  pixels       {n_all} on {len(data.photons)} panel(s), {len(q)} extracted ({len(q) / n_all:.1%})",
-        f"  intensity    mean {pixels.intensity.mean():.5g}, median {np.median(pixels.intensity):.5g}, "
-        f"standard "
+        f"  intensity    mean {pixels.intensity.mean():.5g}, median {np.median(pixels.intensity):.5g}, standard "
         f"deviation {pixels.intensity.std():.5g} photons / s sr",
         f"  |q|          {q.min():.4f} to {q.max():.4f} 1/A (d = {figures.resolution(q.min())} to "
         f"{figures.resolution(q.max())} A)",
@@ -335,6 +333,6 @@ def summary_text(data: Extraction, inputs: dict[str, str], names: list[str]) -> 
     if not data.has_places:
         lines += [
             "",
-            "The NPZ file does not say where pixels are: no overlay, no heat map, and no search for peaks.",
+            "The NPZ file holds no detector coordinates: no overlay, no heat map, and no search for peaks.",
         ]
     return "\n".join([*lines, "", "Pictures:", *(f"  {name}" for name in names), ""])

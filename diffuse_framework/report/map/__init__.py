@@ -1,1 +1,1 @@
-"""What there is to see of a map."""
+"""Pictures and checks of a map."""

@@ -10,8 +10,8 @@ from diffuse_framework.report.checks import BAD, GOOD, LOOK, Check, check_fall_o
 from diffuse_framework.report.figures import radial_profile
 
 
-def check_redundancy(q: np.ndarray, multiplicity: np.ndarray) -> Check:
-    """Say whether voxels at one |q| are seen about equally often.
+def check_multiplicity(q: np.ndarray, multiplicity: np.ndarray) -> Check:
+    """Say whether voxels at one |q| are observed about equally often.
 
     Args:
         q: (n,) |q| in 1/angstrom.
@@ -22,10 +22,9 @@ def check_redundancy(q: np.ndarray, multiplicity: np.ndarray) -> Check:
     few = float(np.mean(multiplicity < 3))
     verdict = GOOD if variation < 0.6 and few < 0.1 else LOOK if few < 0.5 else BAD
     return Check(
-        "Is the redundancy even and sufficient?",
+        "Is the multiplicity even and sufficient?",
         verdict,
-        f"{multiplicity.min()} to {multiplicity.max()} observations a voxel, mean {multiplicity.mean():.1f}, "
-        f"median "
+        f"{multiplicity.min()} to {multiplicity.max()} observations a voxel, mean {multiplicity.mean():.1f}, median "
         f"{np.median(multiplicity):.0f}; {few:.1%} of the voxels have fewer than 3. At one |q| they vary by "
         f"{variation:.0%} of their mean (0 % is even).",
     )
@@ -78,9 +77,8 @@ def check_scales(scales: np.ndarray, sigma: np.ndarray, statistics: dict) -> lis
         Check(
             "Are scale factors reasonable?",
             GOOD if ratio < 10 and not far else LOOK if not far else BAD,
-            f"{scales.min():.4g} to {scales.max():.4g} over {len(scales)} images (the mean is 1); {far} are "
-            f"off by more "
-            f"than a factor 10; typical uncertainty {typical}.",
+            f"{scales.min():.4g} to {scales.max():.4g} over {len(scales)} images (the mean is 1); {far} are off by "
+            f"more than a factor 10; typical uncertainty {typical}.",
         )
     )
     return checks
@@ -120,8 +118,7 @@ def check_lattice_points(grid: VoxelGrid, voxel: np.ndarray, intensity: np.ndarr
     return Check(
         question,
         verdict,
-        f"Voxels on reciprocal lattice points ({np.count_nonzero(on)} observed) hold {ratio:.3f} times what "
-        f"the voxels "
+        f"Voxels on reciprocal lattice points ({np.count_nonzero(on)} observed) hold {ratio:.3f} times what the voxels "
         f"beside them do, and {above:.2%} more than 3 times."
         + ("" if verdict == GOOD else " Diffuse halos do this too; a larger Bragg mask tells."),
     )
@@ -155,7 +152,7 @@ def map_checks(
     with np.errstate(divide="ignore", invalid="ignore"):
         precision = intensity / sigma
     return [
-        check_redundancy(q, multiplicity),
+        check_multiplicity(q, multiplicity),
         check_gaps(grid, voxel),
         *check_scales(*scales),
         check_lattice_points(grid, voxel, intensity),

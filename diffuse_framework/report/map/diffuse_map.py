@@ -59,8 +59,7 @@ class DiffuseMap:
     def __repr__(self) -> str:
         grid = self.data.grid
         return (
-            f"DiffuseMap({self.name!r}: {len(self)} of {grid.n_voxels} voxels, {grid.symmetry.space_group}, "
-            f"to "
+            f"DiffuseMap({self.name!r}: {len(self)} of {grid.n_voxels} voxels, {grid.symmetry.space_group}, to "
             f"{1 / self.data.q.max():.2f} A, {self.data.units} units)"
         )
 

@@ -209,13 +209,16 @@ def grid_text(grid: VoxelGrid) -> str:
         rows, ("axis", "lowest", "highest", "divisions", "voxel (r.l.u.)", "voxel (1/A)", "voxels"), "simple"
     )
     return (
-        f"Voxel grid\n\nunit cell     {cell} (angstrom, degrees)\nspace group   {grid.symmetry.space_group}, "
-        f"Laue group "
-        f"{grid.symmetry.laue_group} ({len(grid.symmetry.operators)} operators)\nresolution    to "
-        f"{grid.d_min:.3f} A, "
-        f"lowest {limit}\ntotal voxels  {grid.n_voxels} in the asymmetric unit within these limits, "
-        f"{grid.size} in the "
-        f"box that holds it\n\n{table}\n"
+        "Voxel grid\n"
+        "\n"
+        f"unit cell     {cell} (angstrom, degrees)\n"
+        f"space group   {grid.symmetry.space_group}, Laue group {grid.symmetry.laue_group} "
+        f"({len(grid.symmetry.operators)} operators)\n"
+        f"resolution    to {grid.d_min:.3f} A, lowest {limit}\n"
+        f"total voxels  {grid.n_voxels} in the asymmetric unit within these limits, {grid.size} in the box that holds "
+        "it\n"
+        "\n"
+        f"{table}\n"
     )
 
 
@@ -229,15 +232,21 @@ def scaling_text(data: MapData) -> str:
         (name, f"{b:.5f}", f"{s:.5f}") for name, b, s in zip(data.image_names, scales, data.scales_sigma, strict=True)
     ]
     return (
-        f"Relative scaling\n\n{len(scales)} images: b from {scales.min():.4f} to {scales.max():.4f}, mean "
-        f"{scales.mean():.4f}, standard deviation {scales.std():.4f}\nresolution smoother: {smoother}\n\nThe "
-        f"fit:\n{fit}"
-        f"\n\n{tabulate(rows, ('image', 'b', 'sigma'), 'simple')}\n"
+        "Relative scaling\n"
+        "\n"
+        f"{len(scales)} images: b from {scales.min():.4f} to {scales.max():.4f}, mean {scales.mean():.4f}, standard "
+        f"deviation {scales.std():.4f}\n"
+        f"resolution smoother: {smoother}\n"
+        "\n"
+        "The fit:\n"
+        f"{fit}\n"
+        "\n"
+        f"{tabulate(rows, ('image', 'b', 'sigma'), 'simple')}\n"
     )
 
 
 def occupancy_text(data: MapData) -> str:
-    """Return redundancy in numbers."""
+    """Return the multiplicity in numbers."""
     n = data.multiplicity
     below = "\n".join(f"  voxels with fewer than {few:<3} {np.mean(n < few):.2%}" for few in (2, 3, 5, 10))
     return (
@@ -292,14 +301,12 @@ def summary_text(data: MapData, inputs: dict[str, str], names: list[str]) -> str
             "",
             *(f"  {name:<12} {path}" for name, path in inputs.items()),
             "",
-            f"  {grid.symmetry.space_group}, cell {cell}; divisions {grid.divisions}; {grid.n_voxels} "
-            f"voxels, "
+            f"  {grid.symmetry.space_group}, cell {cell}; divisions {grid.divisions}; {grid.n_voxels} voxels, "
             f"{len(data.voxel)} observed",
             f"  |q| from {q.min():.4f} to {q.max():.4f} 1/A (d = {figures.resolution(q.min())} to "
             f"{figures.resolution(q.max())} A)",
-            f"  intensity: mean {data.intensity.mean():.5g}, median {np.median(data.intensity):.5g}, "
-            f"standard deviation "
-            f"{data.intensity.std():.5g} ({data.units})",
+            f"  intensity: mean {data.intensity.mean():.5g}, median {np.median(data.intensity):.5g}, standard "
+            f"deviation {data.intensity.std():.5g} ({data.units})",
             occupancy_text(data),
             f"  {len(data.scales)} images, scales {data.scales.min():.4f} to {data.scales.max():.4f}",
             "",

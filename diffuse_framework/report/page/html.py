@@ -156,7 +156,7 @@ def _plots(story: Story) -> list[dict[str, Any]]:
             _plot(
                 "spots",
                 "Indexed spots of each image",
-                "Spots that were found and indexed, and how far they lie from where the crystal puts them.",
+                "Spots that were found and indexed, and their distance from the predicted positions.",
                 [
                     {
                         "type": "bar",
@@ -216,8 +216,8 @@ def _plots(story: Story) -> list[dict[str, Any]]:
         _plot(
             "scales",
             "Scale factor of each image",
-            "How strong each image is beside the mean, with its "
-            "uncertainty; intensities are divided by it. Steps and dips mean a change of beam or of crystal.",
+            "Scale of each image, with its uncertainty; their mean is 1, and intensities are divided by it. Steps and "
+            "dips mean a change of beam or of crystal.",
             [
                 {
                     "type": "scatter",
@@ -268,9 +268,8 @@ def _plots(story: Story) -> list[dict[str, Any]]:
         _plot(
             "radial",
             "Radial profile",
-            "Mean intensity of the voxels against resolution; the band holds "
-            "68 % of the "
-            "voxels at one |q|: what a map shows that a powder pattern would not.",
+            "Mean intensity of the voxels against resolution; the band holds 68 % of the voxels at one |q|: what a map "
+            "shows that a powder pattern would not.",
             [
                 {
                     "type": "scatter",
@@ -324,9 +323,9 @@ def _plots(story: Story) -> list[dict[str, Any]]:
     counts, edges = np.histogram(np.minimum(merged.multiplicity, top), np.arange(0.5, top + width + 0.5, width))
     plots.append(
         _plot(
-            "redundancy",
-            "Redundancy",
-            "How many patches of pixels of one image each voxel was seen in; the last bar gathers all beyond.",
+            "multiplicity",
+            "Multiplicity",
+            "Number of observations of each voxel; the last bar holds all larger numbers.",
             [
                 {
                     "type": "bar",
@@ -418,9 +417,8 @@ def _shell_plots(shells: list[dict[str, Any]]) -> list[dict[str, Any]]:
             _plot(
                 "halves",
                 "Agreement of half data sets",
-                "Correlation of the maps of two halves of the "
-                "images. The "
-                "anisotropic part leaves out the radial mean, which always agrees.",
+                "Correlation of the maps of two halves of the images. The anisotropic part leaves out the radial mean, "
+                "which always agrees.",
                 [
                     {
                         "type": "scatter",
@@ -450,7 +448,8 @@ def _absolute_plots(absolute: dict[str, Any]) -> list[dict[str, Any]]:
             _plot(
                 "absolute",
                 "Absolute scale",
-                "The scale k by each method against how far in |q| it looks. A good scale has come to rest at the end.",
+                "The scale k by each method against the cutoff in |q| up to which the map is used. A good scale is "
+                "constant at the end.",
                 [
                     {
                         "type": "scatter",

@@ -82,8 +82,8 @@ def check_accumulator(
     for given, table in zip(arguments, tables, strict=True):
         halves = [add(adder, given | {"mask": half}) for half in _halves(given["mask"])]
         _check_additive(accumulator, table, halves)
-    hidden = PixelMask(tuple(np.full(panel.shape, UNTRUSTED) for panel in geometry.panels))
-    table = add(adder, arguments[0] | {"mask": hidden})
+    all_masked = PixelMask(tuple(np.full(panel.shape, UNTRUSTED) for panel in geometry.panels))
+    table = add(adder, arguments[0] | {"mask": all_masked})
     require(
         table.pixels.sum() == 0 and table.counts.sum() == 0 and table.bragg_counts.sum() == 0,
         accumulator,

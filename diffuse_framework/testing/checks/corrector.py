@@ -46,7 +46,7 @@ def check_corrector(corrector: Any, images: tuple[Image, ...], geometry: Geometr
                 (np.asarray(factor) > 0).all(),
                 corrector,
                 f"factor on {panel.name} is zero or negative. A factor multiplies the expected count; mask pixels "
-                "that see nothing with a masker, and return None where there is nothing to correct",
+                "that receive nothing with a masker, and return None where there is nothing to correct",
             )
     again = call(copy, "factor", geometry=geometry)
     require(first_difference(factors, again) is None, corrector, "factor differs after pickling, or when repeated")

@@ -54,7 +54,7 @@ def check_masker(masker: Any, source: ImageSource, experiment: Experiment, pixel
         first_difference(masks[:half], masks[half:]) is None,
         masker,
         "gives other masks after pickling, or for the same image again. A mask may depend on the image and on "
-        "what prepare saw, on nothing else",
+        "what prepare read, on nothing else",
     )
     for image in experiment.images[::-1]:
         frame = source.read(image.source_index)

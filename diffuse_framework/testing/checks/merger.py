@@ -58,7 +58,7 @@ def _check_map(merger: Any, merged: MergedMap, table: SumsTable) -> None:
         f"loses {len(lost)} of {len(observed)} voxels that have exposure; a voxel without photons is a measurement too",
     )
     extra = np.setdiff1d(merged.voxel, observed)
-    require(len(extra) == 0, merger, f"makes up {len(extra)} voxels that no pixel saw")
+    require(len(extra) == 0, merger, f"makes up {len(extra)} voxels that no pixel falls into")
     require((merged.multiplicity > 0).all(), merger, "multiplicity is not above 0 in a voxel of the map")
     names = ("intensity", "variance", "multiplicity", "pixels", "counts", "total_intensity", "total_variance")
     for name in names:

@@ -20,7 +20,7 @@ ICE_Q = 1 / np.array([3.90, 3.67, 3.44])
 
 @pytest.fixture(scope="module")
 def setup():
-    """A detector of two panels that sees to 2.2 angstrom, and its pixels."""
+    """A detector of two panels that reaches 2.2 angstrom, and its pixels."""
     detector = geometry(n_panels=2, shape=(500, 250), distance_mm=80.0)
     q = tuple(pixel_q(panel, detector.beam) for panel in detector.panels)
     rng = np.random.default_rng(0)

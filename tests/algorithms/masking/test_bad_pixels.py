@@ -14,6 +14,7 @@ from diffuse_framework.algorithms.masking.bad_pixels import (
     INVALID,
     NEGATIVE,
     UNDECIDED,
+    UNJUDGED,
     Criteria,
     PixelHistory,
     _middle,
@@ -142,8 +143,9 @@ def test_pixels_valid_on_some_images_are_judged_by_those(n_images):
     images = noise(8.0, n_images, rng)
     bright = np.array([image.mean() for image in images]) > 8
     usable = rng.uniform(size=(n_images, *SHAPE)) < 0.8
-    # One pixel never seen on bright images, one never on dim ones, on either side of half of all.
+    # One pixel never seen on bright images, one never on dim ones, one on few.
     usable[:, 30, 30], usable[:, 30, 50] = ~bright, bright
+    usable[:, 30, 70] = np.arange(n_images) < 4
     # Blocks of which too little is valid on some images.
     usable[::4, 80:88, 80:96] = False
     for image in images:
@@ -152,8 +154,32 @@ def test_pixels_valid_on_some_images_are_judged_by_those(n_images):
     verdict = judge(images, usable)
     assert bad(verdict) == {(50, 60), (85, 85), (70, 80)}
     n_valid = usable.sum(axis=0)
-    assert (verdict[n_valid < n_images / 2] == UNDECIDED).all()
-    assert (verdict[n_valid >= n_images / 2] != UNDECIDED).mean() > 0.99
+    assert verdict[30, 70] == UNJUDGED and (verdict[n_valid < 5] == UNJUDGED).all()
+    assert (verdict[n_valid >= 5] < UNDECIDED).mean() > 0.99
+
+
+def test_a_flickering_pixel_is_found_and_peaks_and_single_spikes_are_not_taken_for_it():
+    rng = np.random.default_rng(11)
+    images = noise(8.0, 20, rng)
+    for number, image in enumerate(images):
+        if number % 6 == 0:
+            image[50, 60] += rng.poisson(400)
+        if number % 5 == 0:
+            # A peak over several pixels, not predicted.
+            image[99:102, 99:102] += rng.poisson(np.outer([0.4, 1, 0.4], [0.4, 1, 0.4]) * 500)
+        image[10 + 8 * number, 20] += 30000
+    assert bad(judge(images)) == {(50, 60)}
+
+
+def test_every_pixel_is_judged_where_its_block_is_mostly_hidden():
+    rng = np.random.default_rng(12)
+    images = noise(8.0, 20, rng)
+    usable = np.ones(SHAPE, bool)
+    # One row of a block is left.
+    usable[17:40] = False
+    for image in images:
+        image[16, 100] += rng.poisson(300)
+    assert bad(judge(images, usable)) == {(16, 100)}
 
 
 def test_photons_are_whole_and_invalid_where_not_diffuse():

@@ -91,7 +91,7 @@ def test_all_parts_together_are_recovered_within_twice_the_counting_error(seed):
 
 
 @pytest.mark.slow
-def test_steps_that_overshoot_are_shortened_until_they_settle():
+def test_steps_that_overshoot_are_shortened_until_they_converge():
     # Without that, steps of this fit grow from cycle to cycle: its weights follow the model.
     known = known_sums(TOGETHER, np.random.default_rng(9), n_images=40, rows_per_image=4000, panels=TWO_PANELS)
     assert scaled(known, TOGETHER).statistics["converged"]
@@ -224,10 +224,11 @@ def test_a_fit_with_too_few_cycles_says_so_and_keeps_what_it_has():
     assert (scales.per_image > 0).all()
 
 
+@pytest.mark.parametrize("seed", [1, 3, 4, 8, 9])
 @pytest.mark.parametrize("n_peaks", [20, 200])
-def test_peaks_that_a_mask_missed_do_not_spoil_offsets_and_scales(n_peaks):
+def test_peaks_that_a_mask_missed_do_not_spoil_offsets_and_scales(n_peaks, seed):
     options = ScalingOptions(offset=True, offset_q=0.15, offset_order=10.0)
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     known = known_sums(options, rng, n_images=20, rows_per_image=3000, exposure=3.0)
     table = known.sums.pieces[3]
     rows = rng.choice(len(table), n_peaks, replace=False)
@@ -237,9 +238,13 @@ def test_peaks_that_a_mask_missed_do_not_spoil_offsets_and_scales(n_peaks):
     spoilt = replace(known, sums=replace(known.sums, pieces=pieces))
     scales = scaled(spoilt, options)
     assert scales.statistics["converged"]
-    assert (~scales.keep(pieces[3])[rows]).mean() > 0.98
-    assert scales.statistics["outliers"]["rejected"] < n_peaks + 5
-    assert np.abs(scales.per_image / known.scales.per_image - 1).max() < 0.15
+    # Of two observations that disagree nothing says which is the peak: then neither counts for the scales.
+    missed = table.voxel[rows[scales.keep(pieces[3])[rows]]]
+    seen = np.bincount(np.concatenate([piece.voxel for piece in pieces]))
+    assert (seen[missed] < 3).all()
+    assert scales.statistics["outliers"]["disputed_voxels"] == np.count_nonzero(seen[missed] == 2)
+    assert n_peaks - len(missed) <= scales.statistics["outliers"]["rejected"] < n_peaks + 5
+    assert np.abs(scales.per_image / known.scales.per_image - 1).max() < 0.08
     assert scales.error_model.inflation == pytest.approx(1, abs=0.05)
 
 
@@ -309,5 +314,5 @@ def test_the_layout_survives_its_numbers():
 
 def test_nothing_seen_twice_can_not_be_scaled():
     known = known_sums(ScalingOptions(scale="smooth"), np.random.default_rng(4), n_images=1, rows_per_image=50)
-    with pytest.raises(DataError, match="seen twice"):
+    with pytest.raises(DataError, match="observed twice"):
         fit_model(gather(known.sums)[0], known.scales.layout, Restraints())

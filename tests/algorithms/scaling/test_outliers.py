@@ -54,11 +54,12 @@ def test_several_bad_values_go_one_after_another():
     assert sorted(found.keys[:, 0].tolist()) == [9, 10, 11]
 
 
-def test_of_two_that_disagree_neither_goes():
+def test_of_two_that_disagree_neither_goes_and_neither_counts_for_the_scales():
     sums, scales = one_voxel([100.0, 1000.0])
     found = find_outliers(gather(sums)[0], scales, 6.0, ErrorModel())
     assert len(found) == 0
     assert found.disputed == 1
+    assert not found.accepted.any()
 
 
 def test_good_data_lose_what_a_normal_distribution_says():

@@ -116,6 +116,41 @@ def test_a_data_set_merged_with_itself_gains_sqrt_two(merge):
     assert (two.multiplicity == 2 * one.multiplicity).all()
 
 
+@pytest.mark.parametrize("newton", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_chain_of_images_that_overlap_little_converges_to_the_truth(seed, newton, monkeypatch):
+    """A short run of low symmetry: each image shares some voxels with the next and with no other."""
+    if not newton:
+        monkeypatch.setattr("diffuse_framework.algorithms.scaling.per_image.MOST_IN_MATRIX", 0)
+    sums, truth, _ = simulated_sums(seed, 20.0, n_images=12, rows=3000)
+    edges = np.linspace(0, sums.grid.size, 13)
+    pieces = []
+    for number, table in enumerate(sums.pieces):
+        near = (table.voxel >= edges[number]) & (table.voxel < edges[number + 1] + 0.2 * (edges[1] - edges[0]))
+        pieces.append(table.select(near))
+    chain = SumsInMemory(sums.grid, sums.image_names, tuple(pieces))
+    scales = fit_image_scales(chain, 1e-4, 200 if newton else 3000)
+    assert scales.statistics["converged"]
+    assert 0.2 < scales.per_image.min() and scales.per_image.max() < 3
+    z = (scales.per_image - truth) / np.maximum(scales.per_image_sigma, 1e-9)
+    if newton:
+        # Errors along the chain are correlated, and the uncertainties know it: rms of few independent deviates.
+        assert np.sqrt(np.mean(z**2)) < 3
+
+
+def test_steps_never_lower_the_likelihood(monkeypatch):
+    from diffuse_framework.algorithms.scaling import per_image
+
+    monkeypatch.setattr(per_image, "MOST_IN_MATRIX", 0)
+    sums, _, _ = simulated_sums(6, 3.0, n_images=8, rows=300)
+    likelihoods = []
+    for cycles in range(2, 20):
+        scales = per_image.fit_image_scales(sums, 1e-12, cycles)
+        observations, _ = per_image.gather(sums, 320.0, places=False)
+        likelihoods.append(per_image._expected(observations, scales.per_image)[1])
+    assert (np.diff(likelihoods) >= -1e-9 * abs(likelihoods[0])).all()
+
+
 def test_images_without_overlap_are_named():
     sums, _, _ = simulated_sums(1, 5.0, n_images=3, rows=200)
     half = sums.grid.size // 2
