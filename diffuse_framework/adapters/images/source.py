@@ -383,7 +383,8 @@ def _header_times_s(path: str) -> tuple[float, float] | None:
 def _unique_names(experiments: ExperimentList) -> tuple[str, ...]:
     """File names, with the image's number where a file holds several, and folders where names repeat."""
     paths = [experiment.imageset.get_path(0) for experiment in experiments]
-    per_file = Counter(paths)
+    # Several lattices of an image are one image.
+    per_file = Counter(path for path, _ in {(e.imageset.get_path(0), e.imageset.indices()[0]) for e in experiments})
     repeated = {name for name, n in Counter(Path(path).name for path in per_file).items() if n > 1}
     names = []
     for path, experiment in zip(paths, experiments, strict=True):

@@ -124,7 +124,10 @@ def _look(
         None
         if sighted is None
         else still_agreement(
-            _without(sighted, faulty), (image.setting_matrix,), experiment.geometry_of(image), conditions
+            _without(sighted, faulty),
+            (image.setting_matrix, *image.other_lattices),
+            experiment.geometry_of(image),
+            conditions,
         )
         for image, sighted in zip(stills, seen, strict=True)
     )
