@@ -129,16 +129,20 @@ class _Look:
         """Return the photons of `image` away from its reflections, and their levels."""
         geometry = self.geometries[image.geometry]
         frame = self.source.read(image.source_index)
-        panel_number, px = predicted_spots(
-            image.setting_matrix,
-            geometry,
-            0.0,
-            self.width,
-            image.mosaic_width_deg,
-            self.conditions,
-            self.radius,
-            image.rotation,
-        )
+        found = [
+            predicted_spots(
+                lattice.setting_matrix,
+                geometry,
+                0.0,
+                self.width,
+                image.mosaic_width_deg,
+                self.conditions,
+                self.radius,
+                image.rotation,
+            )
+            for lattice in image.each_lattice()
+        ]
+        panel_number, px = (np.concatenate(parts) for parts in zip(*found, strict=True))
         samples = []
         for number, (values, panel) in enumerate(zip(frame.counts, geometry.panels, strict=True)):
             classes = within_range(values, *panel.trusted_range)

@@ -81,6 +81,10 @@ class ReciprocalMasker:
 
     def image_mask(self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable) -> PixelMask | None:
         """Return Bragg where a pixel comes near the lattice nodes of `image`, at any of its angles."""
+        if image.other_lattices:
+            masks = [self.image_mask(frame, lattice, geometry, pixels) for lattice in image.each_lattice()]
+            panels = zip(*(mask.panels for mask in masks if mask is not None), strict=True)
+            return PixelMask(tuple(np.minimum.reduce(classes) for classes in panels))
         a = image.setting_matrix
         form = np.diag(1 / np.square(self.radii)) if self.radius is None else a.T @ a / self.radius**2
         conditions = centring_conditions(self.space_group)

@@ -1,7 +1,7 @@
 """One indexing for all crystals, by the diffuse scattering itself.
 
 A lattice that is more symmetric than the crystal (P4, P3 and others) can be indexed in ways that nothing in its
-geometry tells apart. The formulas are in `algorithms.indexing.ambiguity`.
+geometry tells apart. The formulas are in `algorithms.indexing.ambiguity` and `algorithms.indexing.evidence`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,19 @@ PHIL = """
 tolerance = 1.0
   .type = float(value_min=0, value_max=10)
   .help = "By how much, in degrees, a lattice may miss the higher symmetry and still be mistaken for it."
+doubtful = *keep leave_out
+  .type = choice
+  .help = "What becomes of crystals whose indexing the diffuse scattering does not tell beyond doubt: they keep the"
+          "indexing they came with, or their images are left out of the map."
 seed = 0
   .type = int(value_min=0)
   .expert_level = 2
-  .help = "Seed of the random orders in which crystals are compared on further tries."
+  .help = "Seed of the random orders in which crystals are compared on further tries, and of the halves of"
+          "reciprocal space on which indexings are chosen and tested."
 """
 
-# Crystals that are listed one by one, and the lead in correlation below which a choice is doubtful.
-_MOST_LISTED, _DOUBTFUL = 20, 0.02
+# Crystals that are listed one by one.
+_MOST_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -49,14 +54,15 @@ class DiffuseReindexer:
     phil: ClassVar[str] = PHIL
     tolerance_deg: float = 1.0
     seed: int = 0
+    leaves_out: bool = False
 
     @classmethod
     def from_params(cls, params: Any) -> DiffuseReindexer:
         """Return the reindexer."""
-        return cls(params.tolerance, params.seed)
+        return cls(params.tolerance, params.seed, params.doubtful == "leave_out")
 
     def reindex(self, sums: VoxelSums, experiment: Experiment) -> Reindexing:
-        """Return the indexing of each image that agrees best with the others.
+        """Return the indexing of each image that agrees best with the others, where that is beyond doubt.
 
         Raises:
             GeometryError: a grid that divides axes differently which the lattice can exchange.
@@ -76,40 +82,36 @@ class DiffuseReindexer:
             choice = choose_operators(sums.tables(), crystals, sums.grid, operators, rng)
         except GeometryError as error:
             raise GeometryError(f"{error}, or set reindexer.plugin=as_indexed") from error
-        _log(choice, experiment, crystals)
-        chosen = choice.operators[choice.chosen[crystals]]
-        return Reindexing(chosen, np.ones(len(experiment.images), bool))
+        self._log(choice, experiment, crystals)
+        keep = choice.certain[crystals] if self.leaves_out else np.ones(len(experiment.images), bool)
+        return Reindexing(choice.operators[choice.chosen[crystals]], keep)
 
-
-def _log(choice: Choice, experiment: Experiment, crystals: np.ndarray) -> None:
-    n_crystals = len(choice.chosen)
-    changed = int(np.count_nonzero(choice.chosen))
-    logger.info("%d of %d crystals are re-indexed", changed, n_crystals)
-    doubtful = 0
-    for crystal in range(n_crystals):
-        found = choice.correlations[crystal]
-        own = found[choice.chosen[crystal]]
-        others = np.delete(found, choice.chosen[crystal])
-        second = np.nanmax(others) if np.isfinite(others).any() else np.nan
-        unsure = not own - second > _DOUBTFUL
-        doubtful += unsure
-        if crystal < _MOST_LISTED:
+    def _log(self, choice: Choice, experiment: Experiment, crystals: np.ndarray) -> None:
+        n_crystals = len(choice.chosen)
+        logger.info("%d of %d crystals are re-indexed", np.count_nonzero(choice.chosen), n_crystals)
+        for crystal in range(min(n_crystals, _MOST_LISTED)):
             first = experiment.images[int(np.argmax(crystals == crystal))]
             logger.info(
-                "  %s: %s, correlation %.3f, next best %.3f%s",
+                "  %s: %s, %s",
                 first.name,
-                triplet(choice.operators[choice.chosen[crystal]]),
-                own,
-                second,
-                " (doubtful)" if unsure else "",
+                triplet(choice.operators[choice.evidence.best[crystal]]),
+                f"likelihood ratio to the next 10^{choice.evidence.lead[crystal] / np.log(10):.1f}"
+                if choice.certain[crystal]
+                else "doubtful",
             )
-    if doubtful:
-        logger.warning(
-            "For %d of %d crystals one indexing correlates hardly better than another: their diffuse scattering is "
-            "too weak to tell, or nearly as symmetric as the lattice. dials.cosym may tell from Bragg intensities",
-            doubtful,
-            n_crystals,
-        )
+        if n_crystals > _MOST_LISTED:
+            logger.info("  ... and %d more", n_crystals - _MOST_LISTED)
+        doubtful = np.count_nonzero(~choice.certain)
+        if doubtful:
+            logger.warning(
+                "For %d of %d crystals it could not be told in which way they are indexed: their diffuse scattering is "
+                "too weak, or nearly as symmetric as the lattice. %s. dials.cosym may tell from Bragg intensities",
+                doubtful,
+                n_crystals,
+                "Their images are left out (reindexer.diffuse.doubtful)"
+                if self.leaves_out
+                else "They stay as they came; reindexer.diffuse.doubtful=leave_out leaves them out of the map",
+            )
 
 
 @hookimpl

@@ -6,9 +6,11 @@ import logging
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from tabulate import tabulate
 
 from diffuse_framework import hookimpl
+from diffuse_framework.algorithms.validation.bright_pixels import NORMAL_SHARE
 from diffuse_framework.algorithms.validation.sweeps import (
     DRIFTS,
     MISPLACED,
@@ -64,7 +66,31 @@ class SweepValidator:
         experiment, checks = validate_sweeps(experiment, source.read, limits, ADVICE)
         if checks:
             logger.info("\n%s", _table(checks))
+        _warn(checks)
         return experiment
+
+
+def _warn(checks: tuple[SweepCheck, ...]) -> None:
+    """Say of which sweeps bright pixels are somewhat off the lattice, and of which it can't be told."""
+    dim = [check.first for check in checks if check.bright and not any(check.bright)]
+    if dim:
+        logger.info(
+            "%d of %d sweeps have too few bright pixels to compare orientations with them, for example that of %s",
+            len(dim),
+            len(checks),
+            dim[0],
+        )
+    for check in checks:
+        scores = [found.score for found in check.bright if found is not None]
+        if scores and not check.complaint and np.median(scores) < NORMAL_SHARE:
+            logger.warning(
+                "%s ... %s: bright pixels lie on the lattice with a score of %.2f only (median of %d images; 1 is "
+                "normal): beam centre, distance, cell or orientation are somewhat off, or there are further lattices",
+                check.first,
+                check.last,
+                np.median(scores),
+                len(scores),
+            )
 
 
 def _table(checks: tuple[SweepCheck, ...]) -> str:

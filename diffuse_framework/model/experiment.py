@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -123,6 +123,7 @@ class Image:
         rotation: None for a still.
         crystal: number of the crystal model; images that share one were indexed together, so
             that their axes agree. None where the image has a model of its own.
+        other_lattices: (3, 3) setting matrices of further crystals in the beam, whose Bragg peaks are masked too.
     """
 
     name: str
@@ -134,6 +135,12 @@ class Image:
     spots: BraggSpots = field(default_factory=no_spots)
     rotation: Rotation | None = None
     crystal: int | None = None
+    other_lattices: tuple[np.ndarray, ...] = ()
+
+    def each_lattice(self) -> tuple[Image, ...]:
+        """Return the image once for each of its lattices, as if that were the only one."""
+        one = replace(self, other_lattices=())
+        return one, *(replace(one, setting_matrix=setting) for setting in self.other_lattices)
 
 
 @dataclass(frozen=True)

@@ -234,7 +234,7 @@ def write_statistics(folder: Path, found: dict[str, Any], halves: Halves | None)
 
 def _n_given(source: ImageSource) -> int:
     """Number of images that the user named, unreadable ones included."""
-    return len(source.names) + len(left_out_of(source))
+    return len(set(source.names)) + len(left_out_of(source))
 
 
 def _around(source: ImageSource, folder: Path, mapper: Mapper, settings: RunSettings, watch: Stopwatch) -> Surroundings:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from diffuse_framework.algorithms.indexing.ambiguity import crystal_numbers, reindexed_image, reindexing_operators
+from diffuse_framework.errors import DataError
 from diffuse_framework.simulate.compare import compare_merged
 from diffuse_framework.simulate.crystals import primitive_symmetry
 from diffuse_framework.simulate.detector import header_beam, one_panel
@@ -24,17 +26,17 @@ scaler.per_image.max_cycles = 20
 CELL = (24.0, 24.0, 31.0, 90.0, 90.0, 90.0)
 
 
-def simulated(rotation: RotationSettings | None, n_images: int):
+def simulated(rotation: RotationSettings | None, n_images: int, photons: float = 4.0, seed: int = 3):
     """A P4 crystal, whose lattice is 4/mmm."""
     return simulate(
         SimulationSettings(
             n_images=n_images,
-            counts_per_pixel=4.0,
+            counts_per_pixel=photons,
             cell=CELL,
             symmetry=primitive_symmetry("P4"),
             detector=one_panel((160, 150), 21.0, header_beam(1.0)),
             rotation=rotation,
-            seed=3,
+            seed=seed,
         )
     )
 
@@ -43,6 +45,11 @@ def merged(simulation, experiment, reindexer="as_indexed"):
     """The map and the experiment that it was made with."""
     outcome = run_known(simulation.source, experiment, f"{PARAMETERS}reindexer.plugin = {reindexer}")
     return outcome.map.merged, outcome.experiment
+
+
+def unchanged(experiment, simulation) -> bool:
+    """Whether the images are the very objects that went in."""
+    return all(image is given for image, given in zip(experiment.images, simulation.experiment.images, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -78,4 +85,19 @@ def test_crystals_are_brought_to_one_indexing(rotation, n_images):
 def test_crystals_that_agree_are_left_alone():
     simulation = simulated(RotationSettings(1.0, sweeps=2), 8)
     _, experiment = merged(simulation, simulation.experiment, "diffuse")
-    assert experiment is simulation.experiment
+    assert unchanged(experiment, simulation)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_dim_stills_that_agree_are_left_alone(seed, caplog):
+    simulation = simulated(None, 24, photons=0.02, seed=seed)
+    with caplog.at_level(logging.WARNING):
+        _, experiment = merged(simulation, simulation.experiment, "diffuse")
+    assert unchanged(experiment, simulation)
+    assert "For 24 of 24 crystals it could not be told in which way they are indexed" in caplog.text
+
+
+def test_images_that_could_not_be_told_are_left_out_if_asked():
+    simulation = simulated(None, 4, photons=0.02)
+    with pytest.raises(DataError, match=r"rejected at re-indexing .*can't be told from another one"):
+        merged(simulation, simulation.experiment, "diffuse\nreindexer.diffuse.doubtful = leave_out")

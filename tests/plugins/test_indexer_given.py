@@ -169,7 +169,8 @@ def test_one_lattice_of_an_image_is_kept(simulated, caplog):
         stills, rejected = given_stills(Lattices(lattices, (first, few)))
     assert rejected == []
     assert [(still.source_index, len(still.reflections)) for still in stills] == [(1, len(first))]
-    assert "sim_00001.cbf has 2 lattices" in caplog.text
+    assert "1 of 1 images have several lattices, 2 in all" in caplog.text
+    assert stills[0].other_crystals == (experiments[1].crystal,)
 
 
 def test_reflections_of_other_experiments_are_refused(simulated, tmp_path):

@@ -42,11 +42,13 @@ class IndexedStill:
         experiment: a dxtbx experiment with beam, detector and crystal; its image set is not
             used, the source has it.
         reflections: the reflection table of this image alone, None where there is none.
+        other_crystals: dxtbx crystals of its other lattices.
     """
 
     source_index: int
     experiment: Any
     reflections: Any = None
+    other_crystals: tuple[Any, ...] = ()
 
 
 def still_for_dials(experiment: Any) -> Any:
@@ -113,6 +115,7 @@ def build_experiment(
                 setting_matrix=np.array(still.experiment.crystal.get_A()).reshape(3, 3),
                 mosaic_width_deg=mosaic_width_deg(still.experiment),
                 spots=spots_of(still.reflections, detector),
+                other_lattices=tuple(np.array(crystal.get_A()).reshape(3, 3) for crystal in still.other_crystals),
             )
         )
         kept.append(still)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from dxtbx.format.Format import Format
 from dxtbx.imageset import ImageSetFactory
 from dxtbx.model import Experiment, ExperimentList, Scan
@@ -265,6 +266,14 @@ def open_source(
     else:
         _refuse_widthless(experiments)
         source = SequenceSource(experiments, reflections, panels.read_noise)
+    if source.without_exposure:
+        logger.warning(
+            "Nothing tells the exposure time of %d of %d images, for example %s: 1 second is taken. If they were "
+            "exposed differently from others, or from background images, intensities are wrong by that factor",
+            len(source.without_exposure),
+            len(source),
+            source.without_exposure[0],
+        )
     source.left_out = tuple(Rejected(Path(item.path).name, "opening", item.reason) for item in unreadable)
     for item in source.left_out:
         logger.warning("Rejected %s at opening: %s", item.name, item.reason)
@@ -407,7 +416,9 @@ def _with_scan(experiments: Any, overrides: Any) -> ExperimentList:
             "are numbered without gaps"
         )
     if len(experiments) == scan.get_num_images():
-        scan.set_exposure_times(flex.double([exposure_of(experiment.scan, 0) for experiment in experiments]))
+        scan.set_exposure_times(
+            flex.double([np.nan_to_num(exposure_of(experiment.scan, 0)) for experiment in experiments])
+        )
     imageset = first.imageset
     imageset = ImageSetFactory.make_sequence(
         imageset.get_template(),

@@ -134,12 +134,14 @@ class IndexedSweep:
         experiment: a dxtbx experiment with beam, detector, goniometer, scan and crystal.
         reflections: the reflection table of this sweep alone, None where there is none.
         crystal: number of the crystal; sweeps that share one were indexed together.
+        others: experiments of the other lattices of the sweep.
     """
 
     sweep: int
     experiment: Any
     reflections: Any = None
     crystal: int = 0
+    others: tuple[Any, ...] = ()
 
 
 def build_sequence_experiment(
@@ -184,6 +186,7 @@ def build_sequence_experiment(
                 f"{sweep.name} has {sweep.n_images} images, its scan {len(settings)}: give the .expt file of "
                 "these images"
             )
+        others = [orientations(other, indexed.sweep)[0] for other in indexed.others]
         spots = spots_by_frame(indexed.reflections, indexed.experiment)
         width = mosaic_width_deg(indexed.experiment)
         images += [
@@ -197,6 +200,7 @@ def build_sequence_experiment(
                 spots=spots[frame],
                 rotation=rotations[frame],
                 crystal=indexed.crystal,
+                other_lattices=tuple(matrices[frame] for matrices in others),
             )
             for frame, name in enumerate(names)
         ]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import copy
+import gzip
 import logging
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 # Files of fewer images are not worth finding out whether there is a shorter way to them than through dxtbx.
 _LONG_SERIES = 10
+# Of a mini-CBF file, the lines of text before its pixels.
+_CBF_HEADER_BYTES = 8192
+_OPENERS: dict[str, Any] = {".cbf": open, ".cbf.gz": gzip.open, ".cbf.bz2": bz2.open}
 
 
 class DxtbxSource:
@@ -36,6 +42,7 @@ class DxtbxSource:
         experiments: one dxtbx experiment per image, each on an image set of its own without
             scan or goniometer; with a crystal where the input was already indexed.
         reflections: reflection tables that came with the input.
+        without_exposure: names of images whose exposure time nothing tells; 1 second is taken.
         left_out: images that were named too, and could not be opened.
         compared: numbers of the images whose bytes an indexer has compared with their checksum: MD5 of six megabytes
             takes a sixth of what adding them up does, and once is enough.
@@ -50,11 +57,12 @@ class DxtbxSource:
             DataError: there is no image, or a part of an HDF5 file is missing.
             GeometryError: images of different detectors.
         """
-        self.experiments, self._exposures_s = _single_stills(experiments)
+        self.experiments, exposures_s = _single_stills(experiments)
         self.reflections = reflections
         self.names = _unique_names(self.experiments)
         if not self.names:
             raise DataError("no images: give image files, a template like img_####.cbf, or an .expt file")
+        self._exposures_s, self.without_exposure = _exposures_s(self.names, exposures_s, self.experiments)
         self._refuse_repeats()
         self._refuse_two_detectors()
         self._series = _series_of_files(self.experiments)
@@ -325,21 +333,60 @@ def _single_stills(experiments: Any) -> tuple[ExperimentList, tuple[float, ...]]
 
 
 def exposure_of(scan: Any, number: int) -> float:
-    """Return the exposure time of an image of a scan in seconds, 1 where unknown.
+    """Return the exposure time of an image of a scan in seconds, NaN where unknown.
 
     Newer DIALS asserts where a scan has none.
     """
     try:
-        seconds = scan.get_exposure_times()[number] if scan is not None else 0.0
+        seconds = scan.get_exposure_times()[number] if scan is not None else np.nan
     except (AssertionError, RuntimeError, IndexError):
-        seconds = 0.0
-    return float(seconds) if np.isfinite(seconds) and seconds > 0 else 1.0
+        seconds = np.nan
+    return float(seconds) if np.isfinite(seconds) and seconds > 0 else np.nan
+
+
+def _exposures_s(
+    names: tuple[str, ...], of_scans: tuple[float, ...], experiments: ExperimentList
+) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """Return the exposure time of each image in seconds, and the names of those for which 1 is a guess.
+
+    dxtbx takes the period of a mini-CBF header, which is the time from one image to the next; its exposure time is
+    taken where a scan has that period, or where there is no scan.
+    """
+    found, guessed = [], []
+    for name, seconds, experiment in zip(names, of_scans, experiments, strict=True):
+        times = _header_times_s(experiment.imageset.get_path(0))
+        if times and (np.isnan(seconds) or np.isclose(seconds, times[1], rtol=1e-6)):
+            seconds = times[0]
+        if np.isnan(seconds):
+            guessed.append(name)
+            seconds = 1.0
+        found.append(seconds)
+    return tuple(found), tuple(guessed)
+
+
+def _header_times_s(path: str) -> tuple[float, float] | None:
+    """Return exposure time and period of a mini-CBF header in seconds, None where it has not both."""
+    opened = next((_OPENERS[ending] for ending in _OPENERS if path.endswith(ending)), None)
+    if opened is None:
+        return None
+    try:
+        with opened(path, "rb") as file:
+            header = file.read(_CBF_HEADER_BYTES)
+    except (OSError, EOFError):
+        return None
+    found = [re.search(rb"#\s*Exposure_%s[ =:]+([0-9.eE+-]+)" % word, header) for word in (b"time", b"period")]
+    try:
+        time, period = (float(match[1]) for match in found if match)
+    except ValueError:
+        return None
+    return (time, period) if 0 < time <= period else None
 
 
 def _unique_names(experiments: ExperimentList) -> tuple[str, ...]:
     """File names, with the image's number where a file holds several, and folders where names repeat."""
     paths = [experiment.imageset.get_path(0) for experiment in experiments]
-    per_file = Counter(paths)
+    # Several lattices of an image are one image.
+    per_file = Counter(path for path, _ in {(e.imageset.get_path(0), e.imageset.indices()[0]) for e in experiments})
     repeated = {name for name, n in Counter(Path(path).name for path in per_file).items() if n > 1}
     names = []
     for path, experiment in zip(paths, experiments, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ logger = logging.getLogger(__name__)
 def given_stills(source: DxtbxSource) -> tuple[list[IndexedStill], list[Rejected]]:
     """Return the images that have a crystal, with their reflections, and those that have none.
 
-    Of an image with several lattices the one with the most reflections is kept.
+    An image with several lattices is mapped with the one with the most reflections; the others are kept for the masks.
 
     Raises:
         DataError: reflections that don't belong to the experiments.
@@ -36,7 +37,7 @@ def given_stills(source: DxtbxSource) -> tuple[list[IndexedStill], list[Rejected
     for index, experiment in enumerate(source.experiments):
         imageset = experiment.imageset
         lattices[imageset.get_path(0), imageset.indices()[0]].append(IndexedStill(index, experiment, tables[index]))
-    stills, rejected = [], []
+    stills, rejected, several = [], [], []
     for found in lattices.values():
         name = source.names[found[0].source_index]
         found = [still for still in found if still.experiment.crystal is not None]
@@ -45,21 +46,29 @@ def given_stills(source: DxtbxSource) -> tuple[list[IndexedStill], list[Rejected
             continue
         found.sort(key=_n_reflections, reverse=True)
         if len(found) > 1:
-            logger.info(
-                "%s has %d lattices; kept the one with %d reflections, left out those with %s",
-                name,
-                len(found),
-                _n_reflections(found[0]),
-                ", ".join(str(_n_reflections(still)) for still in found[1:]),
+            several.append(len(found))
+            logger.debug("%s has %d lattices, with %s reflections", name, len(found), list(map(_n_reflections, found)))
+        stills.append(replace(found[0], other_crystals=tuple(still.experiment.crystal for still in found[1:])))
+    if several:
+        logger.info(
+            "%d of %d images have several lattices, %d in all: each is mapped with the one with most reflections, and "
+            "the Bragg peaks of all are masked",
+            len(several),
+            len(lattices),
+            sum(several),
+        )
+        if not source.reflections:
+            logger.warning(
+                "Without reflections it can't be told which lattice of an image dominates: the first is taken. Give "
+                "the .refl file too"
             )
-        stills.append(found[0])
     return stills, rejected
 
 
 def given_sweeps(source: SequenceSource, crystals: Path | None = None) -> tuple[list[IndexedSweep], list[Rejected]]:
     """Return the sweeps that have a crystal, with their reflections, and the images of those that have none.
 
-    Of a sweep with several lattices the one with the most reflections is kept.
+    A sweep with several lattices is mapped with the one with the most reflections; the others are kept for the masks.
 
     Args:
         source: rotation images.
@@ -90,12 +99,12 @@ def given_sweeps(source: SequenceSource, crystals: Path | None = None) -> tuple[
         lattices.sort(key=_n_reflections, reverse=True)
         if len(lattices) > 1:
             logger.info(
-                "%s has %d lattices; kept the one with %d reflections",
+                "%s has %d lattices: mapped with the one with %d reflections, the Bragg peaks of all are masked",
                 sweep.name,
                 len(lattices),
                 _n_reflections(lattices[0]),
             )
-        found.append(lattices[0])
+        found.append(replace(lattices[0], others=tuple(other.experiment for other in lattices[1:])))
     return found, rejected
 
 

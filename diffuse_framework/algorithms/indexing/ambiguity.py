@@ -3,9 +3,9 @@
 A lattice that is more symmetric than the crystal can be indexed in several ways that nothing in
 its geometry tells apart; maps of crystals indexed in different ways must not be added. Here the
 diffuse intensity itself decides: each crystal's sums are folded again with every operator that may
-relate two ways of indexing, and take the one that correlates best with the sums of all others. A voxel
-is named by integers, so this is exact. (The same for Bragg intensities: Brehm & Diederichs (2014),
-Acta Cryst. D70, 101; Gildea & Winter (2018), Acta Cryst. D74, 405.)
+relate two ways of indexing, and compared with the sums of all others. A voxel is named by integers, so this is
+exact. (The same for Bragg intensities: Brehm & Diederichs (2014), Acta Cryst. D70, 101; Gildea & Winter (2018), Acta
+Cryst. D74, 405.) Whether a crystal is re-indexed is for `algorithms.indexing.evidence` to say.
 """
 
 from __future__ import annotations
@@ -17,6 +17,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from diffuse_framework.algorithms.binning import shell_numbers, sum_by
+from diffuse_framework.algorithms.indexing.evidence import (
+    CERTAIN,
+    FEWEST_SHARED,
+    Blocks,
+    Departures,
+    Evidence,
+    add,
+    together,
+    weigh,
+)
 from diffuse_framework.algorithms.masking.shapes import centring_conditions, lattice_possible
 from diffuse_framework.algorithms.symmetry import fold, voxel_operators
 from diffuse_framework.errors import GeometryError
@@ -27,8 +37,6 @@ from diffuse_framework.model.reindexing import Reindexing
 from diffuse_framework.model.voxels import SumsTable
 
 _N_SHELLS = 40
-# Voxels that two crystals must share before their correlation means something.
-_FEWEST_SHARED = 30
 _MOST_CYCLES = 50
 
 
@@ -122,28 +130,26 @@ def refold(table: SumsTable, operators: np.ndarray, grid: VoxelGrid) -> SumsTabl
 
 
 @dataclass(frozen=True, eq=False)
-class _Departures:
-    """What one crystal shows: departures from the mean of its resolution shells."""
-
-    voxel: np.ndarray
-    departure: np.ndarray
-    weight: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
 class Choice:
     """How crystals are brought to one indexing.
 
     Attributes:
         operators: (n_operators, 3, 3) on Miller indices, identity first.
-        chosen: (n_crystals,) number of the operator of each crystal.
-        correlations: (n_crystals, n_operators) with all other crystals as they were chosen; NaN where
-            too few voxels are shared.
+        evidence: of each crystal, for each operator.
     """
 
     operators: np.ndarray
-    chosen: np.ndarray
-    correlations: np.ndarray
+    evidence: Evidence
+
+    @property
+    def certain(self) -> np.ndarray:
+        """Crystals whose way of indexing is beyond doubt, (n_crystals,) bool."""
+        return self.evidence.lead >= CERTAIN
+
+    @property
+    def chosen(self) -> np.ndarray:
+        """Number of the operator of each crystal, (n_crystals,): 0, as it is, but where another is beyond doubt."""
+        return np.where(self.evidence.log_ratio[:, 0] >= CERTAIN, self.evidence.best, 0)
 
 
 def choose_operators(
@@ -154,12 +160,13 @@ def choose_operators(
     rng: np.random.Generator,
     n_starts: int = 5,
 ) -> Choice:
-    """Return the operator that brings each crystal to the indexing of the others.
+    """Return the operator that brings each crystal to the indexing of the others, and how sure that is.
 
-    Starts from the crystal with the most photons and adds the others one by one, those with most
-    photons first; then every crystal is compared with all others until none changes. Further starts
-    begin at random; the one with the highest sum of correlations is taken. The first crystal in the
-    data that anything is compared with keeps its indexing: all that matters is that they agree.
+    On each half of reciprocal space it starts from the crystal with the most photons and adds the others one by one,
+    those with most photons first; then every crystal is compared with all others until none changes. Further starts
+    begin at random; the one with the highest sum of correlations is taken. On the other half each crystal is weighed
+    against the others as they stand then (`algorithms.indexing.evidence`). Of the indexings that all may share it is
+    the one that most crystals beyond doubt have already.
 
     Args:
         tables: sums of all images.
@@ -172,25 +179,37 @@ def choose_operators(
     Raises:
         GeometryError: operators that mix axes with different divisions.
     """
-    departures = _all_departures(tables, crystal_of_image, grid, operators)
-    n_crystals = len(departures)
+    blocks = Blocks(grid, operators, rng)
+    departures = _all_departures(tables, crystal_of_image, grid, operators, blocks)
+    renamings = _renamings(operators, grid.symmetry)
+    halves, chosen = [], []
+    for first in (True, False):
+        compared = [[way.select(blocks.first_half[way.block] == first) for way in ways] for ways in departures]
+        tested = [[way.select(blocks.first_half[way.block] != first) for way in ways] for ways in departures]
+        chosen.append(_best_of_starts(compared, grid.size, rng, n_starts))
+        halves.append(weigh(tested, chosen[-1], grid, blocks.n_blocks))
+    evidence = together(halves, chosen, renamings)
+    return _with_majority_unchanged(Choice(operators, evidence), renamings)
+
+
+def _best_of_starts(
+    departures: list[list[Departures]], size: int, rng: np.random.Generator, n_starts: int
+) -> np.ndarray:
     order = np.argsort([-ways[0].weight.sum() for ways in departures], kind="stable")
-    best: tuple[float, np.ndarray, np.ndarray] | None = None
+    best: tuple[float, np.ndarray] | None = None
     for start in range(n_starts):
-        sequence = order if start == 0 else rng.permutation(n_crystals)
-        chosen = _consistent_choice(departures, sequence, grid.size)
-        correlations = _correlations(departures, chosen, grid.size)
-        score = np.nansum(correlations[np.arange(n_crystals), chosen])
+        sequence = order if start == 0 else rng.permutation(len(departures))
+        chosen = _consistent_choice(departures, sequence, size)
+        score = _score(departures, chosen, size)
         if best is None or score > best[0] + 1e-9:
-            best = score, chosen, correlations
+            best = score, chosen
     assert best is not None
-    _, chosen, correlations = best
-    return _with_majority_unchanged(Choice(operators, chosen, correlations), grid.symmetry)
+    return best[1]
 
 
 def _all_departures(
-    tables: Iterable[SumsTable], crystal_of_image: np.ndarray, grid: VoxelGrid, operators: np.ndarray
-) -> list[list[_Departures]]:
+    tables: Iterable[SumsTable], crystal_of_image: np.ndarray, grid: VoxelGrid, operators: np.ndarray, blocks: Blocks
+) -> list[list[Departures]]:
     """What each crystal shows for each operator."""
     n_crystals = int(crystal_of_image.max()) + 1
     # Sums by crystal and by the voxel and operator of a row: all that folding again needs.
@@ -200,10 +219,10 @@ def _all_departures(
         crystals = crystal_of_image[table.image]
         for crystal in np.unique(crystals[crystals >= 0]):
             parts[crystal].append(table.select(crystals == crystal))
-    return [[_departures(pieces, operator, grid) for operator in operators] for pieces in parts]
+    return [[_departures(pieces, operator, grid, blocks) for operator in operators] for pieces in parts]
 
 
-def _departures(pieces: list[SumsTable], operator: np.ndarray, grid: VoxelGrid) -> _Departures:
+def _departures(pieces: list[SumsTable], operator: np.ndarray, grid: VoxelGrid, blocks: Blocks) -> Departures:
     counts, exposure = np.zeros(grid.size), np.zeros(grid.size)
     for piece in pieces:
         moved = refold(piece, np.broadcast_to(operator, (len(piece), 3, 3)), grid)
@@ -215,53 +234,49 @@ def _departures(pieces: list[SumsTable], operator: np.ndarray, grid: VoxelGrid) 
     mean = sum_by(shell, counts, _N_SHELLS) / np.maximum(sum_by(shell, exposure, _N_SHELLS), 1e-300)
     expected = np.maximum(mean[shell] * exposure, 1e-300)
     # Relative to the shell: counts / expected - 1, whose variance is 1 / expected.
-    return _Departures(voxel, counts / expected - 1, expected)
+    return Departures(voxel, blocks.of(voxel), counts / expected - 1, expected)
 
 
-def _consistent_choice(departures: list[list[_Departures]], sequence: np.ndarray, size: int) -> np.ndarray:
+def _consistent_choice(departures: list[list[Departures]], sequence: np.ndarray, size: int) -> np.ndarray:
     chosen = np.full(len(departures), -1)
     total, weight = np.zeros(size), np.zeros(size)
     for crystal in sequence:
         found = [_correlation(way, total, weight) for way in departures[crystal]]
         chosen[crystal] = 0 if np.isnan(found).all() else int(np.nanargmax(found))
-        _add(departures[crystal][chosen[crystal]], total, weight, 1)
+        add(departures[crystal][chosen[crystal]], total, weight, 1)
     for _ in range(_MOST_CYCLES):
         changed = False
         for crystal in sequence:
-            _add(departures[crystal][chosen[crystal]], total, weight, -1)
+            add(departures[crystal][chosen[crystal]], total, weight, -1)
             found = [_correlation(way, total, weight) for way in departures[crystal]]
             if not np.isnan(found).all():
                 better = int(np.nanargmax(found))
                 changed |= better != chosen[crystal]
                 chosen[crystal] = better
-            _add(departures[crystal][chosen[crystal]], total, weight, 1)
+            add(departures[crystal][chosen[crystal]], total, weight, 1)
         if not changed:
             break
     return chosen
 
 
-def _correlations(departures: list[list[_Departures]], chosen: np.ndarray, size: int) -> np.ndarray:
+def _score(departures: list[list[Departures]], chosen: np.ndarray, size: int) -> float:
+    """Sum of the correlations of all crystals with all others."""
     total, weight = np.zeros(size), np.zeros(size)
     for ways, number in zip(departures, chosen, strict=True):
-        _add(ways[number], total, weight, 1)
-    found = np.empty((len(departures), len(departures[0])))
-    for crystal, (ways, number) in enumerate(zip(departures, chosen, strict=True)):
-        _add(ways[number], total, weight, -1)
-        found[crystal] = [_correlation(way, total, weight) for way in ways]
-        _add(ways[number], total, weight, 1)
-    return found
+        add(ways[number], total, weight, 1)
+    found = []
+    for ways, number in zip(departures, chosen, strict=True):
+        add(ways[number], total, weight, -1)
+        found.append(_correlation(ways[number], total, weight))
+        add(ways[number], total, weight, 1)
+    return float(np.nansum(found))
 
 
-def _add(way: _Departures, total: np.ndarray, weight: np.ndarray, sign: int) -> None:
-    total[way.voxel] += sign * way.weight * way.departure
-    weight[way.voxel] += sign * way.weight
-
-
-def _correlation(way: _Departures, total: np.ndarray, weight: np.ndarray) -> float:
+def _correlation(way: Departures, total: np.ndarray, weight: np.ndarray) -> float:
     """Weighted correlation of one crystal with the sum of others, NaN where they share too little."""
     others = weight[way.voxel]
     shared = others > 1e-6
-    if np.count_nonzero(shared) < _FEWEST_SHARED:
+    if np.count_nonzero(shared) < FEWEST_SHARED:
         return np.nan
     mine, theirs = way.departure[shared], total[way.voxel][shared] / others[shared]
     w = 1 / (1 / way.weight[shared] + 1 / others[shared])
@@ -271,24 +286,29 @@ def _correlation(way: _Departures, total: np.ndarray, weight: np.ndarray) -> flo
     return float((w * mine * theirs).sum() / norm) if norm > 0 else np.nan
 
 
-def _with_majority_unchanged(choice: Choice, symmetry: Symmetry) -> Choice:
-    """Turn all choices together so that as many crystals as possible keep their indexing."""
+def _renamings(operators: np.ndarray, symmetry: Symmetry) -> list[list[int]]:
+    """Return for each operator what the others are called once all crystals are turned back by it.
+
+    Operators are left out that do not turn the others into each other: the cosets of a Laue group need form no group.
+    """
     laue = symmetry.operators.astype(np.int64)
-    common = int(np.bincount(choice.chosen).argmax())
-    if common == 0:
-        return choice
-    back = np.rint(np.linalg.inv(choice.operators[common])).astype(np.int64)
-    renamed = []
-    for operator in choice.operators:
-        moved = back @ operator
-        numbers = [n for n, other in enumerate(choice.operators) if _same_coset(moved, other, laue)]
-        if not numbers:
-            # The cosets form no group; any common indexing will do.
-            return choice
-        renamed.append(numbers[0])
-    columns = np.empty_like(choice.correlations)
-    columns[:, renamed] = choice.correlations
-    return Choice(choice.operators, np.array(renamed)[choice.chosen], columns)
+    result = []
+    for common in operators:
+        back = np.rint(np.linalg.inv(common)).astype(np.int64)
+        numbers = [
+            [n for n, other in enumerate(operators) if _same_coset(back @ operator, other, laue)]
+            for operator in operators
+        ]
+        flat = [found[0] for found in numbers if found]
+        if sorted(flat) == list(range(len(operators))):
+            result.append(flat)
+    return result
+
+
+def _with_majority_unchanged(choice: Choice, renamings: list[list[int]]) -> Choice:
+    """Turn all choices together so that of the crystals beyond doubt as many as possible keep their indexing."""
+    turned = (Choice(choice.operators, choice.evidence.renamed(numbers)) for numbers in renamings)
+    return max(turned, key=lambda other: np.count_nonzero(other.certain & (other.evidence.best == 0)))
 
 
 def reindexed_image(image: Image, operator: np.ndarray) -> Image:

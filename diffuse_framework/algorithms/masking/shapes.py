@@ -304,13 +304,15 @@ def near_lattice(q: np.ndarray, image: Image, conditions: np.ndarray, near: floa
 
     Args:
         q: in 1/angstrom.
-        image: whose crystal it is.
+        image: whose crystals they are.
         conditions: rows of `centring_conditions`.
         near: distance in Miller indices along each axis.
     """
     close = np.zeros(len(q), bool)
     if not len(q):
         return close
+    if image.other_lattices:
+        return np.any([near_lattice(q, lattice, conditions, near) for lattice in image.each_lattice()], axis=0)
     n_steps = 1
     if image.rotation is not None:
         q_max = float(np.linalg.norm(q, axis=1).max())

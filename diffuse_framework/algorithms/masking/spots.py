@@ -86,7 +86,7 @@ def predict(
     """Return the reflections that come as near to the Ewald sphere as `width` while an image is taken.
 
     Args:
-        image: its orientation and rotation.
+        image: its rotation, and the orientations of all its lattices.
         geometry: beam and panels.
         width: 1/angstrom.
         conditions: rows of `shapes.centring_conditions`.
@@ -94,6 +94,12 @@ def predict(
         d_min: resolution limit, angstrom; 0 for that of the detector.
         mosaic_width_deg: full angular width; adds half of it times |q| to the width.
     """
+    if image.other_lattices:
+        options = (geometry, width, conditions, margin_px, d_min, mosaic_width_deg)
+        found = [predict(lattice, *options) for lattice in image.each_lattice()]
+        return Predicted(
+            *(np.concatenate([getattr(one, name) for one in found]) for name in ("panel", "px", "off", "q"))
+        )
     beam = geometry.beam
     limit = max(d_min, highest_resolution(geometry))
     hkl = reflections_near_ewald(image.setting_matrix, beam, limit, width, mosaic_width_deg, image.rotation)

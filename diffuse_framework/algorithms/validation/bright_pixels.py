@@ -21,6 +21,8 @@ from diffuse_framework.model.source import Frame
 NEAR = 0.15
 # Brightest local maxima that are taken, and fewest that mean something.
 MOST, FEWEST = 200, 20
+# Score below which something is off: of good data all but every tenth bright pixel is near a node.
+NORMAL_SHARE = 0.8
 # Standard deviations above the median of a pixel's ring.
 _BRIGHT = 8.0
 _N_RINGS = 60
@@ -28,6 +30,11 @@ _N_RINGS = 60
 _ENOUGH = 1_000_000
 _WINDOW = 7
 _MOST_STEPS = 50
+# Distance from the Ewald sphere, 1/angstrom, at which a still shows a reflection; the default of the Bragg mask.
+EXCITATION = 0.004
+_ALONE = 0.1
+# Fraction of ordinary pixels near lattice points above which being near says nothing.
+_DENSE = 0.5
 
 
 @dataclass(frozen=True)
@@ -114,8 +121,61 @@ def agreement(frame: Frame, image: Image, rings: Rings, conditions: np.ndarray) 
     return BrightPixels(len(bright), *ways)
 
 
+@dataclass(frozen=True, eq=False)
+class Sightings:
+    """Bright pixels of an image, whatever its crystal.
+
+    Attributes:
+        places: (n, 3) integers, panel, slow and fast of the brightest local maxima.
+        alone: (n,) whether no neighbour has a tenth of its excess over its ring.
+        bright, ordinary: (n, 3) and (m, 3) scattering vectors of them, and of ordinary pixels of the same rings.
+    """
+
+    places: np.ndarray
+    alone: np.ndarray
+    bright: np.ndarray
+    ordinary: np.ndarray
+
+
+def still_agreement(
+    seen: Sightings, settings: tuple[np.ndarray, ...], geometry: Geometry, conditions: np.ndarray
+) -> BrightPixels | None:
+    """Return how the bright pixels of a still lie, None where they are too few or nodes too dense to say.
+
+    A node may be off the Ewald sphere, by `EXCITATION` to either side: that is along the scattered beam.
+
+    Args:
+        seen: its bright pixels.
+        settings: (3, 3) of each of its lattices.
+        geometry: of the image.
+        conditions: rows of `algorithms.masking.centring_conditions`.
+    """
+    if len(seen.bright) < FEWEST:
+        return None
+    longest = max(np.linalg.norm(np.linalg.inv(setting), axis=1).max() for setting in settings)
+    n_steps = int(np.ceil(EXCITATION * longest / NEAR))
+    offsets = EXCITATION * (2 * (np.arange(n_steps) + 0.5) / n_steps - 1)
+    fractions = []
+    for q in (seen.bright, seen.ordinary):
+        s1 = q + geometry.beam.s0
+        s1 /= np.linalg.norm(s1, axis=1, keepdims=True)
+        near = np.zeros(len(q), bool)
+        for offset in offsets:
+            near |= _are_near(q + offset * s1, np.array(settings), conditions)
+        fractions.append(float(near.mean()))
+    if fractions[1] > _DENSE:
+        return None
+    return BrightPixels(len(seen.bright), *fractions, *fractions)
+
+
 def bright_pixels(frame: Frame, rings: Rings) -> tuple[np.ndarray, np.ndarray]:
-    """Return scattering vectors (n, 3) of the brightest local maxima, and (m, 3) of ordinary pixels.
+    """Return scattering vectors (n, 3) of the brightest local maxima, and (m, 3) of ordinary pixels."""
+    seen = sightings(frame, rings)
+    return seen.bright, seen.ordinary
+
+
+def sightings(frame: Frame, rings: Rings, most_ordinary: int = 2000) -> Sightings:
+    """Return the bright pixels of an image.
 
     A pixel is bright by its excess over the median of its ring of equal |q|, in units of that
     ring's spread (from its median absolute deviation). The ordinary pixels are of the same rings.
@@ -130,22 +190,36 @@ def bright_pixels(frame: Frame, rings: Rings) -> tuple[np.ndarray, np.ndarray]:
     middle = _medians(some, rings.ends)
     spread = 1.4826 * _medians(np.abs(some - np.repeat(middle, np.diff(rings.ends, prepend=0))), rings.ends)
     spread = np.maximum(spread, 1.0)
-    places, above = [], []
+    places, above, alone = [], [], []
     for panel, (values, ring, valid) in enumerate(zip(frame.counts, rings.number, trusted, strict=True)):
         with np.errstate(invalid="ignore"):
             slow, fast = np.nonzero(valid & (values > (middle + _BRIGHT * spread)[ring]))
         highest = _is_peak(np.where(valid, values, values.min()), slow, fast)
         slow, fast = slow[highest], fast[highest]
         places.append(np.stack([np.full(len(slow), panel), slow, fast], axis=1))
-        above.append((values[slow, fast] - middle[ring[slow, fast]]) / spread[ring[slow, fast]])
+        level = middle[ring[slow, fast]]
+        above.append((values[slow, fast] - level) / spread[ring[slow, fast]])
+        alone.append(_brightest_neighbour(values, slow, fast) - level < _ALONE * (values[slow, fast] - level))
     chosen = np.argsort(np.concatenate(above))[::-1][:MOST]
     bright = np.concatenate(places)[chosen]
     used = np.unique([rings.number[panel][slow, fast] for panel, slow, fast in bright.tolist()]).astype(int)
     runs = np.split(np.arange(len(some)), rings.ends[:-1])
     same_rings = np.concatenate([runs[ring] for ring in used]) if len(used) else np.zeros(0, int)
     same_rings = same_rings[np.isfinite(some[same_rings])]
-    ordinary = rings.order[same_rings[:: max(len(same_rings) // 2000, 1)]]
-    return _vectors(rings.geometry, bright), _vectors(rings.geometry, _numbered(panels, ordinary))
+    ordinary = rings.order[same_rings[:: max(len(same_rings) // most_ordinary, 1)]]
+    return Sightings(
+        bright,
+        np.concatenate(alone)[chosen],
+        _vectors(rings.geometry, bright),
+        _vectors(rings.geometry, _numbered(panels, ordinary)),
+    )
+
+
+def _brightest_neighbour(values: np.ndarray, slow: np.ndarray, fast: np.ndarray) -> np.ndarray:
+    """Return the highest of the eight values around each of the pixels (n,)."""
+    around = np.pad(values, 1, constant_values=values.min())
+    windows = np.lib.stride_tricks.sliding_window_view(around, (3, 3))[slow, fast].reshape(-1, 9)
+    return np.delete(windows, 4, axis=1).max(axis=1)
 
 
 def _is_peak(values: np.ndarray, slow: np.ndarray, fast: np.ndarray) -> np.ndarray:
@@ -177,10 +251,15 @@ def _medians(values: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 def _fraction_near(q: np.ndarray, settings: np.ndarray, conditions: np.ndarray) -> float:
     """Fraction of scattering vectors (n, 3) that come near a lattice point for one of the settings."""
+    return float(_are_near(q, settings, conditions).mean())
+
+
+def _are_near(q: np.ndarray, settings: np.ndarray, conditions: np.ndarray) -> np.ndarray:
+    """Which scattering vectors (n, 3) are near a lattice point for one of the settings."""
     near = np.zeros(len(q), bool)
     for to_index in np.linalg.inv(settings):
         hkl = q @ to_index.T
         nearest = np.rint(hkl)
         close = (np.abs(hkl - nearest) < NEAR).all(axis=1) & nearest.any(axis=1)
         near |= close & lattice_possible(nearest.astype(int), conditions)
-    return float(near.mean())
+    return near

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from dials.util.options import geometry_phil_scope
 from dxtbx import flumpy
 from dxtbx.format.image import ImageBool
 from iotbx.phil import parse
+from scitbx.array_family import flex
 
 from diffuse_framework.adapters.images.open import PanelValues, all_have_crystals, images_from_files, open_source
 from diffuse_framework.command_line import simulate
@@ -105,3 +108,48 @@ def test_files_that_are_no_images_are_named(tmp_path):
     (tmp_path / "notes.cbf").write_text("hello")
     with pytest.raises(DataError, match=r"notes\.cbf"):
         images_from_files([str(tmp_path / "notes.cbf")])
+
+
+def as_of_another_period(stills, folder, period_s):
+    """The first images again, with the period of a detector that rests between images in their headers."""
+    folder.mkdir()
+    for path in map(Path, stills[:2]):
+        content = path.read_bytes()
+        start = content.index(b"# Exposure_period ")
+        end = content.index(b" s", start)
+        (folder / path.name).write_bytes(content[:start] + b"# Exposure_period %g" % period_s + content[end:])
+    return sorted(str(path) for path in folder.glob("*.cbf"))
+
+
+def test_the_exposure_time_is_not_the_period_from_image_to_image(stills, tmp_path):
+    files = as_of_another_period(stills, tmp_path / "resting", 0.5)
+    experiments = images_from_files(files)
+    source = open_source(experiments)
+    assert [source.exposure_s(n) for n in range(2)] == [0.25, 0.25]
+
+
+def test_an_exposure_time_that_the_user_set_stays(stills, tmp_path):
+    experiments = images_from_files(as_of_another_period(stills, tmp_path / "set", 0.5))
+    for experiment in experiments:
+        experiment.scan.set_exposure_times(flex.double([0.4]))
+    assert open_source(experiments).exposure_s(0) == 0.4
+
+
+def test_experiments_without_scan_have_the_exposure_time_of_their_headers(stills):
+    source = open_source(open_source(images_from_files(stills[:2])).experiments)
+    assert source.exposure_s(0) == 0.25
+    assert source.without_exposure == ()
+
+
+def test_an_exposure_time_that_is_guessed_is_said(stills, tmp_path, caplog):
+    files = []
+    for path in map(Path, stills[:2]):
+        files.append(tmp_path / path.name)
+        files[-1].write_bytes(path.read_bytes())
+    experiments = open_source(images_from_files([str(path) for path in files])).experiments
+    for path in files:
+        path.write_bytes(path.read_bytes().replace(b"# Exposure_time", b"# Exposed_about"))
+    with caplog.at_level(logging.WARNING):
+        source = open_source(experiments)
+    assert source.exposure_s(0) == 1.0
+    assert caplog.text.count("exposure time of 2 of 2 images") == 1
