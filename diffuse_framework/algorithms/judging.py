@@ -177,7 +177,8 @@ def holds_to(shells: list[dict[str, Any]], least_cc: float) -> float | None:
 
     A shell has it where CC1/2 between lattice points is 3.3 standard deviations above 0 (by chance once in two
     thousand; n voxels without signal have 0 +- 1 / sqrt(n)) and isn't below `least_cc` by more than 2 of them. The
-    first shell that lacks it ends the range; shells of fewer than 20 voxels tell nothing.
+    first shell that lacks it ends the range, unless both its neighbours have it: one may lack it by chance. Shells
+    of fewer than 20 voxels tell nothing.
 
     Args:
         shells: of `shell_statistics`, low resolution first.
@@ -188,7 +189,8 @@ def holds_to(shells: list[dict[str, Any]], least_cc: float) -> float | None:
         n, cc = shell.get("common_between", 0), shell.get("cc_half_between")
         error = 1 / max(n, 1) ** 0.5
         has.append(None if cc is None or n < _FEWEST_VOXELS else cc > SURE * error and cc > least_cc - 2 * error)
-    return _first_run_end(has, shells)
+    chance = [not fine and n > 0 and has[n - 1] and any(has[n + 1 : n + 2]) for n, fine in enumerate(has)]
+    return _first_run_end([None if one else fine for fine, one in zip(has, chance, strict=True)], shells)
 
 
 def _first_run_end(good: list[bool | None], shells: list[dict[str, Any]]) -> float | None:

@@ -135,7 +135,7 @@ class Case:
 GOOD_MAPS = {
     "stills": Case(),
     "bright": Case({"counts_per_pixel": 10.0}),
-    "dim": Case({"counts_per_pixel": 0.2}),
+    "dim": Case({"counts_per_pixel": 0.4}),
     "another crystal": Case({"seed": 11}),
     "tetragonal": Case(
         {"symmetry": primitive_symmetry("P43212"), "cell": (25.0, 25.0, 31.0, 90.0, 90.0, 90.0)},
