@@ -82,7 +82,8 @@ def _report(check: OrientationCheck) -> None:
         )
     unknown = len(check.names) - len(scores)
     if unknown:
-        logger.info(
+        logger.log(
+            logging.WARNING if len(scores) == 0 else logging.INFO,
             "%d of %d stills have too few bright pixels, or too large a cell, to compare orientations with them",
             unknown,
             len(check.names),

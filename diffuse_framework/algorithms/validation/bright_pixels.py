@@ -21,6 +21,8 @@ from diffuse_framework.model.source import Frame
 NEAR = 0.15
 # Brightest local maxima that are taken, and fewest that mean something.
 MOST, FEWEST = 200, 20
+# For a still: where nine in ten should be near nodes, so few say whether no more are than by chance.
+FEWEST_OF_STILL = 8
 # Score below which something is off: of good data all but every tenth bright pixel is near a node.
 NORMAL_SHARE = 0.8
 # Standard deviations above the median of a pixel's ring.
@@ -150,7 +152,7 @@ def still_agreement(
         geometry: of the image.
         conditions: rows of `algorithms.masking.centring_conditions`.
     """
-    if len(seen.bright) < FEWEST:
+    if len(seen.bright) < FEWEST_OF_STILL:
         return None
     longest = max(np.linalg.norm(np.linalg.inv(setting), axis=1).max() for setting in settings)
     n_steps = int(np.ceil(EXCITATION * longest / NEAR))
