@@ -189,6 +189,8 @@ def q_at_px(geometry: Geometry, panel: np.ndarray, px: np.ndarray) -> np.ndarray
     q = np.empty((len(px), 3))
     for number, model in enumerate(geometry.panels):
         here = panel == number
+        if not here.any():
+            continue
         mm = px_to_mm(model, px[here])
         lab = model.origin_mm + mm[:, :1] * model.fast_axis + mm[:, 1:] * model.slow_axis
         q[here] = scattering_vectors(lab, geometry.beam)
