@@ -243,7 +243,7 @@ class BraggMasker:
 
     def image_mask(self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable) -> PixelMask | None:
         """Return Bragg around the predictions of `image`, and around what stands out of `frame`."""
-        predicted = self._predicted(image, geometry)
+        predicted = self._predicted(image, geometry).by_lines()
         shapes = [panel.shape for panel in geometry.panels]
         if self.model is None or self.radius is not None:
             radius = _RADIUS if self.radius is None else self.radius

@@ -212,11 +212,11 @@ def bright_pixels(
         raw = np.where(raw < largest, raw, largest)
         highest = int(min(highest, largest))
     raw = raw.astype(values.dtype)
-    found = np.empty((4096, 2), np.int32)
+    found = np.empty((1 << 16, 2), np.int32)
     while True:
         n = _bright(values, raw, values.dtype.type(highest), found)
         if n <= len(found):
-            return found[:n]
+            return found[:n].copy()
         found = np.empty((n, 2), np.int32)
 
 

@@ -107,9 +107,7 @@ def leaks_around(
         q_max: of the detector, 1/angstrom.
     """
     total = nothing_leaked()
-    for number, (values, mask, panel, blocks) in enumerate(
-        zip(counts, classes, geometry.panels, levels, strict=True)
-    ):
+    for number, (values, mask, panel, blocks) in enumerate(zip(counts, classes, geometry.panels, levels, strict=True)):
         # The resolution hardly changes within a block.
         slow, fast = np.indices(blocks.shape).reshape(2, -1)
         centres = (np.stack([fast, slow], -1) + 0.5) * BLOCK

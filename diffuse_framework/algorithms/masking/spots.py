@@ -15,7 +15,9 @@ import numpy as np
 from numba import njit
 
 from diffuse_framework.algorithms.geometry import (
+    cross,
     highest_resolution,
+    lengths,
     rays_near,
     reflections_near_ewald,
     turned,
@@ -73,6 +75,14 @@ class Predicted:
         """Return some of them."""
         return Predicted(self.panel[kept], self.px[kept], self.off[kept], self.q[kept])
 
+    def by_lines(self) -> Predicted:
+        """Return them in the order of panels and lines, so that loops over them find pixels in the caches."""
+        line = np.clip(self.px[:, 1], 0, 32767).astype(np.int16)
+        order = np.argsort(line, kind="stable")
+        if len(self.panel) and self.panel[0] != self.panel[-1]:
+            order = order[np.argsort(self.panel[order], kind="stable")]
+        return self.where(order)
+
 
 def predict(
     image: Image,
@@ -99,11 +109,11 @@ def predict(
     hkl = reflections_near_ewald(image.setting_matrix, beam, limit, width, mosaic_width_deg, image.rotation)
     hkl = hkl[lattice_possible(hkl, conditions)]
     q = turned(image.setting_matrix, hkl)
-    length = np.linalg.norm(q, axis=1)
+    length = lengths(q)
     if image.rotation is not None:
         _, q = crossings(q, beam, image.rotation)
     s1 = q + beam.s0
-    off = np.abs(np.linalg.norm(s1, axis=1) - 1 / beam.wavelength)
+    off = np.abs(lengths(s1) - 1 / beam.wavelength)
     panel, px, ray = rays_near(geometry, s1, margin_px)
     return Predicted(panel, px, off[ray], length[ray])
 
@@ -111,6 +121,7 @@ def predict(
 @njit(cache=True, nogil=True)
 def _sums(values, bad, px, levels, gain, pedestal, low, high, core, inner, outer, out):
     n_slow, n_fast = values.shape
+    whole = gain == 1
     core2, inner2, outer2 = core * core, inner * inner, outer * outer
     for n in range(len(px)):
         fast, slow = px[n, 0], px[n, 1]
@@ -131,7 +142,7 @@ def _sums(values, bad, px, levels, gain, pedestal, low, high, core, inner, outer
                     block = j // BLOCK
                     level = levels[i // BLOCK, block]
                     limit = 1.5 * level + 8 * np.sqrt(1.5 * level) + 5
-                photons = (value - pedestal) / gain
+                photons = value - pedestal if whole else (value - pedestal) / gain
                 if r2 <= core2:
                     n_core += 1
                     in_core += photons
@@ -366,12 +377,12 @@ def bin_of(q: np.ndarray, q_max: float) -> np.ndarray:
 def radial_directions(geometry: Geometry, panel: int, px: np.ndarray) -> np.ndarray:
     """Return unit vectors (n, 2) (fast, slow) on a panel that point away from where the beam hits its plane."""
     model = geometry.panels[panel]
-    normal = np.cross(model.fast_axis, model.slow_axis)
+    normal = cross(model.fast_axis, model.slow_axis)
     ahead = geometry.beam.s0 @ normal
     beam = geometry.beam.s0 * (model.origin_mm @ normal / ahead) if abs(ahead) > 1e-9 else np.zeros(3)
     centre = np.array([(beam - model.origin_mm) @ model.fast_axis, (beam - model.origin_mm) @ model.slow_axis])
     away = px - centre / np.array(model.pixel_size_mm)
-    return np.ascontiguousarray(away / np.maximum(np.linalg.norm(away, axis=1), 1e-9)[:, None])
+    return away / np.maximum(np.hypot(away[:, 0], away[:, 1]), 1e-9)[:, None]
 
 
 @njit(cache=True, nogil=True)
@@ -605,6 +616,7 @@ def stand_out(
 @njit(cache=True, nogil=True)
 def _may_show(values, bad, px, levels, gain, pedestal, low, high, out):
     n_slow, n_fast = values.shape
+    whole = gain == 1
     for n in range(len(px)):
         fast, slow = int(np.floor(px[n, 0])), int(np.floor(px[n, 1]))
         expected = total = 0.0
@@ -612,7 +624,7 @@ def _may_show(values, bad, px, levels, gain, pedestal, low, high, out):
             for j in range(max(fast - 1, 0), min(fast + 2, n_fast)):
                 value = values[i, j]
                 if low <= value <= high and not bad[i, j]:
-                    total += (value - pedestal) / gain
+                    total += value - pedestal if whole else (value - pedestal) / gain
                     expected += levels[i // BLOCK, j // BLOCK]
         out[n] = total > expected + 1.5 * np.sqrt(expected)
 
