@@ -10,7 +10,7 @@ from scipy.ndimage import distance_transform_cdt
 
 from diffuse_framework.algorithms.geometry import q_at_px
 from diffuse_framework.algorithms.masking.bad_pixels import BLOCK
-from diffuse_framework.algorithms.masking.spots import N_BINS, bin_of
+from diffuse_framework.algorithms.masking.reflections import N_BINS, bin_of
 from diffuse_framework.model.conventions import BRAGG
 from diffuse_framework.model.geometry import Geometry
 
