@@ -20,6 +20,17 @@ from diffuse_framework.algorithms.masking.bad_pixels import (
 )
 from diffuse_framework.algorithms.masking.leaks import Leaks, add_leaks, leaks_around, needed_growth, nothing_leaked
 from diffuse_framework.algorithms.masking.levels import Levels, mean_levels
+from diffuse_framework.algorithms.masking.reflections import (
+    Predicted,
+    bin_of,
+    may_show,
+    paint_ellipses,
+    photon_sums,
+    predict,
+    radial_directions,
+    shows,
+    stand_out,
+)
 from diffuse_framework.algorithms.masking.shapes import (
     NEAR,
     centring_conditions,
@@ -31,20 +42,11 @@ from diffuse_framework.algorithms.masking.shapes import (
 from diffuse_framework.algorithms.masking.spots import (
     REACH,
     Measured,
-    Predicted,
     SpotModel,
     add_measured,
-    bin_of,
-    may_show,
     measure,
     nothing_measured,
-    paint_ellipses,
-    photon_sums,
-    predict,
-    radial_directions,
-    shows,
     spot_model,
-    stand_out,
 )
 from diffuse_framework.model.conventions import BRAGG, DIFFUSE, UNTRUSTED
 from diffuse_framework.model.experiment import Experiment, Image, no_spots
@@ -243,7 +245,7 @@ class BraggMasker:
 
     def image_mask(self, frame: Frame, image: Image, geometry: Geometry, pixels: PixelTable) -> PixelMask | None:
         """Return Bragg around the predictions of `image`, and around what stands out of `frame`."""
-        predicted = self._predicted(image, geometry)
+        predicted = self._predicted(image, geometry).by_lines()
         shapes = [panel.shape for panel in geometry.panels]
         if self.model is None or self.radius is not None:
             radius = _RADIUS if self.radius is None else self.radius

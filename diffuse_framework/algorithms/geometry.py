@@ -13,7 +13,9 @@ from diffuse_framework.model.geometry import Beam, Geometry, Panel
 from diffuse_framework.model.grid import VoxelGrid
 
 __all__ = [
+    "cross",
     "highest_resolution",
+    "lengths",
     "mm_to_px",
     "of_pixels",
     "panel_normal",
@@ -30,9 +32,15 @@ __all__ = [
 ]
 
 
+def cross(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the cross product (3,) of two vectors; that of numpy takes ten times as long for one pair."""
+    (a, b, c), (x, y, z) = one, other
+    return np.array([b * z - c * y, c * x - a * z, a * y - b * x])
+
+
 def panel_normal(panel: Panel) -> np.ndarray:
     """Return the (3,) unit normal of a panel that points away from the sample."""
-    normal = np.cross(panel.fast_axis, panel.slow_axis)
+    normal = cross(panel.fast_axis, panel.slow_axis)
     return normal if panel.origin_mm @ normal > 0 else -normal
 
 
@@ -62,9 +70,27 @@ def mm_to_px(panel: Panel, mm: np.ndarray) -> np.ndarray:
     """Return pixel coordinates (..., 2) of positions on the panel (..., 2) in mm, both (fast, slow)."""
     mm = np.asarray(mm, float)
     if panel.parallax:
-        depth, direction = _absorption_depth(panel, mm)
-        mm = mm + depth[..., None] * np.stack([direction @ panel.fast_axis, direction @ panel.slow_axis], -1)
+        seen = np.empty(mm.shape)
+        axes = np.array([panel.origin_mm, panel.fast_axis, panel.slow_axis, panel_normal(panel)], float)
+        _seen_at(mm.reshape(-1, 2), axes, panel.thickness_mm, panel.mu_per_mm, seen.reshape(-1, 2))
+        mm = seen
     return mm / np.array(panel.pixel_size_mm)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _seen_at(mm, axes, thickness, mu, out):
+    """Move positions on the panel (n, 2) along their rays to the mean depth of absorption."""
+    origin, fast, slow, normal = axes
+    for n in range(len(mm)):
+        x = origin[0] + mm[n, 0] * fast[0] + mm[n, 1] * slow[0]
+        y = origin[1] + mm[n, 0] * fast[1] + mm[n, 1] * slow[1]
+        z = origin[2] + mm[n, 0] * fast[2] + mm[n, 1] * slow[2]
+        length = np.sqrt(x * x + y * y + z * z)
+        x, y, z = x / length, y / length, z / length
+        path = thickness / (x * normal[0] + y * normal[1] + z * normal[2])
+        depth = 1 / mu - (path + 1 / mu) * np.exp(-mu * path)
+        out[n, 0] = mm[n, 0] + depth * (x * fast[0] + y * fast[1] + z * fast[2])
+        out[n, 1] = mm[n, 1] + depth * (x * slow[0] + y * slow[1] + z * slow[2])
 
 
 # Pixels whose positions fit a processor's second cache.
@@ -173,6 +199,19 @@ def _turned(matrix, vectors, out):
             out[n, axis] = matrix[axis, 0] * x + matrix[axis, 1] * y + matrix[axis, 2] * z
 
 
+@njit(cache=True, nogil=True)
+def _lengths(vectors, out):
+    for n in range(len(vectors)):
+        out[n] = np.sqrt(vectors[n, 0] ** 2 + vectors[n, 1] ** 2 + vectors[n, 2] ** 2)
+
+
+def lengths(vectors: np.ndarray) -> np.ndarray:
+    """Return the lengths (n,) of vectors (n, 3)."""
+    out = np.empty(len(vectors))
+    _lengths(vectors, out)
+    return out
+
+
 def turned(matrix: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Return matrix (3, 3) times each of the vectors (n, 3).
 
@@ -189,6 +228,8 @@ def q_at_px(geometry: Geometry, panel: np.ndarray, px: np.ndarray) -> np.ndarray
     q = np.empty((len(px), 3))
     for number, model in enumerate(geometry.panels):
         here = panel == number
+        if not here.any():
+            continue
         mm = px_to_mm(model, px[here])
         lab = model.origin_mm + mm[:, :1] * model.fast_axis + mm[:, 1:] * model.slow_axis
         q[here] = scattering_vectors(lab, geometry.beam)

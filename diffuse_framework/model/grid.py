@@ -47,7 +47,7 @@ class VoxelGrid:
 
     @property
     def numbering(self) -> list[list[int]]:
-        """What voxel numbers follow from: divisions, smallest index and dimensions."""
+        """Divisions, smallest index and dimensions: all that the numbers of voxels follow from."""
         return [[int(n) for n in three] for three in (self.divisions, self.index_min, self.dimensions)]
 
     @cached_property

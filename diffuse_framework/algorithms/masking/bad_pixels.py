@@ -161,6 +161,8 @@ def bright_above(levels: np.ndarray, variances: np.ndarray | None = None) -> np.
     """
     level = 1.5 * np.maximum(levels.astype(float), 1e-3)
     variance = level if variances is None else np.maximum(level, 1.5 * variances)
+    if variances is None:
+        return np.where(np.isfinite(level), level + _SIGMAS * np.sqrt(level) + _PHOTONS, np.inf)
     # Where the variance exceeds the mean a photon counts for more than one.
     jump = np.minimum(variance / level, np.sqrt(variance) + 1)
     return np.where(np.isfinite(level), level + _SIGMAS * np.sqrt(variance) + _PHOTONS * jump, np.inf)
@@ -170,20 +172,25 @@ def bright_above(levels: np.ndarray, variances: np.ndarray | None = None) -> np.
 def _bright(values, limits, highest, found):
     n = 0
     n_slow, n_fast = values.shape
-    of_pixel, above = np.empty(n_fast, values.dtype), np.empty(n_fast, np.uint8)
+    of_pixel, above = np.empty(n_fast, values.dtype), np.zeros(-(-n_fast // 8) * 8, np.uint8)
+    # Few pixels are bright: eight are asked at a time.
+    eights = above.view(np.uint64)
     for slow in range(n_slow):
         line = values[slow]
         if slow % BLOCK == 0:
-            for fast in range(n_fast):
-                of_pixel[fast] = limits[slow // BLOCK, fast // BLOCK]
+            for c in range(limits.shape[1]):
+                of_pixel[c * BLOCK : (c + 1) * BLOCK] = limits[slow // BLOCK, c]
         # Free of branches, so that a compiler does many pixels at a time.
         for fast in range(n_fast):
             above[fast] = np.uint8(1) if (line[fast] > of_pixel[fast]) & (line[fast] <= highest) else np.uint8(0)
-        for fast in range(n_fast):
-            if above[fast]:
-                if n < len(found):
-                    found[n, 0], found[n, 1] = slow, fast
-                n += 1
+        for eight in range(len(eights)):
+            if eights[eight] == 0:
+                continue
+            for fast in range(8 * eight, min(8 * eight + 8, n_fast)):
+                if above[fast]:
+                    if n < len(found):
+                        found[n, 0], found[n, 1] = slow, fast
+                    n += 1
     return n
 
 
@@ -205,11 +212,11 @@ def bright_pixels(
         raw = np.where(raw < largest, raw, largest)
         highest = int(min(highest, largest))
     raw = raw.astype(values.dtype)
-    found = np.empty((4096, 2), np.int32)
+    found = np.empty((1 << 16, 2), np.int32)
     while True:
         n = _bright(values, raw, values.dtype.type(highest), found)
         if n <= len(found):
-            return found[:n]
+            return found[:n].copy()
         found = np.empty((n, 2), np.int32)
 
 

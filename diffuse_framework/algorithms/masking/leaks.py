@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 from scipy.ndimage import distance_transform_cdt
 
-from diffuse_framework.algorithms.geometry import of_pixels, scattering_vectors
+from diffuse_framework.algorithms.geometry import q_at_px
 from diffuse_framework.algorithms.masking.bad_pixels import BLOCK
-from diffuse_framework.algorithms.masking.shapes import within_range
-from diffuse_framework.algorithms.masking.spots import N_BINS, bin_of
-from diffuse_framework.model.conventions import BRAGG, DIFFUSE
+from diffuse_framework.algorithms.masking.reflections import N_BINS, bin_of
+from diffuse_framework.model.conventions import BRAGG
 from diffuse_framework.model.geometry import Geometry
 
 FAR = 7
@@ -66,6 +66,30 @@ def add_leaks(one: Leaks, other: Leaks) -> Leaks:
     return Leaks(*(a + b for a, b in zip(vars(one).values(), vars(other).values(), strict=True)))
 
 
+@njit(cache=True, nogil=True)
+def _add_leaks(values, mask, distance, blocks, bins, gain, pedestal, low, high, photons, expected, masked, seen):
+    n_slow, n_fast = values.shape
+    for slow in range(n_slow):
+        block, level, limit, at = -1, 0.0, 0.0, 0
+        for fast in range(n_fast):
+            value = values[slow, fast]
+            if not (low <= value <= high and abs(value) < np.inf):
+                continue
+            if fast // BLOCK != block:
+                block = fast // BLOCK
+                level, at = blocks[slow // BLOCK, block], bins[slow // BLOCK, block]
+                # Single bright pixels are no part of a peak's foot.
+                limit = 2 * level + 8 * np.sqrt(level) + 5
+            seen[at] += 1
+            masked[at] += mask[slow, fast] == BRAGG
+            away = distance[slow, fast]
+            here = (value - pedestal) / gain
+            if 1 <= away < 2 * FAR and here <= limit and np.isfinite(level):
+                away = min(away, FAR) - 1
+                photons[at, away] += here
+                expected[at, away] += level
+
+
 def leaks_around(
     counts: tuple[np.ndarray, ...],
     classes: tuple[np.ndarray, ...],
@@ -83,21 +107,27 @@ def leaks_around(
         q_max: of the detector, 1/angstrom.
     """
     total = nothing_leaked()
-    for values, mask, panel, blocks in zip(counts, classes, geometry.panels, levels, strict=True):
-        q = of_pixels(panel, lambda mm: np.linalg.norm(scattering_vectors(mm, geometry.beam), axis=-1))
-        bins = bin_of(q, q_max)
-        usable = within_range(values, *panel.trusted_range) == DIFFUSE
-        level = np.repeat(np.repeat(blocks, BLOCK, 0), BLOCK, 1)[: panel.shape[0], : panel.shape[1]]
-        photons = (values - panel.pedestal) / panel.gain
+    for number, (values, mask, panel, blocks) in enumerate(zip(counts, classes, geometry.panels, levels, strict=True)):
+        # The resolution hardly changes within a block.
+        slow, fast = np.indices(blocks.shape).reshape(2, -1)
+        centres = (np.stack([fast, slow], -1) + 0.5) * BLOCK
+        bins = bin_of(np.linalg.norm(q_at_px(geometry, np.full(len(centres), number), centres), axis=1), q_max)
         distance = distance_transform_cdt(mask > BRAGG, "chessboard")
-        # Single bright pixels are no part of a peak's foot.
-        usual = usable & (photons <= 2 * level + 8 * np.sqrt(level) + 5) & np.isfinite(level)
-        near = usual & (distance >= 1) & (distance < 2 * FAR)
-        at = bins[near] * FAR + np.minimum(distance[near], FAR) - 1
-        for sums, what in ((total.photons, photons), (total.expected, level)):
-            sums += np.bincount(at, what[near], N_BINS * FAR).reshape(N_BINS, FAR)
-        total.masked[:] += np.bincount(bins[usable & (mask == BRAGG)], minlength=N_BINS)
-        total.seen[:] += np.bincount(bins[usable], minlength=N_BINS)
+        _add_leaks(
+            values,
+            mask,
+            distance,
+            blocks,
+            bins.reshape(blocks.shape),
+            float(panel.gain),
+            float(panel.pedestal),
+            float(panel.trusted_range[0]),
+            float(panel.trusted_range[1]),
+            total.photons,
+            total.expected,
+            total.masked,
+            total.seen,
+        )
     return total
 
 

@@ -35,7 +35,7 @@ class Levels:
         step = max(int(np.sqrt(sum(values.size for values in counts) / _ENOUGH)) | 1, 1)
         some, level = [], []
         for values, panel, blocks in zip(counts, panels, self.panels, strict=True):
-            here = values[step // 2 :: step, step // 2 :: step]
+            here = np.ascontiguousarray(values[step // 2 :: step, step // 2 :: step])
             rows, columns = (np.arange(n) * step + step // 2 for n in here.shape)
             expected = blocks[np.ix_(rows // BLOCK, columns // BLOCK)]
             kept = (here >= panel.trusted_range[0]) & (here <= panel.trusted_range[1]) & np.isfinite(expected)
@@ -46,8 +46,11 @@ class Levels:
             return 1.0
         ratio = max(n.sum() / e.sum(), 1e-6)
         for _ in range(_CYCLES):
+            before = ratio
             kept = n <= 2 * ratio * e + 6 * np.sqrt(ratio * e + 1)
             ratio = max(n[kept].sum() / max(e[kept].sum(), 1e-12), 1e-6)
+            if ratio == before:
+                break
         return float(ratio)
 
     def on(self, counts: tuple[np.ndarray, ...], panels: tuple[Panel, ...]) -> tuple[np.ndarray, ...]:

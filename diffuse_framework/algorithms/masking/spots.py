@@ -14,23 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from diffuse_framework.algorithms.geometry import (
-    highest_resolution,
-    rays_near,
-    reflections_near_ewald,
-    turned,
-)
 from diffuse_framework.algorithms.masking.bad_pixels import BLOCK, are_single
-from diffuse_framework.algorithms.masking.shapes import lattice_possible
-from diffuse_framework.algorithms.rotation import crossings
-from diffuse_framework.model.experiment import Image
+from diffuse_framework.algorithms.masking.reflections import (
+    CORE,
+    N_BINS,
+    Predicted,
+    bin_of,
+    photon_sums,
+    radial_directions,
+    shows,
+)
 from diffuse_framework.model.geometry import Geometry
-
-N_BINS = 6
-"""Bins of resolution, of equal width in |q|."""
-
-CORE = 2.5
-"""Radius in pixels within which the photons of a reflection are counted, and always masked."""
 
 REACH = 14
 """Pixels from its middle as far as which a peak is measured."""
@@ -41,129 +35,12 @@ N_WIDTHS = 16
 RINGS = 9
 """Rings of a pixel's width around a reflection, in which its peak is told from the halo of its node."""
 
-# Around a peak: where its surroundings are taken from.
-_INNER, _OUTER = 5.0, 8.0
 # Standard deviations that make a reflection strong, and how many strong ones a profile needs.
 _STRONG = 10.0
 # Where fewer of the strong ones than this have all their light in one pixel, those are no peaks.
 _SINGLES = 0.3
-# Standard deviations with which a reflection shows, however far it is from the sphere.
-_SHOWS = 4.0
 ENOUGH = 20
 _STEP = 0.5
-
-
-@dataclass(frozen=True, eq=False)
-class Predicted:
-    """Reflections near an image; one that is near two panels has a row for each.
-
-    Attributes:
-        panel: (n,) panel numbers.
-        px: (n, 2) pixel coordinates (fast, slow).
-        off: (n,) distance from the Ewald sphere at its nearest, 1/angstrom.
-        q: (n,) |q| in 1/angstrom.
-    """
-
-    panel: np.ndarray
-    px: np.ndarray
-    off: np.ndarray
-    q: np.ndarray
-
-    def where(self, kept: np.ndarray) -> Predicted:
-        """Return some of them."""
-        return Predicted(self.panel[kept], self.px[kept], self.off[kept], self.q[kept])
-
-
-def predict(
-    image: Image,
-    geometry: Geometry,
-    width: float,
-    conditions: np.ndarray,
-    margin_px: float,
-    d_min: float = 0.0,
-    mosaic_width_deg: float = 0.0,
-) -> Predicted:
-    """Return the reflections that come as near to the Ewald sphere as `width` while an image is taken.
-
-    Args:
-        image: its rotation, and the orientations of all its lattices.
-        geometry: beam and panels.
-        width: 1/angstrom.
-        conditions: rows of `shapes.centring_conditions`.
-        margin_px: how far beside a panel a reflection still counts.
-        d_min: resolution limit, angstrom; 0 for that of the detector.
-        mosaic_width_deg: full angular width; adds half of it times |q| to the width.
-    """
-    if image.other_lattices:
-        options = (geometry, width, conditions, margin_px, d_min, mosaic_width_deg)
-        found = [predict(lattice, *options) for lattice in image.each_lattice()]
-        return Predicted(
-            *(np.concatenate([getattr(one, name) for one in found]) for name in ("panel", "px", "off", "q"))
-        )
-    beam = geometry.beam
-    limit = max(d_min, highest_resolution(geometry))
-    hkl = reflections_near_ewald(image.setting_matrix, beam, limit, width, mosaic_width_deg, image.rotation)
-    hkl = hkl[lattice_possible(hkl, conditions)]
-    q = turned(image.setting_matrix, hkl)
-    length = np.linalg.norm(q, axis=1)
-    if image.rotation is not None:
-        _, q = crossings(q, beam, image.rotation)
-    s1 = q + beam.s0
-    off = np.abs(np.linalg.norm(s1, axis=1) - 1 / beam.wavelength)
-    panel, px, ray = rays_near(geometry, s1, margin_px)
-    return Predicted(panel, px, off[ray], length[ray])
-
-
-@njit(cache=True, nogil=True)
-def _sums(values, bad, px, levels, gain, pedestal, low, high, core, inner, outer, out):
-    n_slow, n_fast = values.shape
-    for n in range(len(px)):
-        fast, slow = px[n, 0], px[n, 1]
-        for i in range(max(int(slow - outer), 0), min(int(slow + outer) + 1, n_slow)):
-            for j in range(max(int(fast - outer), 0), min(int(fast + outer) + 1, n_fast)):
-                r2 = (j + 0.5 - fast) ** 2 + (i + 0.5 - slow) ** 2
-                if r2 > outer * outer or core * core < r2 < inner * inner:
-                    continue
-                value = values[i, j]
-                if bad[i, j] or not (low <= value <= high):
-                    continue
-                level = levels[i // BLOCK, j // BLOCK]
-                photons = (value - pedestal) / gain
-                if r2 <= core * core:
-                    out[n, 0] += 1
-                    out[n, 1] += photons
-                    out[n, 2] += level
-                elif photons <= 1.5 * level + 8 * np.sqrt(1.5 * level) + 5:
-                    out[n, 3] += 1
-                    out[n, 4] += photons
-                    out[n, 5] += level
-
-
-def photon_sums(
-    values: np.ndarray,
-    bad: np.ndarray,
-    px: np.ndarray,
-    levels: np.ndarray,
-    gain: float,
-    pedestal: float,
-    trusted: tuple[float, float],
-    core: float = CORE,
-) -> np.ndarray:
-    """Return pixels, photons and level (n, 6) within the core of each spot, and the same in a ring around it.
-
-    Args:
-        values: (slow, fast) raw values.
-        bad: True (slow, fast) where they mean nothing.
-        px: (n, 2) pixel coordinates (fast, slow).
-        levels: photons (blocks) on this image; no NaN.
-        gain, pedestal: photons = (value - pedestal) / gain.
-        trusted: lowest and highest raw value that means something.
-        core: radius in pixels.
-    """
-    out = np.zeros((len(px), 6))
-    low, high = map(float, trusted)
-    _sums(values, bad, px, levels, float(gain), float(pedestal), low, high, float(core), _INNER, _OUTER, out)
-    return out
 
 
 @njit(cache=True, nogil=True)
@@ -344,29 +221,14 @@ def measure(
     return found
 
 
-def shows(excess: np.ndarray, sigma: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return which reflections (n,) show by themselves, by the photons in their core above what is around them.
-
-    Noise alone makes one in thirty thousand do so, and the soft diffuse halo of a node none that is not half as high
-    as what is around it.
-    """
-    return (excess > _SHOWS * sigma) & (excess > 0.5 * expected)
-
-
-def bin_of(q: np.ndarray, q_max: float) -> np.ndarray:
-    """Return the bin of resolution (n,) of |q| (n,)."""
-    return np.clip((q / q_max * N_BINS).astype(np.int64), 0, N_BINS - 1)
-
-
-def radial_directions(geometry: Geometry, panel: int, px: np.ndarray) -> np.ndarray:
-    """Return unit vectors (n, 2) (fast, slow) on a panel that point away from where the beam hits its plane."""
-    model = geometry.panels[panel]
-    normal = np.cross(model.fast_axis, model.slow_axis)
-    ahead = geometry.beam.s0 @ normal
-    beam = geometry.beam.s0 * (model.origin_mm @ normal / ahead) if abs(ahead) > 1e-9 else np.zeros(3)
-    centre = np.array([(beam - model.origin_mm) @ model.fast_axis, (beam - model.origin_mm) @ model.slow_axis])
-    away = px - centre / np.array(model.pixel_size_mm)
-    return np.ascontiguousarray(away / np.maximum(np.linalg.norm(away, axis=1), 1e-9)[:, None])
+@njit(cache=True, nogil=True)
+def _n_above(photons, limit, profile, bins):
+    """Return at how many radii (n,) peaks exceed their limits. Profiles fall: it is the first at which they don't."""
+    above = np.zeros(len(photons), np.int64)
+    for n in range(len(photons)):
+        for value in profile[bins[n]]:
+            above[n] += photons[n] * value > limit[n]
+    return above
 
 
 @dataclass(frozen=True, eq=False)
@@ -404,9 +266,8 @@ class SpotModel:
             share: of that.
         """
         bins = bin_of(q, self.q_max)
-        above = photons[:, None] * self.profile[bins] > share * level[:, None]
-        # Profiles fall: the number of radii above is the first that is not.
-        return np.maximum(_STEP * above.sum(axis=1), CORE) + self.grow[bins]
+        above = _n_above(photons, share * level, self.profile, bins)
+        return np.maximum(_STEP * above, CORE) + self.grow[bins]
 
 
 def spot_model(measured: Measured, q_max: float, widest: float, share: float) -> SpotModel | None:
@@ -496,122 +357,3 @@ def _widths(measured: Measured, profile: np.ndarray, widest: float, share: float
         else:
             width[number] = widest / 2
     return width, np.maximum(usual, 0)
-
-
-@njit(cache=True, nogil=True)
-def _paint_ellipses(classes, px, along, semi, across, pixel_class):
-    n_slow, n_fast = classes.shape
-    for n in range(len(px)):
-        fast, slow = px[n, 0], px[n, 1]
-        a, b = semi[n], across[n]
-        reach = max(a, b)
-        for i in range(max(int(slow - reach - 0.5), 0), min(int(slow + reach + 0.5) + 1, n_slow)):
-            for j in range(max(int(fast - reach - 0.5), 0), min(int(fast + reach + 0.5) + 1, n_fast)):
-                x, y = j + 0.5 - fast, i + 0.5 - slow
-                u = (x * along[n, 0] + y * along[n, 1]) / a
-                v = (-x * along[n, 1] + y * along[n, 0]) / b
-                if u * u + v * v <= 1:
-                    classes[i, j] = min(classes[i, j], pixel_class)
-
-
-def paint_ellipses(
-    classes: np.ndarray,
-    px: np.ndarray,
-    along: np.ndarray,
-    radius: np.ndarray,
-    stretch: np.ndarray,
-    pixel_class: np.uint8,
-) -> None:
-    """Lower the class of pixels within ellipses, in place; each holds at least the core.
-
-    Args:
-        classes: (slow, fast) uint8.
-        px: (n, 2) centres (fast, slow).
-        along: (n, 2) unit vectors of the axis that is stretched.
-        radius: (n,) of a circle of equal area, in pixels.
-        stretch: (n,) ratio of the axes.
-        pixel_class: of `model.conventions`.
-    """
-    semi = np.maximum(radius * np.sqrt(stretch), CORE)
-    across = np.maximum(radius / np.sqrt(stretch), CORE)
-    _paint_ellipses(classes, np.ascontiguousarray(px), along, semi, across, np.uint8(pixel_class))
-
-
-@njit(cache=True, nogil=True)
-def _stand_out(values, places, gain, pedestal, low, high, out):
-    n_slow, n_fast = values.shape
-    around = np.empty(300, np.float64)
-    for n in range(len(places)):
-        slow, fast = places[n, 0], places[n, 1]
-        value = (values[slow, fast] - pedestal) / gain
-        out[n] = False
-        top = True
-        for i in range(max(slow - 2, 0), min(slow + 3, n_slow)):
-            for j in range(max(fast - 2, 0), min(fast + 3, n_fast)):
-                top &= not (values[slow, fast] < values[i, j] <= high)
-        if not top:
-            continue
-        m = 0
-        for i in range(max(slow - 8, 0), min(slow + 9, n_slow)):
-            for j in range(max(fast - 8, 0), min(fast + 9, n_fast)):
-                here = values[i, j]
-                if 25 <= (i - slow) ** 2 + (j - fast) ** 2 <= 64 and low <= here <= high:
-                    around[m] = (here - pedestal) / gain
-                    m += 1
-        # Without the highest, lest other peaks raise it.
-        level = 1.0
-        if m > 8:
-            ordered = np.sort(around[:m])
-            level = max(1.2 * np.mean(ordered[: (3 * m) // 4]), 0.01)
-        out[n] = value > 1.5 * level + 8 * np.sqrt(1.5 * level) + 5
-
-
-def stand_out(
-    values: np.ndarray, places: np.ndarray, gain: float, pedestal: float, trusted: tuple[float, float]
-) -> np.ndarray:
-    """Return which bright pixels (n,) are the highest around and stand out from what is five to eight pixels away.
-
-    A broad feature of the diffuse scattering does not stand out; a peak does.
-
-    Args:
-        values: (slow, fast) raw values.
-        places: (n, 2) (slow, fast).
-        gain, pedestal, trusted: as `photon_sums` has them.
-    """
-    out = np.empty(len(places), bool)
-    low, high = map(float, trusted)
-    _stand_out(values, places, float(gain), float(pedestal), low, high, out)
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _may_show(values, bad, px, levels, gain, pedestal, low, high, out):
-    n_slow, n_fast = values.shape
-    for n in range(len(px)):
-        fast, slow = int(np.floor(px[n, 0])), int(np.floor(px[n, 1]))
-        expected = total = 0.0
-        for i in range(max(slow - 1, 0), min(slow + 2, n_slow)):
-            for j in range(max(fast - 1, 0), min(fast + 2, n_fast)):
-                if low <= values[i, j] <= high and not bad[i, j]:
-                    total += (values[i, j] - pedestal) / gain
-                    expected += levels[i // BLOCK, j // BLOCK]
-        out[n] = total > expected + 1.5 * np.sqrt(expected)
-
-
-def may_show(
-    values: np.ndarray,
-    bad: np.ndarray,
-    px: np.ndarray,
-    levels: np.ndarray,
-    gain: float,
-    pedestal: float,
-    trusted: tuple[float, float],
-) -> np.ndarray:
-    """Return which reflections (n,) count more in their nine middle pixels than most do that don't show at all.
-
-    A quick look that leaves few of many; arguments as `photon_sums` has them.
-    """
-    out = np.empty(len(px), bool)
-    low, high = map(float, trusted)
-    _may_show(values, bad, px, levels, float(gain), float(pedestal), low, high, out)
-    return out

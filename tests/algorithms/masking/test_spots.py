@@ -7,18 +7,15 @@ import pytest
 
 from diffuse_framework.algorithms.masking.leaks import FAR, leaks_around, needed_growth
 from diffuse_framework.algorithms.masking.levels import Levels, mean_levels
-from diffuse_framework.algorithms.masking.spots import (
+from diffuse_framework.algorithms.masking.reflections import (
     CORE,
     Predicted,
-    add_measured,
-    measure,
-    nothing_measured,
     paint_ellipses,
     photon_sums,
     radial_directions,
-    spot_model,
     stand_out,
 )
+from diffuse_framework.algorithms.masking.spots import add_measured, measure, nothing_measured, spot_model
 from diffuse_framework.model.conventions import BRAGG, DIFFUSE
 from diffuse_framework.testing.fakes import geometry
 
