@@ -47,7 +47,7 @@ class VoxelGrid:
 
     @property
     def numbering(self) -> list[list[int]]:
-        """Divisions, smallest index and dimensions: all that the numbers of voxels follow from."""
+        """Divisions, smallest index and dimensions, from which the numbers of voxels follow."""
         return [[int(n) for n in three] for three in (self.divisions, self.index_min, self.dimensions)]
 
     @cached_property
