@@ -26,6 +26,8 @@ nitpick_ignore_regex = [
     ("py:class", r"(cctbx|collections|numpy|pathlib)[a-z_]*\..*"),
     # Type variables have no page.
     ("py:class", r"diffuse_framework\.stages\.work\.(Item|Result)"),
+    # Sphinx cuts the types of arrays of a variable length in two where they are those of attributes.
+    ("py:class", r"tuple\[~?numpy.*"),
 ]
 
 
