@@ -216,14 +216,14 @@ def _nodes(e: Evidence) -> Point | None:
         # A halo is the same in both halves; what a mask has left of peaks isn't.
         if grade("node_scatter", scatter) == GOOD and level == BAD:
             level = LOOK
-    return _point(level, what, "masker.bragg.radius=8 masker.bragg.excitation_error=0.006 (peaks go, real halos stay)")
+    return _point(level, what, "masker.bragg.share=0.01 (feet of peaks go, real halos stay)")
 
 
 def _apart(e: Evidence) -> Point | None:
     if e.halves is None:
         return None
     what = f"{e.halves.apart} voxels ({e.halves.share:.2%}) differ between halves by more than 6 sigma"
-    todo = "scaler.plugin=smooth (rejects outliers); zingers, ice, peaks of another lattice do this"
+    todo = "look at the images (diffuse.report): zingers, ice, peaks of another lattice do this"
     return _point(grade("apart", e.halves.share), what, todo)
 
 
@@ -231,7 +231,7 @@ def _rejected(e: Evidence) -> Point | None:
     if e.rejected is None:
         return None
     what = f"Scaling rejected {e.rejected:.2%} of the observations as outliers"
-    todo = "masker.bragg.radius=8, if voxels on Bragg positions lose most; zingers, ice, other lattices do this too"
+    todo = "masker.bragg.share=0.01, if voxels on Bragg positions lose most; zingers, ice, other lattices do this too"
     return _point(grade("rejected", e.rejected), what, todo)
 
 

@@ -86,7 +86,7 @@ def check_peaks(photons: tuple[np.ndarray, ...], diffuse: tuple[np.ndarray, ...]
     share = sum(peak.photons - peak.expected for peak in peaks) / max(total, 1.0)
     first = peaks[0]
     verdict = GOOD if share < 1e-4 else LOOK if share < 0.01 else BAD
-    advice = "" if verdict == GOOD else " Try a larger masker.bragg.radius or masker.bragg.excitation_error."
+    advice = "" if verdict == GOOD else " Try a smaller masker.bragg.share."
     return Check(
         question,
         verdict,
@@ -154,7 +154,7 @@ def check_mask_edge(
         question,
         verdict,
         f"Diffuse pixels within 2 pixels of the mask count {ratio:.3f} times what those 4 to 8 pixels off do."
-        + ("" if verdict == GOOD else " Diffuse halos do this too; a larger masker.bragg.radius tells."),
+        + ("" if verdict == GOOD else " Diffuse halos do this too; a smaller masker.bragg.share tells."),
     )
 
 
