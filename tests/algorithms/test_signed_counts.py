@@ -83,7 +83,7 @@ def test_no_voxel_is_without_an_error(merger, scaler, told, seed, level, read_no
         assert np.isfinite(one.total_variance).all() and (one.total_variance > 0).all()
     statistics = shell_statistics(merged, halves)
     assert all(shell["intensity_over_sigma"] is not None for shell in statistics["shells"])
-    assert np.isfinite(map_statistics(merged)["intensity_over_sigma_median"])
+    assert np.isfinite(map_statistics(merged, statistics)["intensity_over_sigma_median"])
 
 
 @pytest.mark.parametrize("merger", MERGERS)

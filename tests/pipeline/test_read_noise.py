@@ -17,6 +17,10 @@ grid.hkl.divisions = 2 2 2
 grid.hkl.d_min = 2.5
 corrector.plugins = solid_angle polarization efficiency
 masker.plugins = trusted bragg
+masker.bragg.radius = 6
+masker.bragg.excitation_error = 0.004
+masker.bragg.unpredicted = False
+scaler.per_image.outliers.limit = None
 """
 
 

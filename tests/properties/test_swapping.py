@@ -34,6 +34,8 @@ absolute_scaler.norman.contents.formula = C270 H420 N70 O80 S2
 absolute_scaler.wilson.contents.formula = C270 H420 N70 O80 S2
 """
 LAST = "grid.hkl.divisions = 2 2 2\ngrid.hkl.d_min = 3.5\n"
+# Six images of few bright pixels: whether one stays depends on single pixels.
+LAST += "validator.images.min_bright = 0\n"
 
 # About 0.6 of the draws make a map. A refusal is right, but a rule that only ever saw refusals would say nothing.
 LEAST_SHARE = 0.2
@@ -173,6 +175,8 @@ def test_doubled_exposure_and_counts_give_the_same_map(data, selection):
     )
     doubled = replace(source, frames=frames, seconds=tuple(2 * s for s in source.seconds))
     images = tuple(replace(image, exposure_s=2 * image.exposure_s) for image in experiment.images)
+    # Doubled counts scatter less than photons do: what is an outlier changes.
+    selection += "\nscaler.per_image.outliers.limit = None\nscaler.smooth.outliers.limit = None\n"
     return alike(run(data, selection), run(data, selection, replace(experiment, images=images), doubled))
 
 

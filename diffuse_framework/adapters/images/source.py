@@ -44,8 +44,6 @@ class DxtbxSource:
         reflections: reflection tables that came with the input.
         without_exposure: names of images whose exposure time nothing tells; 1 second is taken.
         left_out: images that were named too, and could not be opened.
-        compared: numbers of the images whose bytes an indexer has compared with their checksum: MD5 of six megabytes
-            takes a sixth of what adding them up does, and once is enough.
     """
 
     left_out: tuple[Rejected, ...] = ()
@@ -71,7 +69,8 @@ class DxtbxSource:
         self._model_numbers = _model_numbers(self.experiments)
         self._geometries: dict[tuple[int, int], Geometry] = {}
         self._read_noise = read_noise
-        self.compared: set[int] = set()
+        # Images whose bytes an indexer has compared with their checksum.
+        self._compared: set[int] = set()
         self._opened = tuple(self.stamp(index) for index in range(len(self)))
         for index in range(len(self)):
             # A beam or detector that can't be is refused before any work is done.
@@ -100,7 +99,7 @@ class DxtbxSource:
         imageset = self.experiments[index].imageset
         path, number = imageset.get_path(0), imageset.indices()[0]
         series = self._series.get(path)
-        if index not in self.compared:
+        if index not in self._compared:
             self.check_bytes(index)
         try:
             if series is not None and path in self._agreed:
@@ -121,6 +120,13 @@ class DxtbxSource:
             ) from error
         self._refuse_other(index)
         return Frame(self.names[index], panels)
+
+    def note_compared(self, index: int) -> None:
+        """Note that an indexer has compared the bytes of an image with their checksum: once a run is enough.
+
+        MD5 of six megabytes takes a sixth of the time of accumulation.
+        """
+        self._compared.add(index)
 
     def _refuse_other(self, index: int) -> None:
         """Refuse an image that is not the one that was opened: its orientation would be that of the other."""

@@ -192,7 +192,7 @@ def finish(
     for outcome in outcomes:
         name = source.names[outcome.source_index]
         # By `refuse_damaged`, in a run before where the outcome was kept: its name has the image's stamp in it.
-        source.compared.add(outcome.source_index)
+        source.note_compared(outcome.source_index)
         still = outcome.still()
         _log_captured(name, outcome)
         if still is None:

@@ -67,6 +67,8 @@ class ShellScaler:
         far = self._deviations(table, net, by_shell[table.image, shell], grid.size) > self.limit
         if far.any():
             kept = ~far
+            if (sum_by(table.image, np.where(kept, net, 0.0), n_images) <= 0).any():
+                raise DataError("an image has no photons but those that disagree with the others: leave it out")
             by_shell = self._fitted(table, net, shell, kept, n_images, grid.size)
         exposure = sum_by(table.image, table.exposure.astype(float), n_images)
         weighted = sum_by(table.image, by_shell[table.image, shell] * table.exposure, n_images) / exposure
