@@ -56,7 +56,9 @@ class PerImageScaler:
             DataError: images that share no voxel with the others, or without photons; scales far from convergence.
         """
         scales = fit_image_scales(sums, self.tolerance, self.max_cycles, outlier_limit=self.outlier_limit)
-        if scales.statistics["largest_change"] > _GROSS:
+        # What changes by less than it is uncertain by is not far from where it would end.
+        uncertain = 2 * float((scales.per_image_sigma / scales.per_image).max())
+        if scales.statistics["largest_change"] > max(_GROSS, uncertain):
             raise DataError(
                 f"scaling did not converge in {self.max_cycles} cycles: a scale still changed by "
                 f"{scales.statistics['largest_change']:.2g} of itself. Raise scaler.per_image.max_cycles, use coarser "

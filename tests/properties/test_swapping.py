@@ -72,6 +72,11 @@ def ours(plugin: Plugin) -> bool:
     return plugin.package == "diffuse_framework" and plugin.name != "dials_target"
 
 
+def not_statistical(plugin: Plugin) -> bool:
+    """Not those that judge pixels or observations by what they counted: a single pixel may tip what they take out."""
+    return ours(plugin) and plugin.name not in ("dynamic", "bragg", "background", "smooth")
+
+
 @pytest.fixture(scope="module")
 def data():
     """Six stills on 150 x 140 pixels, in memory."""
@@ -121,7 +126,7 @@ def test_every_selection_completes_or_refuses_in_words(data, selection):
     return True
 
 
-@on_maps(6, selection=selections(REGISTRY, ours))
+@on_maps(6, selection=selections(REGISTRY, not_statistical))
 def test_the_order_of_images_is_irrelevant(data, selection):
     backwards = replace(data[1], images=data[1].images[::-1])
     return alike(run(data, selection), run(data, selection, backwards))
@@ -146,8 +151,10 @@ def test_the_engine_and_the_size_of_chunks_are_irrelevant(data, selection, chunk
     return alike(run(data, selection), other, rtol=1e-5)
 
 
-@on_maps(6, selection=selections(REGISTRY, ours), number=st.integers(1, 3))
+@on_maps(6, selection=selections(REGISTRY, not_statistical), number=st.integers(1, 3))
 def test_a_symmetry_operation_on_the_input_is_irrelevant(data, selection, number):
+    # Whether Wilson's plot has shells enough may hang on a single one.
+    selection += "\nabsolute_scaler.plugin = unit"
     operators = data[1].symmetry.operators
     proper = [operator for operator in operators if np.linalg.det(operator) > 0]
     images = tuple(replace(image, setting_matrix=image.setting_matrix @ proper[number]) for image in data[1].images)
@@ -160,11 +167,6 @@ def test_a_symmetry_operation_on_the_input_is_irrelevant(data, selection, number
     assert len(common) >= 0.995 * max(len(a), len(b))
     assert np.corrcoef(a.intensity[in_a], b.intensity[in_b])[0, 1] > 0.995
     return True
-
-
-def not_statistical(plugin: Plugin) -> bool:
-    """Not those that judge pixels or observations by counting statistics, which doubled counts don't have."""
-    return ours(plugin) and plugin.name not in ("dynamic", "bragg", "background", "smooth")
 
 
 @on_maps(6, selection=selections(REGISTRY, not_statistical))

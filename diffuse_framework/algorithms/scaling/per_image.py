@@ -70,7 +70,7 @@ def fit_image_scales(
     observations, surveyed = gather(sums, memory_mib, places=False)
     refuse_unconnected(observations, np.arange(n_images), sums.image_names)
     scales = _fit(observations, sums.image_names, tolerance, max_cycles)
-    if outlier_limit is None:
+    if outlier_limit is None or _errors_unknown(observations):
         return scales
     view = _AtRows(scales.per_image)
     # Where images differ by more than photons do, that is no outlier.
@@ -88,6 +88,12 @@ def fit_image_scales(
         rejected=outliers.keys,
         voxel_numbering=sums.grid.numbering,
     )
+
+
+def _errors_unknown(observations: Observations) -> bool:
+    """Whether counts are below zero and nothing tells the noise that took them there: no outlier can be told then."""
+    signed = any((block.rows["counts"] < 0).any() for block in observations.blocks())
+    return signed and not any(block.rows["background_variance"].any() for block in observations.blocks())
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +119,9 @@ def _fit(
     """Do what `fit_image_scales` does with the accepted observations."""
     n_images = len(names)
     photons, n_shared = _photons(observations, names)
-    newton = n_images <= MOST_IN_MATRIX
+    # Sums below zero have no Poisson likelihood: scales and intensities are worked out from each other in turn.
+    signed = any((_kept(block)["counts"] < 0).any() for block in observations.blocks())
+    newton = n_images <= MOST_IN_MATRIX and not signed
     best = scales = np.ones(n_images) if start is None else start
     best_likelihood = -np.inf
     change = np.inf
@@ -122,7 +130,7 @@ def _fit(
     for cycles in range(1, max_cycles + 1):
         expected, likelihood = _expected(observations, scales)
         # Rounding of sums of 10^8 terms is no loss.
-        if likelihood < best_likelihood - 1e-12 * abs(best_likelihood):
+        if not signed and likelihood < best_likelihood - 1e-12 * abs(best_likelihood):
             halvings += 1
             step = step / 2 if halvings <= _MOST_HALVINGS else alternate
             scales = _moved(best, step)
@@ -134,13 +142,14 @@ def _fit(
         direction = alternate
         if newton and cycles > _FIRST_CYCLES:
             matrix, score = _information_matrix(observations, scales)
-            direction = np.linalg.solve(matrix, score)
+            # Of images whose photons are lost in noise the matrix knows nothing: they stay where they are.
+            direction = np.linalg.pinv(matrix, hermitian=True) @ score
             direction -= direction.mean()
         change = float(np.abs(direction).max())
         if change < tolerance:
             break
         step = direction
-        if not newton:
+        if not newton and not signed:
             # Errors of the alternation shrink by a constant ratio per cycle in their slowest direction;
             # the ratio of successive changes estimates it, and 1/(1-ratio) steps to where it would end.
             if last is not None:
@@ -156,7 +165,7 @@ def _fit(
     sigma, residuals = _uncertainty(observations, best)
     if newton:
         matrix, _ = _information_matrix(observations, best)
-        sigma = best * np.sqrt(np.maximum(np.diag(np.linalg.inv(matrix)), 0))
+        sigma = best * np.sqrt(np.maximum(np.diag(np.linalg.pinv(matrix, hermitian=True)), 0))
     return ImageScales(best, sigma, statistics | residuals)
 
 
