@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,21 @@ def test_a_broken_plugin_is_caught_and_told_what_is_wrong(stage, factory, messag
     with pytest.raises(BrokenContract, match=message) as caught:
         test()
     assert str(caught.value).startswith(f"{factory.name} ({factory.__name__}): ")
+
+
+def test_a_fault_that_shows_only_once_is_told_too():
+    """Hypothesis repeats a data set that failed; a plugin of chance may pass then, and its fault is told."""
+    answers = itertools.count()
+
+    class GuessesOnce(plugins.SOUND["reindexer"]):
+        """Turns its answer round the first time that it is asked."""
+
+        def reindex(self, sums, experiment):
+            same = super().reindex(sums, experiment)
+            return same if next(answers) else replace(same, keep=~same.keep)
+
+    with pytest.raises(BrokenContract, match="gives another answer when it is asked again"):
+        conformance_tests("reindexer", GuessesOnce, max_examples=2)()
 
 
 def test_the_documentation_lists_them():
