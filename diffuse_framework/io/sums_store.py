@@ -185,10 +185,10 @@ class StoredSums:
             with file:
                 with _damage(path):
                     group = file[part.key]
-                    rows = int(group.attrs["rows"])
+                    rows, checksums = _rows_and_checksums(group)
                 if rows != part.rows:
                     raise DataError(f"{path} holds {rows} sums where {self.path} says {part.rows}")
-                yield _StoredTable(path, part, group)
+                yield _StoredTable(path, part, group, checksums)
 
     @property
     def n_bytes(self) -> int:
@@ -210,22 +210,24 @@ class _StoredTable(SumsTable):
     _path: Path
     _part: Part
     _group: h5py.Group
+    _checksums: tuple[int, ...]
 
-    def __init__(self, path: Path, part: Part, group: h5py.Group) -> None:
+    def __init__(self, path: Path, part: Part, group: h5py.Group, checksums: tuple[int, ...]) -> None:
         object.__setattr__(self, "_path", path)
         object.__setattr__(self, "_part", part)
         object.__setattr__(self, "_group", group)
+        object.__setattr__(self, "_checksums", checksums)
 
     def __getattr__(self, name: str) -> np.ndarray:
         if name not in COLUMNS:
             raise AttributeError(name)
         with _damage(self._path):
             if self._group:
-                column = _column(self._group, name)
+                column = _column(self._group, name, self._part.rows, self._checksums)
             else:
                 # Its file was closed when the next table was asked for.
                 with h5py.File(self._path, "r") as file:
-                    column = _column(file[self._part.key], name)
+                    column = _column(file[self._part.key], name, self._part.rows, self._checksums)
         object.__setattr__(self, name, column)
         return column
 
@@ -241,7 +243,17 @@ class _StoredTable(SumsTable):
         return SumsTable
 
 
-def _column(group: h5py.Group, name: str) -> np.ndarray:
+def _rows_and_checksums(group: h5py.Group) -> tuple[int, tuple[int, ...]]:
+    """Return how many rows a table has, and the checksum of each column: of the first versions none."""
+    return int(group.attrs["rows"]), tuple(int(value) for value in group.attrs.get(_CHECKSUMS, ()))
+
+
+def _column(group: h5py.Group, name: str, rows: int, checksums: tuple[int, ...]) -> np.ndarray:
+    """Return a column of a table, compared with what was written.
+
+    Raises:
+        OSError: it is another.
+    """
     # By the low-level interface: of many small tables the other one costs more than reading does.
     dataset = h5py.h5d.open(group.id, name.encode())
     # Of a column of zeros nothing was written.
@@ -249,28 +261,16 @@ def _column(group: h5py.Group, name: str) -> np.ndarray:
     column = (np.empty if written else np.zeros)(dataset.shape, dataset.dtype)
     if written:
         dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, column)
-    _check_column(group, name, column)
+    if checksums:
+        fits = column.dtype == COLUMN_TYPES[name] and column.shape == (rows,) and len(checksums) == len(COLUMNS)
+        if not fits or checksum(column) != checksums[COLUMNS.index(name)]:
+            raise OSError(f"the checksum of its column {name!r} does not fit")
     return column
-
-
-def _check_column(group: h5py.Group, name: str, column: np.ndarray) -> None:
-    """Compare a column with what was written.
-
-    Raises:
-        OSError: it is another.
-    """
-    checksums = group.attrs.get(_CHECKSUMS)
-    if checksums is None:
-        # Of the first versions.
-        return
-    fits = column.dtype == COLUMN_TYPES[name] and column.shape == (group.attrs["rows"],)
-    if not fits or len(checksums) != len(COLUMNS) or checksum(column) != checksums[COLUMNS.index(name)]:
-        raise OSError(f"the checksum of its column {name!r} does not fit")
 
 
 def checksum(column: np.ndarray) -> int:
     """Return the CRC-32 of the bytes of an array."""
-    return zlib.crc32(np.ascontiguousarray(column).tobytes())
+    return zlib.crc32(np.ascontiguousarray(column).view(np.uint8))
 
 
 def parts_folder(path: Path) -> Path:
@@ -299,10 +299,11 @@ def _parts_in(folder: Path, wanted: Collection[str] = ()) -> dict[str, Part]:
 
 def _whole_part(file: str, key: str, group: h5py.Group, check: bool) -> Part:
     """Return what names a table; its columns are compared with their checksums where that is asked for."""
+    rows, checksums = _rows_and_checksums(group)
     if check:
         for name in COLUMNS:
-            _column(group, name)
-    return Part(key, file, int(group.attrs["rows"]))
+            _column(group, name, rows, checksums)
+    return Part(key, file, rows)
 
 
 class _WritePart:
