@@ -270,7 +270,7 @@ def _column(group: h5py.Group, name: str, rows: int, checksums: tuple[int, ...])
 
 def checksum(column: np.ndarray) -> int:
     """Return the CRC-32 of the bytes of an array."""
-    return zlib.crc32(np.ascontiguousarray(column).view(np.uint8))
+    return zlib.crc32(np.ascontiguousarray(column).view(np.uint8).data)
 
 
 def parts_folder(path: Path) -> Path:

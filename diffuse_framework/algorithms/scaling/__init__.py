@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-__all__ = ["per_image"]
+__all__ = ["overlap", "per_image"]

@@ -2,105 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
 
 import numpy as np
 from numba import njit
 
 from diffuse_framework.algorithms.binning import shell_numbers
-from diffuse_framework.algorithms.scaling.observations import Block, Observations
+from diffuse_framework.algorithms.scaling.observations import Observations
 from diffuse_framework.algorithms.scaling.shrinkage import shrunk_intensities
+from diffuse_framework.algorithms.scaling.voxel_totals import RowModel, scaled_row, voxel_totals, with_model
 from diffuse_framework.model.scales import ErrorModel
 
 # Bins of equal numbers, roughly, in which chi squared is reported and the error model fitted.
 N_BINS = 20
 # Rows from which the errors are judged that outliers are measured in: to 0.2 %.
 ERROR_ROWS = 1_000_000
-
-
-class RowModel(Protocol):
-    """What deviations are judged by, as `SmoothScales` is."""
-
-    @property
-    def depends_on_q(self) -> bool:
-        """Whether |q| of rows matters."""
-
-    def at(
-        self, image: np.ndarray, panel: np.ndarray, fast: np.ndarray, slow: np.ndarray, q: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return factor and offset of rows, (n,) each."""
-
-
-class VoxelTotals(NamedTuple):
-    """Sums of the accepted observations of each voxel, (n_voxels,) each.
-
-    Attributes:
-        counts: photons.
-        background: expected photons of background and offset.
-        exposure: scaled.
-        exposure_squares: sum of squares of the observations' scaled exposures.
-        multiplicity: number of observations.
-        background_variance: what of the variance is not of counting.
-    """
-
-    counts: np.ndarray
-    background: np.ndarray
-    exposure: np.ndarray
-    exposure_squares: np.ndarray
-    multiplicity: np.ndarray
-    background_variance: np.ndarray
-
-    def part(self, voxels: slice) -> VoxelTotals:
-        """Return those of some voxels."""
-        return VoxelTotals(*(values[voxels] for values in self))
-
-    @property
-    def intensity(self) -> np.ndarray:
-        """Poisson estimate of the intensity; 0 where there is no exposure."""
-        net = self.counts - self.background
-        return np.divide(net, self.exposure, out=np.zeros_like(net), where=self.exposure > 0)
-
-
-def with_model(observations: Observations, scales: RowModel) -> Iterator[tuple[Block, np.ndarray, np.ndarray]]:
-    """Yield the blocks, with factor and offset of each row."""
-    for block in observations.blocks():
-        rows = block.rows
-        q = block.by_row(block.q) if scales.depends_on_q else np.zeros(len(rows))
-        yield block, *scales.at(rows["image"], rows["panel"], rows["fast"], rows["slow"], q)
-
-
-@njit(cache=True, error_model="numpy", inline="always")
-def scaled_row(rows, row, factor, offset):
-    """Return counts, expected photons of background and offset, and scaled exposure of a row."""
-    exposure = float(rows[row].exposure)
-    return float(rows[row].counts), rows[row].background + exposure * offset[row], exposure * factor[row]
-
-
-@njit(cache=True, error_model="numpy", inline="always")
-def sums_of_voxel(first, rows, accepted, factor, offset, v):
-    """Return sums over the accepted rows of a voxel, in the order of `VoxelTotals`."""
-    n = b = e = e2 = bv = 0.0
-    seen = 0
-    for row in range(first[v], first[v + 1]):
-        if accepted[row]:
-            counts, background, exposure = scaled_row(rows, row, factor, offset)
-            n += counts
-            b += background
-            e += exposure
-            e2 += exposure * exposure
-            bv += rows[row].background_variance
-            seen += 1
-    return n, b, e, e2, seen, bv
-
-
-@njit(cache=True, error_model="numpy")
-def _add_up(first, rows, accepted, factor, offset, totals):
-    for v in range(len(first) - 1):
-        n, b, e, e2, seen, bv = sums_of_voxel(first, rows, accepted, factor, offset, v)
-        totals.counts[v], totals.background[v], totals.exposure[v] = n, b, e
-        totals.exposure_squares[v], totals.multiplicity[v], totals.background_variance[v] = e2, seen, bv
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,10 +104,7 @@ class NormalisedDeviations:
     def __init__(self, observations: Observations, scales: RowModel) -> None:
         """Read the observations once for the means and variances of voxels."""
         self._observations, self._scales = observations, scales
-        totals = VoxelTotals(*np.zeros((6, len(observations.voxel))))
-        for block, factor, offset in with_model(observations, scales):
-            _add_up(block.first, block.rows, block.accepted, factor, offset, totals.part(block.voxels))
-        self._totals = totals
+        self._totals = totals = voxel_totals(observations, scales)
         net = totals.counts - totals.background
         noise = totals.background_variance
         self._typical, _ = shrunk_intensities(observations.q, net, totals.exposure, totals.background, noise)

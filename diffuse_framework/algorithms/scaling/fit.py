@@ -23,7 +23,7 @@ from diffuse_framework.algorithms.scaling.model import (
 )
 from diffuse_framework.algorithms.scaling.observations import Observations, Survey, gather
 from diffuse_framework.algorithms.scaling.outliers import Outliers, find_outliers, outlier_report, outliers_by_shell
-from diffuse_framework.algorithms.scaling.per_image import refuse_unconnected
+from diffuse_framework.algorithms.scaling.overlap import refuse_unconnected
 from diffuse_framework.algorithms.scaling.restraints import Restraints
 from diffuse_framework.algorithms.scaling.scales import SmoothScales
 from diffuse_framework.algorithms.scaling.smoothers import CONSTANT

@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 
 from diffuse_framework.algorithms.binning import shell_numbers
-from diffuse_framework.algorithms.scaling.error_model import RowModel, scaled_row, sums_of_voxel, with_model
 from diffuse_framework.algorithms.scaling.observations import Observations
+from diffuse_framework.algorithms.scaling.voxel_totals import RowModel, scaled_row, sums_of_voxel, with_model
 from diffuse_framework.model.scales import ErrorModel
 
 

@@ -10,30 +10,18 @@ from numba import njit
 from diffuse_framework.algorithms.scaling.error_model import ERROR_ROWS, NormalisedDeviations, fit_error_model
 from diffuse_framework.algorithms.scaling.observations import Block, Observations, gather
 from diffuse_framework.algorithms.scaling.outliers import find_outliers, outlier_report, outliers_by_shell
+from diffuse_framework.algorithms.scaling.overlap import refuse_unconnected
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.scales import ImageScales
 from diffuse_framework.model.voxels import VoxelSums
 
-__all__ = ["fit_image_scales", "shared_voxels"]
+__all__ = ["fit_image_scales"]
 
 MOST_IN_MATRIX = 1500
 """Images up to which the information matrix is made."""
 
 # Cycles of alternation before Newton's first step, and halvings of a step that lowers the likelihood.
 _FIRST_CYCLES, _MOST_HALVINGS = 3, 6
-
-
-def shared_voxels(sums: VoxelSums) -> np.ndarray:
-    """Return which voxels (size of the grid,) have exposure from two images or more."""
-    first = np.full(sums.grid.size, -1, np.int32)
-    shared = np.zeros(sums.grid.size, bool)
-    for table in sums.tables():
-        seen = table.exposure > 0
-        voxel, image = table.voxel[seen], table.image[seen]
-        new = first[voxel] < 0
-        first[voxel[new]] = image[new]
-        shared[voxel[first[voxel] != image]] = True
-    return shared
 
 
 def fit_image_scales(
@@ -183,49 +171,6 @@ def _moved(scales: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Return scales (n_images,) moved by a step of their logarithms, no more than by a factor of e, with mean 1."""
     moved = scales * np.exp(step / max(float(np.abs(step).max()), 1.0))
     return moved / moved.mean()
-
-
-def refuse_unconnected(observations: Observations, group_of: np.ndarray, names: tuple[str, ...]) -> None:
-    """Refuse groups of images that no chain of shared voxels ties to the others: their scale means nothing.
-
-    Args:
-        observations: of all images.
-        group_of: (n_images,) group of each image; images of one group share a scale.
-        names: of the groups.
-
-    Raises:
-        DataError: there are such groups; it names them.
-    """
-    tied = np.arange(len(names))
-    for block in observations.blocks():
-        _tie(block.first, group_of[block.rows["image"]], tied)
-    roots = [_root(tied, group) for group in range(len(tied))]
-    largest = max(set(roots), key=roots.count)
-    alone = [name for name, r in zip(names, roots, strict=True) if r != largest]
-    if alone:
-        shown = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
-        raise DataError(
-            f"{len(alone)} of {len(names)} images or data sets share no voxel with the rest and can't be "
-            f"scaled ({shown}); use coarser voxels (grid.hkl.divisions, grid.hkl.d_min) or leave them out"
-        )
-
-
-@njit(cache=True)
-def _root(tied, group):
-    """Return the group that stands for all that are tied to `group`."""
-    while tied[group] != group:
-        tied[group] = tied[tied[group]]
-        group = tied[group]
-    return group
-
-
-@njit(cache=True)
-def _tie(first, group, tied):
-    """Tie the groups (n_rows,) of the images that share a voxel, in `tied`: for each group another one, or itself."""
-    for v in range(len(first) - 1):
-        one = _root(tied, group[first[v]])
-        for row in range(first[v] + 1, first[v + 1]):
-            tied[_root(tied, group[row])] = one
 
 
 @njit(cache=True, error_model="numpy")

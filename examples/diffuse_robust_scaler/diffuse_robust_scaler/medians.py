@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from diffuse_framework.algorithms.binning import sum_by
-from diffuse_framework.algorithms.scaling.per_image import shared_voxels
+from diffuse_framework.algorithms.scaling.overlap import shared_voxels
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.scales import ImageScales
 from diffuse_framework.model.voxels import VoxelSums
