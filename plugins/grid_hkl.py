@@ -19,10 +19,12 @@ from diffuse_framework.model.lattice import Cell, reciprocal_basis
 PHIL = """
 divisions = 3 3 3
   .type = ints(size=3, value_min=1)
+  .expert_level = 0
   .help = "Voxels per reciprocal lattice vector along h, k and l. Axes that the symmetry mixes need"
           "equal numbers."
 d_min = None
   .type = float(value_min=0)
+  .expert_level = 0
   .help = "Highest resolution in angstrom; None takes what the detector reaches."
 d_max = None
   .type = float(value_min=0)

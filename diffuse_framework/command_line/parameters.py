@@ -25,8 +25,11 @@ from diffuse_framework.io.atomic import writing
 _HEADER = """\
 # Parameters
 
-Written by `dev.diffuse.parameters`; don't edit. `diffuse.process -c -a 1` prints the same for what is installed,
-plugins of other packages included, and `diffuse.plugins scaler per_image` shows one plugin.
+Written by `dev.diffuse.parameters`; don't edit. `diffuse.process -c` prints what a first user sets, `-c -e 2 -a 1` all
+of it, plugins of other packages included, and `diffuse.plugins scaler per_image` shows one plugin.
+
+On a command line a parameter may be named in part: `nproc=4`. Of several that a word may mean it means the one that
+`diffuse.process -c` lists: `d_min=2` is `grid.hkl.d_min=2`.
 
 Defaults marked `None` are decided from the data. `geometry.*` are those of DIALS (`dials.import -c`).
 """

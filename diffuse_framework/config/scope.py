@@ -28,6 +28,11 @@ DEFAULTS = {
     "absolute_scaler": "unit",
 }
 
+# Expert levels: what a first user sets, what is set once one knows one's data, and what hardly anybody sets. They hold
+# where the PHIL text does not say otherwise.
+_FIRST, _AFTERWARDS, _EXPERT = 0, 1, 2
+_RARELY_CHOSEN = ("accumulator",)
+
 _HELP = {
     "indexer": "Finds the crystal's orientation on each image. Auto takes orientations that come with the "
     "input, and indexes where there are none.",
@@ -54,7 +59,30 @@ def build_scope(registry: Registry, stages: tuple[str, ...] = STAGES, core: str 
     A plugin whose parameters don't parse moves to `registry.failed`.
     """
     text = core_text() if core is None else core
-    return parse(text + "".join(_stage_text(registry, stage) for stage in stages), process_includes=True)
+    scope = parse(text + "".join(_stage_text(registry, stage) for stage in stages), process_includes=True)
+    for part in scope.objects:
+        if part.name in stages:
+            for item in part.objects:
+                _set_levels(item, _AFTERWARDS if item.is_scope or part.name in _RARELY_CHOSEN else _FIRST)
+        else:
+            _set_levels(part, _EXPERT if part.name == "geometry" else _FIRST)
+        _show_what_it_holds(part)
+    return scope
+
+
+def _set_levels(part: Any, default: int) -> None:
+    """Give what has no expert level of its own the one of the scope around it."""
+    level = default if part.expert_level is None else part.expert_level
+    for inner in part.objects if part.is_scope else ():
+        _set_levels(inner, level)
+    part.expert_level = level
+
+
+def _show_what_it_holds(scope: Any) -> int:
+    """Give a scope the lowest level of its parameters, so that it is listed where one of them is; return it."""
+    if scope.is_scope:
+        scope.expert_level = min((_show_what_it_holds(inner) for inner in scope.objects), default=scope.expert_level)
+    return int(scope.expert_level)
 
 
 def _stage_text(registry: Registry, stage: str) -> str:

@@ -20,13 +20,10 @@ GROUP = "diffuse_framework"
 def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
     """Load every plugin of the entry-point group, one at a time.
 
-    A plugin that fails is recorded with its error and leaves the others alone.
+    A plugin that fails, or whose name another one has, is recorded with its error and leaves the others alone.
 
     Args:
         found: entry points to load; by default those of all installed packages.
-
-    Raises:
-        PluginError: two plugins of one stage share a name.
     """
     found = entry_points(group=GROUP) if found is None else found
     registry = Registry()
@@ -38,14 +35,12 @@ def load_registry(found: Iterable[EntryPoint] | None = None) -> Registry:
 def _register(registry: Registry, entry_point: EntryPoint) -> None:
     package, version = _package(entry_point)
     try:
-        offered = _offered(entry_point.load())
+        for plugin in _offered(entry_point.load()):
+            registry.add(replace(plugin, package=package, version=version))
     # A third party's module may raise anything at all while it is imported.
     except Exception as error:
         line = (str(error).strip().splitlines() or [""])[0]
         registry.failed.append(FailedPlugin(entry_point.name, package, version, f"{type(error).__name__}: {line}"))
-        return
-    for plugin in offered:
-        registry.add(replace(plugin, package=package, version=version))
 
 
 def _offered(module: object) -> list[Plugin]:

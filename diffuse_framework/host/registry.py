@@ -95,12 +95,13 @@ class Registry:
 
     plugins: dict[tuple[str, str], Plugin] = field(default_factory=dict)
     failed: list[FailedPlugin] = field(default_factory=list)
+    _first_of: dict[tuple[str, str], Plugin] = field(default_factory=dict, init=False, repr=False)
 
     def add(self, plugin: Plugin) -> None:
-        """Add a plugin.
+        """Add a plugin. Of one name in two packages neither can be chosen: both are among the failed then.
 
         Raises:
-            PluginError: a name that PHIL can't hold, or that another package has taken.
+            PluginError: a name that PHIL can't hold.
         """
         key = plugin.stage, plugin.name
         if not _usable(plugin.name):
@@ -108,12 +109,16 @@ class Registry:
                 f"{plugin.package}: {plugin.name!r} can't name a {plugin.stage}; use a lower-case identifier "
                 f"other than {', '.join(_PHIL_WORDS)}"
             )
-        if key in self.plugins:
-            raise PluginError(
-                f"two packages offer a {plugin.stage} called {plugin.name!r}: {self.plugins[key].package} and "
-                f"{plugin.package}; uninstall one of them"
+        first = self._first_of.get(key) or self.plugins.get(key)
+        if first is not None:
+            clash = (
+                f"two packages offer a {plugin.stage} called {plugin.name!r}, {first.package} and {plugin.package}: "
+                "uninstall one of them"
             )
-        self.plugins[key] = plugin
+            for each in (first, plugin) if self.plugins.pop(key, None) else (plugin,):
+                self.failed.append(FailedPlugin("_".join(key), each.package, each.version, clash))
+            return
+        self._first_of[key] = self.plugins[key] = plugin
 
     def of_stage(self, stage: str) -> list[Plugin]:
         """Return the plugins of one stage, by name."""

@@ -19,6 +19,7 @@ from diffuse_framework.adapters.guards.phil import refuse_includes
 from diffuse_framework.adapters.guards.pickles import refuse_pickle
 from diffuse_framework.adapters.images.hdf5 import what_is_missing
 from diffuse_framework.adapters.images.open import UnreadableFile, can_be_read, left_out_of, quiet_dxtbx
+from diffuse_framework.command_line.shared.abbreviations import in_full
 from diffuse_framework.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ def parse_arguments(parser: Any, args: list[str], file_parameters: dict[str, str
     Raises:
         ConfigError: anything that can't be understood, in one line.
     """
-    args = [_as_parameter(arg, file_parameters or {}) for arg in _expanded(args)]
+    args = [_as_parameter(arg, file_parameters or {}) for arg in _expanded(_levels_joined(args))]
+    args = [in_full(arg, parser.system_phil) if is_setting(arg) else arg for arg in args]
     # DIALS 3.30 lets argparse print the usage before every message; one line is enough.
     parser.error = _refuse
     _refuse_unknown_options(parser, args)
@@ -167,6 +169,19 @@ def _unreadable(message: str, args: list[str]) -> str:
     )
 
 
+def _levels_joined(args: list[str]) -> list[str]:
+    """Write ``-e 1`` as ``-e1``: its number is no file."""
+    result: list[str] = []
+    for arg in args:
+        if result and result[-1] in ("-a", "-e"):
+            result[-1] += arg
+        elif result and result[-1] in ("--attributes-level", "--expert-level"):
+            result[-1] += f"={arg}"
+        else:
+            result.append(arg)
+    return result
+
+
 def _expanded(args: list[str]) -> list[str]:
     """Replace templates and patterns by the files they stand for; refuse files that aren't there."""
     result = []
@@ -263,8 +278,4 @@ def _in_one_line(text: str) -> str:
     """Fold a message of several lines, without the tracebacks that DIALS puts in."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     kept = [line for line in lines if not line.startswith(("Traceback", "File ", "raise ", "^"))]
-    if "Best matches:" in kept:
-        # What a short name may mean is listed one by one; all of it is needed to choose.
-        start = kept.index("Best matches:") + 1
-        return f"{' '.join(kept[:start])} {', '.join(kept[start:])}"
     return " ".join(kept[:4])
