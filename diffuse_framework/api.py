@@ -24,10 +24,11 @@ from diffuse_framework.adapters.guards.phil import refuse_includes
 from diffuse_framework.adapters.images.open import experiments_from_file, open_source, readable_images
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.indexing.automatic import AutomaticIndexer
-from diffuse_framework.config.scope import build_scope, core_text
+from diffuse_framework.config.scope import SEVERAL, build_scope, core_text
 from diffuse_framework.config.selection import select_named, select_steps
 from diffuse_framework.engine.processes import process_engine
 from diffuse_framework.errors import ConfigError, DataError
+from diffuse_framework.host.interfaces import METHODS
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.host.registry import Registry, record_of
 from diffuse_framework.io.atomic import make_folder, only_run_in
@@ -89,9 +90,38 @@ def make_steps(parameters: str = "", registry: Registry | None = None, **plugins
     if unused:
         raise ConfigError("; ".join(_unknown(item.path) for item in unused))
     steps = select_steps(registry, params, AutomaticIndexer(partial(select_named, registry, params, "indexer")))
-    for name in {"validators", "maskers", "correctors"} & set(plugins):
-        plugins[name] = tuple(plugins[name])
-    return replace(steps, **plugins)
+    return replace(steps, **{name: _checked(name, given) for name, given in plugins.items()})
+
+
+def _checked(step: str, given: Any) -> Any:
+    """Return what was given for a step, as `Steps` holds it.
+
+    Raises:
+        ConfigError: it is no plugin of that stage, or no sequence of them.
+    """
+    if not step.endswith("s"):
+        _refuse_what_is_no_plugin(step, given)
+        return given
+    stage = step.removesuffix("s")
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ConfigError(f"{step}={given!r}: give a sequence of {stage} objects, or '{stage}.plugins = ...' as text")
+    several = tuple(given)
+    for plugin in several:
+        _refuse_what_is_no_plugin(stage, plugin)
+    return several
+
+
+def _refuse_what_is_no_plugin(stage: str, given: Any) -> None:
+    if isinstance(given, str):
+        text = f"{stage}.plugin{'s' if stage in SEVERAL else ''} = {given}"
+        raise ConfigError(
+            f"the {stage} {given!r} is a name: give an object, or choose it by text, make_steps({text!r})"
+        )
+    if isinstance(given, type):
+        raise ConfigError(f"the {stage} {given.__name__} is a class: give an object of it")
+    methods = METHODS[stage]
+    if not any(callable(getattr(given, method, None)) for method in methods):
+        raise ConfigError(f"{given!r} is no {stage}: it has no {' and no '.join(methods)}")
 
 
 _INSTEAD = {

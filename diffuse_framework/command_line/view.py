@@ -22,7 +22,7 @@ from diffuse_framework.command_line.shared.logs import start_logs
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.io.atomic import make_folder
 from diffuse_framework.report import figures
-from diffuse_framework.report.map.pictures import MapData, plane, slice_figure
+from diffuse_framework.report.map.pictures import KINDS, MapData, plane, slice_figure
 
 logger = logging.getLogger("diffuse_framework.look")
 
@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
         add(f"-{letter}", type=float, metavar=letter.upper(), help=f"the plane where {letter} has this value")
     add(
         "--show",
-        choices=("intensity", "sigma", "isigi", "occupancy"),
+        choices=KINDS,
         default="intensity",
         help="default: %(default)s",
     )

@@ -174,6 +174,10 @@ class Experiment:
     images: tuple[Image, ...]
     rejected: tuple[Rejected, ...] = ()
 
+    def __repr__(self) -> str:
+        n_rejected = f", {len(self.rejected)} rejected" if self.rejected else ""
+        return f"Experiment({len(self.images)} images{n_rejected}, {self.symmetry.space_group})"
+
     def cells(self) -> np.ndarray:
         """Unit cells of all images, (n, 6) in angstrom and degrees."""
         return np.array([cell_of_matrix(image.setting_matrix) for image in self.images]).reshape(-1, 6)

@@ -55,6 +55,11 @@ class MergedMap:
     bragg_intensity: np.ndarray = field(default_factory=_nothing)
     bragg_variance: np.ndarray = field(default_factory=_nothing)
 
+    def __repr__(self) -> str:
+        grid = self.grid
+        seen = f"{len(self.voxel)} of {grid.n_voxels} voxels"
+        return f"MergedMap({seen}, {grid.symmetry.space_group}, to {grid.d_min:.2f} A)"
+
     def __len__(self) -> int:
         return len(self.voxel)
 
@@ -207,6 +212,9 @@ class AbsoluteMap:
     units: str
     report: AbsoluteReport | Mapping[str, Any] | None = None
     subtracted: Subtracted | None = None
+
+    def __repr__(self) -> str:
+        return f"AbsoluteMap({self.merged!r}, {self.units} units)"
 
     @property
     def is_absolute(self) -> bool:

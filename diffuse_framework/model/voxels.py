@@ -114,6 +114,9 @@ class SumsInMemory:
     image_names: tuple[str, ...]
     pieces: tuple[SumsTable, ...]
 
+    def __repr__(self) -> str:
+        return f"SumsInMemory({sum(map(len, self.pieces))} sums of {len(self.image_names)} images)"
+
     def tables(self) -> Iterator[SumsTable]:
         """Yield the pieces."""
         return iter(self.pieces)

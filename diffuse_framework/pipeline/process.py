@@ -107,6 +107,9 @@ class Outcome:
     map: AbsoluteMap
     maskers: tuple[Masker, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Outcome({self.experiment!r}, scaled by {self.scaled_by.name}, {self.map!r})"
+
 
 def process(source: ImageSource, steps: Steps, hints: CrystalHints, around: Surroundings) -> Outcome:
     """Go from images to the final map.

@@ -42,7 +42,18 @@ class Steps:
     merger: Merger
     absolute_scaler: AbsoluteScaler
 
+    def __repr__(self) -> str:
+        named = {field: getattr(self, field) for field in self.__dataclass_fields__}
+        return f"Steps({', '.join(f'{field}={_name(plugin)}' for field, plugin in named.items())})"
+
     @property
     def merging(self) -> MergingSteps:
         """The last two."""
         return MergingSteps(self.merger, self.absolute_scaler)
+
+
+def _name(plugin: object) -> str:
+    """Return the name of a plugin, or of each in a tuple."""
+    if isinstance(plugin, tuple):
+        return f"({', '.join(map(_name, plugin))})"
+    return str(getattr(plugin, "name", type(plugin).__name__))

@@ -89,11 +89,36 @@ def test_the_indexer_that_was_not_named_follows_from_the_images(source, crystals
         ("grid {", {}, ConfigError, "no matching"),
         ("", {"scalers": None}, ConfigError, "there is no step scalers; there are indexer"),
         ("scaler.plugin = per_imge", {}, PluginError, "did you mean"),
+        (
+            "",
+            {"scaler": "smooth"},
+            ConfigError,
+            r"is a name: give an object, or .* make_steps\('scaler.plugin = smooth'\)",
+        ),
+        ("", {"maskers": "trusted"}, ConfigError, "maskers='trusted': give a sequence of masker objects"),
+        ("", {"maskers": ["trusted"]}, ConfigError, "'masker.plugins = trusted'"),
+        ("", {"maskers": 3}, ConfigError, "maskers=3: give a sequence"),
+        (
+            "",
+            {"scaler": KnownOrientations},
+            ConfigError,
+            "the scaler KnownOrientations is a class: give an object of it",
+        ),
+        ("", {"scaler": KnownOrientations(None)}, ConfigError, "is no scaler: it has no fit"),
     ],
 )
 def test_what_cannot_be_is_said(parameters, plugins, error, message):
     with pytest.raises(error, match=message):
         api.make_steps(parameters, **plugins)
+
+
+def test_results_show_themselves_in_a_line(simulation):
+    steps = api.make_steps("grid.hkl.d_min = 3", indexer=KnownOrientations(simulation.experiment), maskers=[])
+    outcome = api.run(simulation.source, steps)
+    for thing in (steps, outcome, outcome.experiment, outcome.map, outcome.map.merged, outcome.sums):
+        assert len(repr(thing)) < 600, repr(thing)
+    assert f"{len(outcome.experiment.images)} images" in repr(outcome)
+    assert f"{len(outcome.map.merged.voxel)} of {outcome.map.merged.grid.n_voxels} voxels" in repr(outcome)
 
 
 def test_no_images_is_said(tmp_path):

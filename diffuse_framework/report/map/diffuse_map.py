@@ -9,7 +9,7 @@ from html import escape
 import numpy as np
 from matplotlib.figure import Figure
 
-from diffuse_framework.report.map.pictures import MapData, slice_figure
+from diffuse_framework.report.map.pictures import KINDS, MapData, slice_figure
 
 
 class DiffuseMap:
@@ -49,12 +49,22 @@ class DiffuseMap:
         Args:
             h, k, l: give one of them.
             style: ``kind`` ("intensity", "sigma", "isigi" or "occupancy") and ``log`` (True or False).
+
+        Raises:
+            ValueError: none or several of h, k and l, a plane beyond the map, or a kind that there is not.
         """
         given = [(axis, level) for axis, level in enumerate((h, k, l)) if level is not None]
         if len(given) != 1:
             raise ValueError("give one of h, k and l")
         ((axis, level),) = given
-        return slice_figure(self.data, style.pop("kind", "intensity"), axis, level, **style)
+        kind = style.pop("kind", "intensity")
+        if kind not in KINDS:
+            raise ValueError(f"there is no kind {kind!r}; there are {', '.join(KINDS)}")
+        # Along a lattice vector of length a, an index is at most |q| a.
+        farthest = self.data.reach() * self.data.grid.cell[axis]
+        if not abs(level) <= farthest:
+            raise ValueError(f"the map ends at {'hkl'[axis]} = {farthest:.1f}, before {level:g}")
+        return slice_figure(self.data, kind, axis, level, **style)
 
     def __repr__(self) -> str:
         grid = self.data.grid

@@ -64,6 +64,9 @@ class MapData:
         return float(self.q.max()) * (1 + 1e-9)
 
 
+KINDS = ("intensity", "sigma", "isigi", "occupancy")
+
+
 def plane(data: MapData, values: np.ndarray, axis: int, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the plane where one index is constant, cut to what was observed; see `figures.plane_values`."""
     picture, rows, columns = figures.plane_values(data.grid, data.voxel, values, axis, level, data.reach())
