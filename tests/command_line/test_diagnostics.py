@@ -116,6 +116,10 @@ def test_a_map_shows_itself_in_a_notebook(results):
     assert html.startswith("<div>") and "data:image/png;base64," in html
     with pytest.raises(ValueError, match="one of h, k and l"):
         found.slice(h=0, k=0)
+    with pytest.raises(ValueError, match="there is no kind 'foo'; there are intensity, sigma"):
+        found.slice(l=0, kind="foo")
+    with pytest.raises(ValueError, match=r"the map ends at l = \d+\.\d, before 99"):
+        found.slice(l=99)
 
 
 def test_progress_leaves_results_alone_and_says_how_long(caplog, monkeypatch):
