@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from dials.util.options import ArgumentParser
+from iotbx.phil import parse
 
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.indexing.automatic import AutomaticIndexer
@@ -41,7 +42,14 @@ from diffuse_framework.command_line.shared.failures import report_failures
 from diffuse_framework.command_line.shared.live import follow, mentions_live, settings_of, split_images
 from diffuse_framework.command_line.shared.logs import log_start, logger, run_description, start_logs
 from diffuse_framework.command_line.shared.progress import ShowProgress
-from diffuse_framework.command_line.shared.run_inputs import engine_of, hints_of, image_files_of, open_images
+from diffuse_framework.command_line.shared.run_inputs import (
+    engine_of,
+    hints_of,
+    image_files_of,
+    open_images,
+    refuse_no_images,
+)
+from diffuse_framework.config.idle import idle_parameters, refuse_idle
 from diffuse_framework.config.presets import with_presets
 from diffuse_framework.config.scope import build_scope
 from diffuse_framework.config.selection import select_named, select_steps
@@ -49,12 +57,14 @@ from diffuse_framework.host.loader import load_registry
 from diffuse_framework.host.registry import Registry
 from diffuse_framework.io import filenames
 from diffuse_framework.io.atomic import file_in, make_folder, only_run_in
+from diffuse_framework.model.experiment import CrystalHints
 from diffuse_framework.pipeline.frozen import freeze
 from diffuse_framework.pipeline.process import Outcome
 from diffuse_framework.pipeline.run import RunSettings
 from diffuse_framework.pipeline.run import run as run_pipeline
 from diffuse_framework.pipeline.stored import StoredScaler
 from diffuse_framework.report.summary import Stopwatch
+from diffuse_framework.stages.steps import Steps
 
 USAGE = "diffuse.process [options] [params.phil] image_*.cbf | indexed.expt indexed.refl"
 
@@ -94,8 +104,12 @@ def execute(args: list[str], registry: Registry | None = None) -> Finished | Non
     if mentions_live(args) and _parsed(settings_of(args), registry)[0].live:
         return _follow(args, registry)
     params, options, changed = _parsed(args, registry)
+    refuse_no_images(params)
+    # Before there is a folder: what is refused without looking at an image leaves none behind.
+    refuse_idle(params, options.typed)
+    steps, hints = _chosen(params, registry), hints_of(params)
     with _output_folder(params, options, changed, registry) as folder:
-        return _process(params, changed, folder, registry)
+        return _process(params, steps, hints, changed, folder, registry)
 
 
 def _parser(registry: Registry) -> ArgumentParser:
@@ -117,6 +131,14 @@ def _parsed(args: list[str], registry: Registry) -> tuple[Any, Any, str]:
     return params, options, parser.diff_phil.as_str()
 
 
+def _chosen(params: Any, registry: Registry) -> Steps:
+    """Return the plugins that parameters select, or the scales of an earlier run in place of a scaler."""
+    steps = select_steps(registry, params, AutomaticIndexer(partial(select_named, registry, params, "indexer")))
+    if params.input.scales:
+        steps = replace(steps, scaler=StoredScaler.of_file(Path(params.input.scales), registry))
+    return steps
+
+
 @contextmanager
 def _output_folder(params: Any, options: Any, changed: str, registry: Registry) -> Iterator[Path]:
     """Make the output folder, keep other runs out of it and start the log."""
@@ -125,11 +147,15 @@ def _output_folder(params: Any, options: Any, changed: str, registry: Registry) 
     with only_run_in(folder):
         start_logs(options.verbose, log, registry.modules())
         log_start(changed, registry)
+        for sentence in idle_parameters(params, [item.path for item in parse(changed).all_definitions()]):
+            logger.warning("%s", sentence)
         yield folder
 
 
 def _process(
     params: Any,
+    steps: Steps,
+    hints: CrystalHints,
     changed: str,
     folder: Path,
     registry: Registry,
@@ -140,6 +166,8 @@ def _process(
 
     Args:
         params: as parsed.
+        steps: the chosen plugins.
+        hints: what is known of the crystal.
         changed: those that differ from the defaults.
         folder: of results.
         registry: plugins.
@@ -150,14 +178,11 @@ def _process(
     with watch("opening images"):
         source = open_images(params)
     logger.info("%d images", len(source))
-    steps = select_steps(registry, params, AutomaticIndexer(partial(select_named, registry, params, "indexer")))
-    if params.input.scales:
-        steps = replace(steps, scaler=StoredScaler.of_file(Path(params.input.scales), registry))
     if frozen is not None:
         steps = freeze(steps, frozen)
     settings = RunSettings(
         folder=folder,
-        hints=hints_of(params),
+        hints=hints,
         chunk_size=params.mp.chunk,
         write_pixels=image_files_of(params, folder),
         prune=prune,
@@ -174,11 +199,13 @@ def _follow(args: list[str], registry: Registry) -> Finished:
     """Process images as they come."""
     patterns, others = split_images(args)
     params, options, changed = _parsed(others, registry)
+    refuse_idle(params, options.typed)
+    steps, hints = _chosen(params, registry), hints_of(params)
     with _output_folder(params, options, changed, registry) as folder:
 
         def one_round(files: list[str], frozen: Outcome | None = None, last: bool = False) -> Finished:
             params, _, _ = _parsed(others + files, registry)
-            finished = _process(params, changed, folder, registry, frozen, prune=last)
+            finished = _process(params, steps, hints, changed, folder, registry, frozen, prune=last)
             # Here, for it loads matplotlib.
             from diffuse_framework.command_line.report import write_report
 

@@ -37,7 +37,8 @@ def parse_arguments(parser: Any, args: list[str], file_parameters: dict[str, str
         file_parameters: which parameter a bare file name stands for, by its ending.
 
     Returns:
-        Both; `options.unreadable` has the `UnreadableFile` of each image that can't be read among others that can.
+        Both; `options.unreadable` has the `UnreadableFile` of each image that can't be read among others that can, and
+        `options.typed` the whole path of each parameter that the command line gives.
 
     Raises:
         ConfigError: anything that can't be understood, in one line.
@@ -48,6 +49,7 @@ def parse_arguments(parser: Any, args: list[str], file_parameters: dict[str, str
     parser.error = _refuse
     _refuse_unknown_options(parser, args)
     params, options = _parsed_without_unreadable(parser, args)
+    options.typed = [arg.partition("=")[0].strip() for arg in args if is_setting(arg)]
     _refuse_impossible_values(parser)
     return params, options
 

@@ -13,6 +13,7 @@ from iotbx.phil import parse
 from diffuse_framework.adapters.indexing.dials_phil import refuse_includes
 from diffuse_framework.command_line.shared.arguments import parse_arguments
 from diffuse_framework.command_line.shared.logs import log_start, start_logs
+from diffuse_framework.config.idle import refuse_idle
 from diffuse_framework.config.scope import build_scope
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.host.loader import load_registry
@@ -80,6 +81,7 @@ def open_sums(
         scope = parser.phil.fetch(parse(as_before))
         parser = ArgumentParser(usage=usage, phil=scope, epilog=epilog)
         params, options = parse_arguments(parser, args, files_by_ending)
+    refuse_idle(params, options.typed)
     folder = make_folder(Path(params.output.directory or sums.path.parent))
     if log:
         start_logs(options.verbose, folder / (params.output.log or f"{command}.log"), registry.modules())

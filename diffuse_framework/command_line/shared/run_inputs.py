@@ -19,7 +19,7 @@ from diffuse_framework.command_line.shared.image_files import ImageFiles
 from diffuse_framework.engine.choose import open_engine
 from diffuse_framework.engine.dask import DaskSettings
 from diffuse_framework.engine.processes import available_cpus
-from diffuse_framework.errors import ConfigError
+from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.io import filenames
 from diffuse_framework.io.atomic import make_folder
 from diffuse_framework.model.experiment import CrystalHints
@@ -27,6 +27,17 @@ from diffuse_framework.stages.work import Mapper
 
 # A cell edge below this, in angstrom, is a mistake: PHIL completes a cell of too few numbers with ones.
 SHORTEST_AXIS = 2.0
+
+
+def refuse_no_images(params: Any) -> None:
+    """Refuse parameters that name no image.
+
+    Raises:
+        DataError: they name none.
+    """
+    given = params.input
+    if not (given.experiments or given.unreadable or any(given.template or ()) or any(given.xds or ())):
+        raise DataError("no images: give image files, a template like img_####.cbf, or an .expt file")
 
 
 def open_images(params: Any) -> DxtbxSource:
