@@ -25,12 +25,12 @@ from diffuse_framework.adapters.images.open import experiments_from_file, open_s
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.indexing.automatic import AutomaticIndexer
 from diffuse_framework.config.scope import SEVERAL, build_scope, core_text
-from diffuse_framework.config.selection import select_named, select_steps
+from diffuse_framework.config.selection import FROM_PYTHON, select, select_named, select_steps
 from diffuse_framework.engine.processes import process_engine
-from diffuse_framework.errors import ConfigError, DataError
+from diffuse_framework.errors import ConfigError, DataError, DiffuseError
 from diffuse_framework.host.interfaces import METHODS
 from diffuse_framework.host.loader import load_registry
-from diffuse_framework.host.registry import Registry, record_of
+from diffuse_framework.host.registry import Registry
 from diffuse_framework.io.atomic import make_folder, only_run_in
 from diffuse_framework.io.results import write_results
 from diffuse_framework.model.experiment import CrystalHints
@@ -75,7 +75,7 @@ def make_steps(parameters: str = "", registry: Registry | None = None, **plugins
         ConfigError: a parameter or a step that there is not, or one that belongs to the command alone.
         PluginError: a plugin that there is not.
     """
-    names = Steps.__dataclass_fields__
+    names = [name for name in Steps.__dataclass_fields__ if name != "parameters"]
     unknown = sorted(set(plugins) - set(names))
     if unknown:
         raise ConfigError(f"there is no step {', '.join(unknown)}; there are {', '.join(names)}")
@@ -90,7 +90,8 @@ def make_steps(parameters: str = "", registry: Registry | None = None, **plugins
     if unused:
         raise ConfigError("; ".join(_unknown(item.path) for item in unused))
     steps = select_steps(registry, params, AutomaticIndexer(partial(select_named, registry, params, "indexer")))
-    return replace(steps, **{name: _checked(name, given) for name, given in plugins.items()})
+    text = scope.fetch_diff(working).as_str()
+    return replace(steps, parameters=text, **{name: _checked(name, given) for name, given in plugins.items()})
 
 
 def _checked(step: str, given: Any) -> Any:
@@ -174,13 +175,28 @@ def run(
     if folder is None:
         return run_pipeline(source, steps, engine, RunSettings(hints=hints))
     with only_run_in(make_folder(Path(folder)).absolute()) as path:
-        return run_pipeline(source, steps, engine, RunSettings(path, hints, parameters=_chosen(steps)))
+        return run_pipeline(source, steps, engine, RunSettings(path, hints, parameters=_last_steps(steps)))
 
 
-def _chosen(steps: Steps) -> str:
-    """Return PHIL text that names the plugins of the last steps, for the commands that repeat them."""
-    last = {"scaler": steps.scaler, "merger": steps.merger, "absolute_scaler": steps.absolute_scaler}
-    return "".join(f"{stage}.plugin = {record_of(stage, plugin).name}\n" for stage, plugin in last.items())
+def _last_steps(steps: Steps) -> str:
+    """Return PHIL text that selects the last steps again; what text can't select is `FROM_PYTHON` there."""
+    registry = load_registry()
+    params = build_scope(registry, core="").fetch(parse(steps.parameters)).extract()
+    text = steps.parameters
+    for stage in ("scaler", "merger", "absolute_scaler"):
+        plugin = getattr(steps, stage)
+        name = plugin.name if _is_selected(registry, params, stage, plugin) else FROM_PYTHON
+        text += f"{stage}.plugin = {name}\n"
+    return text
+
+
+def _is_selected(registry: Registry, params: Any, stage: str, plugin: Any) -> bool:
+    """Whether a plugin is the one that parameters select, with the same parameters of its own."""
+    try:
+        return bool(select(registry, params, stage) == plugin)
+    # A plugin that refuses the parameters, or whose comparison has no one answer: arrays.
+    except (DiffuseError, ValueError):
+        return False
 
 
 def write(outcome: Outcome, folder: str | Path) -> None:

@@ -12,6 +12,9 @@ from diffuse_framework.host.registry import Registry
 from diffuse_framework.stages.indexer import Indexer
 from diffuse_framework.stages.steps import Steps
 
+# In the parameters that a run leaves, in place of the name of a plugin that was an object made in Python.
+FROM_PYTHON = "from_python"
+
 
 def select(registry: Registry, params: Any, stage: str) -> Any:
     """Return the chosen plugin of a stage, or the tuple of those of a stage that has several.
@@ -35,6 +38,11 @@ def select(registry: Registry, params: Any, stage: str) -> Any:
         return tuple(_make(registry, scope, stage, name) for name in names)
     if scope.plugin is None or scope.plugin is Auto:
         raise ConfigError(f"{stage}.plugin names no plugin")
+    if scope.plugin == FROM_PYTHON:
+        raise ConfigError(
+            f"the {stage} of this run was an object made in Python, which no file of parameters holds: give "
+            f"{stage}.plugin=..., and its parameters, as they shall be now"
+        )
     return _make(registry, scope, stage, scope.plugin)
 
 

@@ -29,7 +29,11 @@ __all__ = ["MergingSteps", "Steps"]
 
 @dataclass(frozen=True)
 class Steps:
-    """One plugin per stage; any number of validators, maskers and correctors."""
+    """One plugin per stage; any number of validators, maskers and correctors.
+
+    Attributes:
+        parameters: PHIL text of all that were selected by text, as far as it differs from the defaults.
+    """
 
     indexer: Indexer
     validators: tuple[Validator, ...]
@@ -41,9 +45,10 @@ class Steps:
     scaler: Scaler
     merger: Merger
     absolute_scaler: AbsoluteScaler
+    parameters: str = ""
 
     def __repr__(self) -> str:
-        named = {field: getattr(self, field) for field in self.__dataclass_fields__}
+        named = {field: getattr(self, field) for field in self.__dataclass_fields__ if field != "parameters"}
         return f"Steps({', '.join(f'{field}={_name(plugin)}' for field, plugin in named.items())})"
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ from diffuse_framework import api
 from diffuse_framework.adapters.images.sequences import SequenceSource
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.indexing import automatic
+from diffuse_framework.algorithms.merging import poisson_merge
+from diffuse_framework.command_line import merge, scale
 from diffuse_framework.errors import ConfigError, DataError, PluginError
 from diffuse_framework.simulate.cbf import ImageWriter
 from diffuse_framework.simulate.compare import compare_merged
 from diffuse_framework.simulate.experiment import SimulationSettings, simulate
+from diffuse_plugins.scaler_per_image import PerImageScaler
 from support.runs import KnownOrientations
 
 PAGE = Path(__file__).parents[2] / "docs" / "python_api.md"
@@ -140,3 +144,33 @@ def test_a_run_with_a_folder_is_that_of_the_command(simulation, tmp_path):
     assert (again.map.intensity == kept.map.intensity).all()
     assert again.scaled_by == kept.scaled_by
     assert "merger.plugin = poisson" in (tmp_path / "kept" / "parameters.phil").read_text()
+
+
+class LikePoisson:
+    """Merges as the default does, under no name."""
+
+    def merge(self, sums, scales):
+        return poisson_merge(sums, scales)
+
+
+def test_text_selects_the_last_steps_again_with_its_parameters(simulation, tmp_path):
+    text = "grid.hkl.d_min = 3\nscaler.per_image.max_cycles = 7"
+    steps = api.make_steps(text, indexer=KnownOrientations(simulation.experiment), maskers=[])
+    api.run(simulation.source, steps, folder=tmp_path)
+    assert "max_cycles = 7" in (tmp_path / "parameters.phil").read_text()
+    scale.run([str(tmp_path / "sums.h5")])
+
+
+@pytest.mark.parametrize(
+    ("stage", "made_in_python", "command", "name"),
+    [("scaler", PerImageScaler(max_cycles=8), scale, "per_image"), ("merger", LikePoisson(), merge, "poisson")],
+)
+def test_what_an_object_did_is_not_repeated_as_something_else(
+    simulation, tmp_path, capsys, stage, made_in_python, command, name
+):
+    steps = api.make_steps("grid.hkl.d_min = 3", indexer=KnownOrientations(simulation.experiment), maskers=[])
+    api.run(simulation.source, replace(steps, **{stage: made_in_python}), folder=tmp_path)
+    with pytest.raises(SystemExit):
+        command.run([str(tmp_path / "sums.h5")])
+    assert f"the {stage} of this run was an object made in Python" in capsys.readouterr().err
+    command.run([str(tmp_path / "sums.h5"), f"{stage}.plugin={name}"])
