@@ -117,7 +117,7 @@ class Region:
 
     def __str__(self) -> str:
         values = ",".join(f"{number:g}" for number in self.numbers)
-        return f"{self.scope}.{self.shape}={values or self.panel} (panel {self.panel})"
+        return f"masker.trusted.{self.scope}.{self.shape}={values or self.panel} (panel {self.panel})"
 
     def pixels(self, shape: tuple[int, int]) -> np.ndarray:
         """Return True (slow, fast) for the region's pixels on a panel of `shape`.
@@ -235,7 +235,7 @@ class TrustedMasker:
         out = [in_border(shape, self.border) for shape in shapes]
         for number, panel in enumerate(out):
             if self.border and panel.all():
-                raise ConfigError(f"border={self.border} leaves no pixel of panel {number}")
+                raise ConfigError(f"masker.trusted.border={self.border} leaves no pixel of panel {number}")
         for region in self.regions:
             if region.panel >= len(shapes):
                 raise ConfigError(

@@ -198,7 +198,7 @@ def gather(
             _widen(bounds, table)
     voxel = np.flatnonzero(n_rows)
     if not len(voxel):
-        raise DataError("the sums hold no observation; nothing can be scaled")
+        raise DataError("no pixel is left: masks, or resolution limits of masks and grid, exclude all of every image")
     q = voxel_q(sums.grid, voxel)
     panels = np.array([bounds.get(panel, np.zeros(4)) for panel in range(max(bounds, default=0) + 1)])
     surveyed = Survey(int(n_rows.sum(dtype=np.int64)), (float(q.min()), float(q.max())), panels, net)
