@@ -43,6 +43,9 @@ min_bright = 0.2
 ADVICE = "check that its orientation is that of this image, beam centre, distance and cell"
 
 
+_MOST_NAMED = 5
+
+
 @dataclass(frozen=True)
 class ImageValidator:
     """Rejects images whose spots or bright pixels lie far from predictions, or whose cell differs from the others'."""
@@ -98,14 +101,19 @@ def _report(check: OrientationCheck) -> None:
             "cell or orientations are somewhat off, or many images have further lattices",
             middle,
         )
-    low = np.count_nonzero(scores < NORMAL_SHARE * middle)
+    low = [
+        name
+        for name, found in zip(check.names, check.found, strict=True)
+        if found and found.score < NORMAL_SHARE * middle
+    ]
     if low:
         logger.warning(
-            "On %d of %d stills fewer bright pixels than normal (%.2f) are on the lattice: below %.2f",
-            low,
+            "On %d of %d stills fewer bright pixels than normal (%.2f) are on the lattice, below %.2f: %s",
+            len(low),
             len(scores),
             middle,
             NORMAL_SHARE * middle,
+            ", ".join(low[:_MOST_NAMED]) + (", ..." if len(low) > _MOST_NAMED else ""),
         )
 
 
