@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from diffuse_framework.algorithms.binning import add_by, shell_numbers, sum_by
 from diffuse_framework.algorithms.geometry import voxel_q
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.maps import MergedMap
-from diffuse_framework.model.scales import Scales
+from diffuse_framework.model.scales import ErrorModel, Scales
 from diffuse_framework.model.voxels import SumsTable, VoxelSums
 
 __all__ = [
@@ -16,6 +18,7 @@ __all__ = [
     "expected_counts",
     "inverse_variance_merge",
     "kept_rows",
+    "merge_totals",
     "poisson_merge",
     "scaled_columns",
     "seen_sums",
@@ -199,15 +202,48 @@ def shell_prior(
 def poisson_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
     """Merge by I = sum(n - background) / sum(e b), unbiased however few the counts."""
     voxel, totals = seen_sums(sums, scales)
+    return merge_totals(sums.grid, voxel, totals, scales.error_model)
+
+
+def merge_totals(
+    grid: VoxelGrid,
+    voxel: np.ndarray,
+    totals: dict[str, np.ndarray],
+    model: ErrorModel,
+    share: np.ndarray | float = 1.0,
+    bragg_share: np.ndarray | float = 1.0,
+) -> MergedMap:
+    """Return the map of sums per voxel, merged as `poisson_merge` does.
+
+    Args:
+        grid: to which the voxels belong.
+        voxel: (n,) numbers of those with exposure in either channel, ascending.
+        totals: of `seen_sums`, (n,) each.
+        model: what the variance has beyond counting.
+        share, bragg_share: (n,) of either channel: by what the variance of counting is lower because counts are
+            shared with other voxels; 1 where they are not.
+    """
     diffuse = totals["exposure"] > 0
     seen = {name: _rows_of(values, diffuse) for name, values in totals.items()}
-    intensity, variance = _ratio(sums.grid, _rows_of(voxel, diffuse), seen)
+    intensity, variance = _ratio(grid, _rows_of(voxel, diffuse), seen)
+    shares = np.broadcast_to(share, len(voxel))
+    if np.ndim(share):
+        variance = variance * shares[diffuse]
     # What the error model adds: errors in proportion to the signal are independent between rows.
-    model = scales.error_model
     proportional = (model.fraction * intensity) ** 2 * seen["exposure_squares"] / seen["exposure"] ** 2
     variance = model.inflation * (variance + proportional)
     del seen, proportional
-    return _assembled(sums.grid, voxel, intensity, variance, totals)
+    merged = _assembled(grid, voxel, intensity, variance, totals)
+    if not np.ndim(share):
+        return merged
+    others = np.broadcast_to(bragg_share, len(voxel))
+    exposure, bragg = totals["exposure"], totals["bragg_exposure"]
+    both = (shares * exposure + others * bragg) / (exposure + bragg)
+    return replace(
+        merged,
+        total_variance=merged.total_variance * both[diffuse],
+        bragg_variance=merged.bragg_variance * both[~diffuse],
+    )
 
 
 def _rows_of(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:

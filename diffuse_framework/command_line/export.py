@@ -1,7 +1,8 @@
 """Write a finished map in the formats of other programs.
 
 CCP4/MRC maps of reciprocal space open in Coot, ChimeraX and PyMOL; MTZ files hold voxels as
-reflections of a supercell; VTK files open in ParaView. The scale of every file is written into it.
+reflections of a supercell; VTK files open in ParaView; Lunus, GOODVIBES (CXIDB layout) and eryx have formats of
+their own. The scale of every file is written into it.
 
 Examples::
 
@@ -22,7 +23,7 @@ from dials.util.options import ArgumentParser
 from iotbx.phil import parse
 
 from diffuse_framework.adapters.models.reflections import write_voxels
-from diffuse_framework.adapters.models.symmetry import point_group_hall
+from diffuse_framework.adapters.models.symmetry import laue_group_hall, point_group_hall
 from diffuse_framework.algorithms.expansion import BoxTooLarge
 from diffuse_framework.command_line.shared.arguments import parse_arguments
 from diffuse_framework.command_line.shared.failures import report_failures
@@ -57,6 +58,7 @@ def run(args: list[str] | None = None) -> None:
 
     stored = read_stored_map(path, params.input.grid)
     export = Export(stored, _options(params), path.name)
+    hall_of = laue_group_hall if params.mtz.columns == "mdx2" else point_group_hall
     for name in params.formats:
         if name == "refl":
             written = [prefix.with_name(prefix.name + ".refl")]
@@ -65,7 +67,7 @@ def run(args: list[str] | None = None) -> None:
                 write_voxels(temporary, export.grid, export.voxel, export.values(column), export.sigma(column))
         else:
             try:
-                written = export.write(name, prefix, point_group_hall(stored.grid.symmetry.space_group))
+                written = export.write(name, prefix, hall_of(stored.grid.symmetry.space_group))
             except BoxTooLarge as error:
                 raise DataError(
                     f"{error}: write the asymmetric unit (region=asymmetric_unit) or a lower resolution (d_min=)"
@@ -88,6 +90,8 @@ def _options(params: Any) -> ExportOptions:
         scale=params.ccp4.scale,
         fill_with_mean=params.ccp4.missing == "mean",
         window=params.pdf.window,
+        mdx2_columns=params.mtz.columns == "mdx2",
+        expand_to_p1=params.mtz.expand_to_p1,
     )
 
 

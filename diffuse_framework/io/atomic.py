@@ -203,7 +203,7 @@ def write_text(path: Path, text: str) -> None:
         DataError: it can't be written.
     """
     with writing(path) as temporary:
-        temporary.write_text(text.rstrip("\n") + "\n")
+        temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:

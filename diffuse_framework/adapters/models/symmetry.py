@@ -59,6 +59,13 @@ def point_group_hall(space_group: str) -> str:
     return str(group.type().hall_symbol())
 
 
+def laue_group_hall(space_group: str) -> str:
+    """Return the Hall symbol of a space group's Laue group: the symmetry of its diffraction."""
+    group = sgtbx.space_group_info(space_group).group().build_derived_point_group()
+    group.expand_smx(sgtbx.rt_mx("-x,-y,-z"))
+    return str(group.type().hall_symbol())
+
+
 def is_absent(space_group: str, hkl: np.ndarray) -> np.ndarray:
     """Return which of the integers (n, 3) a space group extinguishes, (n,) booleans."""
     group = sgtbx.space_group_info(space_group).group()

@@ -25,6 +25,8 @@ from diffuse_framework.io.inputs import (
     read_pixels,
     voxel_numbers,
 )
+from diffuse_framework.io.maps.read import read_voxel_map
+from diffuse_framework.model.voxel_map import VoxelMap
 from diffuse_framework.report.image import pictures as image_pictures
 from diffuse_framework.report.image.pictures import Extraction
 from diffuse_framework.report.map import pictures as map_pictures
@@ -249,9 +251,14 @@ def look_at_map(data: MapData, folder: Path, inputs: dict[str, str], max_points:
 def run_map(folder: Path) -> MapData:
     """Return the map of a run, on the absolute scale where it has one.
 
+    A map that no run made, such as a difference, has no scales.
+
     Raises:
         DataError: files that are not there or can't be read.
     """
+    maps = [folder / name for name in (filenames.ABSOLUTE_MAP, filenames.RELATIVE_MAP)]
+    if not (folder / filenames.SCALES).is_file() and any(path.is_file() for path in maps):
+        return _map_without_scales(read_voxel_map(folder))
     data = load_map(
         folder / filenames.GRID,
         folder / filenames.SCALES,
@@ -270,6 +277,21 @@ def run_map(folder: Path) -> MapData:
         intensity=arrays["I_abs_diffuse"][order].astype(float),
         sigma=arrays["Sigma_abs_diffuse"][order].astype(float),
         units="electron units per cell",
+    )
+
+
+def _map_without_scales(one: VoxelMap) -> MapData:
+    once, nothing = np.ones(len(one), np.int64), np.zeros(0)
+    return MapData(
+        grid=one.grid,
+        voxel=one.voxel,
+        intensity=one.intensity,
+        sigma=np.full(len(one), np.nan) if one.sigma is None else one.sigma,
+        multiplicity=once if one.multiplicity is None else one.multiplicity.astype(np.int64),
+        units=one.units.replace("unit cell", "cell"),
+        scales=nothing,
+        scales_sigma=nothing,
+        image_names=(),
     )
 
 

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
+from diffuse_framework.command_line.compare import phil_scope as compare_scope
 from diffuse_framework.command_line.export import phil_scope as export_scope
+from diffuse_framework.command_line.rebin import phil_scope as rebin_scope
 from diffuse_framework.command_line.simulate import phil_scope as simulate_scope
+from diffuse_framework.command_line.subtract import phil_scope as subtract_scope
 from diffuse_framework.config.scope import SEVERAL, build_scope
 from diffuse_framework.host.hookspecs import STAGES
 from diffuse_framework.host.registry import Registry
@@ -23,6 +26,9 @@ SCOPES: dict[str, Callable[[Registry], Any]] = {
     "diffuse.merge": _reduce("merger", "absolute_scaler"),
     "diffuse.stats": _reduce("merger"),
     "diffuse.export": lambda registry: export_scope,
+    "diffuse.compare": lambda registry: compare_scope,
+    "diffuse.rebin": lambda registry: rebin_scope,
+    "diffuse.subtract": lambda registry: subtract_scope,
     "diffuse.simulate": lambda registry: simulate_scope,
 }
 

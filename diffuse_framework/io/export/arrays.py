@@ -56,6 +56,23 @@ def write_boxes_npz(path: Path, boxes: dict[str, Box], grid: VoxelGrid, title: s
         )
 
 
+def write_centred_array(path: Path, box: Box) -> None:
+    """Write a box as a NumPy array [h, k, l] from -n to n with n a whole number of indices, as eryx has its maps.
+
+    Args:
+        path: of the file.
+        box: centred on the origin.
+    """
+    values = box.values
+    for axis, divisions in enumerate(box.divisions):
+        half = values.shape[axis] // 2
+        more = -half % divisions
+        margins = [(more, more) if number == axis else (0, 0) for number in range(3)]
+        values = np.pad(values, margins, constant_values=np.nan)
+    with writing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, values, allow_pickle=False)
+
+
 def write_boxes_nexus(path: Path, boxes: dict[str, Box], grid: VoxelGrid, units: str, title: str) -> None:
     """Write boxes of one shape as NXdata over h, k, l; the first is the default signal.
 

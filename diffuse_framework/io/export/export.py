@@ -15,10 +15,18 @@ from diffuse_framework.algorithms.expansion import (
     whole_box,
 )
 from diffuse_framework.algorithms.statistics import isotropic_part
-from diffuse_framework.algorithms.symmetry import orbit_sizes
+from diffuse_framework.algorithms.symmetry import orbit_sizes, voxel_operators
 from diffuse_framework.errors import DataError
-from diffuse_framework.io.export.arrays import write_boxes_nexus, write_boxes_npz, write_nexus, write_text
+from diffuse_framework.io.export.arrays import (
+    write_boxes_nexus,
+    write_boxes_npz,
+    write_centred_array,
+    write_nexus,
+    write_text,
+)
 from diffuse_framework.io.export.ccp4_map import write_ccp4
+from diffuse_framework.io.export.cxidb import write_cxidb
+from diffuse_framework.io.export.lunus import write_lattice
 from diffuse_framework.io.export.mtz import write_mtz
 from diffuse_framework.io.export.stored_map import StoredMap
 from diffuse_framework.io.export.vtk import write_vtk
@@ -41,6 +49,8 @@ class ExportOptions:
         scale: angstrom of a CCP4 map per 1/angstrom.
         fill_with_mean: whether missing voxels of CCP4 maps hold the mean, or 0.
         window: of the Fourier transform.
+        mdx2_columns: whether MTZ files have mdx2's names of columns and its symmetry, or ours.
+        expand_to_p1: whether MTZ files hold all of reciprocal space, in P1.
     """
 
     column: str | None = None
@@ -52,6 +62,8 @@ class ExportOptions:
     scale: float = 100.0
     fill_with_mean: bool = False
     window: str = "gaussian"
+    mdx2_columns: bool = False
+    expand_to_p1: bool = False
 
 
 class Export:
@@ -132,7 +144,7 @@ class Export:
         Args:
             name: of the format, as in ``export.phil``.
             prefix: beginning of the names.
-            hall_symbol: of the point group, for MTZ files.
+            hall_symbol: of the symmetry of MTZ files.
 
         Raises:
             DataError: a file that can't be written, or nothing to write.
@@ -146,6 +158,9 @@ class Export:
             "vtk": ".vtk",
             "text": ".txt",
             "pdf": "_delta_pdf.ccp4",
+            "lunus": ".lat",
+            "cxidb": "_cxidb.h5",
+            "eryx": "_eryx.npy",
         }[name]
         path = prefix.with_name(prefix.name + ending)
         if name == "ccp4":
@@ -157,6 +172,8 @@ class Export:
         if name == "text":
             write_text(path, self._grid, self._grid.hkl_of(self.voxel), self._table(), self.title)
             return [path]
+        if name in ("lunus", "cxidb", "eryx"):
+            return [self._plain_box(name, path)]
         boxes = {column: self._box(values) for column, values in self._table().items()}
         if name == "vtk":
             write_vtk(path, boxes, self._grid.reciprocal_basis, self.title)
@@ -208,6 +225,18 @@ class Export:
         )
         return [path, nexus]
 
+    def _plain_box(self, name: str, path: Path) -> Path:
+        """Write a box of all of reciprocal space of the map alone, for programs that know no symmetry."""
+        box, sigma = self._box(self._values[self.columns[0]], whole=True), self.sigma(self.columns[0])
+        if name == "lunus":
+            write_lattice(path, box, self._grid)
+        elif name == "cxidb":
+            errors = None if sigma is None else self._box(sigma, whole=True)
+            write_cxidb(path, box, errors, self._grid, self._stored.units, self.title)
+        else:
+            write_centred_array(path, box)
+        return path
+
     def _named(self, path: Path, column: str) -> Path:
         """Give half maps names of their own."""
         return path if column == self.columns[0] else path.with_name(f"{path.stem}_{column}{path.suffix}")
@@ -220,20 +249,40 @@ class Export:
             use &= (index % divisions == 0).all(axis=1)
         if not use.any():
             raise DataError("no voxel of the map lies on an integer hkl: its peaks were masked; write mtz instead")
-        hkl = index[use] // divisions if integer else index[use]
+        index, rows = index[use], np.flatnonzero(use)
+        if self._options.expand_to_p1:
+            index, rows = self._in_p1(index, rows)
+        hkl = index // divisions if integer else index
         a, b, c = np.array(self._grid.cell[:3]) * (1 if integer else divisions)
         columns: dict[str, tuple[str, np.ndarray]] = {}
         for number, column in enumerate(self.columns):
-            suffix = "" if number == 0 else f"_{number}"
-            columns[f"I{suffix}"] = ("J", self._values[column][use])
+            intensity = ("IMEAN" if self._options.mdx2_columns else "I") + self._suffix(number)
+            columns[intensity] = ("J", self._values[column][rows])
             sigma = self.sigma(column)
             if sigma is not None:
-                columns[f"SIGI{suffix}"] = ("Q", sigma[use])
+                columns[f"SIG{intensity}"] = ("Q", sigma[rows])
         n = " x ".join(map(str, self._grid.divisions))
         what = "integer hkl" if integer else f"supercell of {n}: hkl are the crystal's times {n}"
         cell = (float(a), float(b), float(c), *self._grid.cell[3:])
+        hall_symbol = "P 1" if self._options.expand_to_p1 else hall_symbol
         write_mtz(path, hkl, columns, cell, hall_symbol, self.title, [what, self.title])
         return path
+
+    def _suffix(self, number: int) -> str:
+        """What follows the name of a column of an MTZ file: nothing for the map, the number of a half map."""
+        if number == 0:
+            return ""
+        return f"_half{number}" if self._options.mdx2_columns else f"_{number}"
+
+    def _in_p1(self, index: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return all mates of voxel indices (n, 3), one of each Friedel pair, and whose they are."""
+        operators, _, _ = voxel_operators(self._grid.symmetry, self._grid.divisions)
+        mates = np.concatenate([index @ operator.T for operator in operators])
+        whose = np.tile(rows, len(operators))
+        h, k, l = mates.T
+        upper = (l > 0) | ((l == 0) & ((h > 0) | ((h == 0) & (k >= 0))))
+        mates, first = np.unique(mates[upper], axis=0, return_index=True)
+        return mates, whose[upper][first]
 
 
 def _real_axes(shape: tuple[int, ...], grid: VoxelGrid) -> dict[str, tuple[np.ndarray, str]]:

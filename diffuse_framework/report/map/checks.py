@@ -157,7 +157,8 @@ def map_checks(
     return [
         check_multiplicity(q, multiplicity),
         check_gaps(grid, voxel),
-        *check_scales(*scales),
+        # A map that no run made, such as a difference, has none.
+        *(check_scales(*scales) if len(scales[0]) else ()),
         check_lattice_points(grid, voxel, intensity, sigma),
         check_intensities(intensity),
         check_precision(precision, "voxel"),

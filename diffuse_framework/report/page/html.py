@@ -213,31 +213,8 @@ def _plots(story: Story) -> list[dict[str, Any]]:
     if story.map is None:
         return plots
     merged = story.map
-    names, title = short_names(list(merged.image_names))
-    plots.append(
-        _plot(
-            "scales",
-            "Scale factor of each image",
-            "Scale of each image, with its uncertainty; their mean is 1, and intensities are divided by it. Steps and "
-            "dips mean a change of beam or of crystal.",
-            [
-                {
-                    "type": "scatter",
-                    "mode": "lines+markers",
-                    "x": names,
-                    "y": merged.scales.tolist(),
-                    "error_y": {"type": "data", "array": np.nan_to_num(merged.scales_sigma).tolist()},
-                    "line": {"color": BLUE},
-                },
-            ],
-            title,
-            "scale factor b",
-            {
-                "xaxis": {"title": {"text": title}, "type": "category"},
-                "yaxis": {"title": {"text": "scale factor b"}, "rangemode": "tozero"},
-            },
-        )
-    )
+    if len(merged.scales):
+        plots.append(_scale_plot(merged))
     if len(merged.smoother):
         plots.append(
             _plot(
@@ -361,6 +338,32 @@ def _plots(story: Story) -> list[dict[str, Any]]:
         )
     )
     return plots + _absolute_plots(story.absolute)
+
+
+def _scale_plot(merged: MapData) -> dict[str, Any]:
+    names, title = short_names(list(merged.image_names))
+    return _plot(
+        "scales",
+        "Scale factor of each image",
+        "Scale of each image, with its uncertainty; their mean is 1, and intensities are divided by it. Steps and "
+        "dips mean a change of beam or of crystal.",
+        [
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "x": names,
+                "y": merged.scales.tolist(),
+                "error_y": {"type": "data", "array": np.nan_to_num(merged.scales_sigma).tolist()},
+                "line": {"color": BLUE},
+            },
+        ],
+        title,
+        "scale factor b",
+        {
+            "xaxis": {"title": {"text": title}, "type": "category"},
+            "yaxis": {"title": {"text": "scale factor b"}, "rangemode": "tozero"},
+        },
+    )
 
 
 def _shell_plots(shells: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""What is done with finished maps: brought to one grid and scale, compared, rebinned, subtracted."""

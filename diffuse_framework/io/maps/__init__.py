@@ -1,0 +1,1 @@
+"""Maps of this program and of others, read as voxels with intensities."""
