@@ -22,9 +22,9 @@ _NUMBER, _CHI, _APART, _SIZE = 0, 1, 2, 3
 _N_SINGLE = 4
 # Moments of a pair (x, y): weight, x, y, xx, yy, xy, and the variances of x and y.
 _N_MOMENTS = 8
-# Pairs: A and B; the halves of A; the halves of B. Each for whole intensities and for their anisotropic parts,
-# without weights and with.
-MAPS, HALVES_A, HALVES_B = 0, 1, 2
+# Pairs: A and B; the same with weights of inverse variances; the same in voxels that every half map has; the halves of
+# A and of B there. Each for whole intensities and for their anisotropic parts.
+MAPS, WEIGHTED, HALVED, HALVES_A, HALVES_B = range(5)
 
 
 @njit(cache=True, nogil=True)
@@ -52,20 +52,24 @@ def _sum_up(block, kind, shell, a, b, iso_a, iso_b, va, vb, halves_a, halves_b, 
         one[1] += apart * apart * w
         one[2] += abs(apart)
         one[3] += abs(a[n])
+        halved = with_a or with_b
+        if with_a:
+            halved = halved and np.isfinite(halves_a[0, n] + halves_a[1, n])
+        if with_b:
+            halved = halved and np.isfinite(halves_b[0, n] + halves_b[1, n])
         for part in range(2):
-            base_a = iso_a[n] if part else means[0]
-            base_b = iso_b[n] if part else means[1]
-            for weighted in range(2):
-                weight = w if weighted else 1.0
-                _add_pair(pairs[g, c, s, 0, part, weighted], weight, a[n] - base_a, b[n] - base_b, va[n], vb[n])
-                if with_a:
-                    x, y = halves_a[0, n] - base_a, halves_a[1, n] - base_a
-                    if np.isfinite(x + y):
-                        _add_pair(pairs[g, c, s, 1, part, weighted], weight, x, y, 0.0, 0.0)
-                if with_b:
-                    x, y = halves_b[0, n] - base_b, halves_b[1, n] - base_b
-                    if np.isfinite(x + y):
-                        _add_pair(pairs[g, c, s, 2, part, weighted], weight, x, y, 0.0, 0.0)
+            x = a[n] - (iso_a[n] if part else means[0])
+            y = b[n] - (iso_b[n] if part else means[1])
+            _add_pair(pairs[g, c, s, 0, part], 1.0, x, y, va[n], vb[n])
+            _add_pair(pairs[g, c, s, 1, part], w, x, y, va[n], vb[n])
+            if halved:
+                _add_pair(pairs[g, c, s, 2, part], 1.0, x, y, va[n], vb[n])
+            if halved and with_a:
+                to = x - a[n]
+                _add_pair(pairs[g, c, s, 3, part], 1.0, halves_a[0, n] + to, halves_a[1, n] + to, 0.0, 0.0)
+            if halved and with_b:
+                to = y - b[n]
+                _add_pair(pairs[g, c, s, 4, part], 1.0, halves_b[0, n] + to, halves_b[1, n] + to, 0.0, 0.0)
 
 
 @njit(cache=True, nogil=True)
@@ -86,7 +90,7 @@ class Sums:
 
     Attributes:
         single: (blocks, kinds, shells, 4).
-        pairs: (blocks, kinds, shells, 3 pairs, whole or anisotropic, without weights or with, 8 moments).
+        pairs: (blocks, kinds, shells, 5 pairs, whole or anisotropic, 8 moments).
         edges: (shells + 1,) of the shells in |q|, 1/angstrom.
         errors: whether A and B have any.
         halves: whether A and B have half maps.
@@ -116,7 +120,7 @@ def block_sums(aligned: Aligned, at_node: np.ndarray, n_shells: int) -> Sums:
     grid = a.grid
     _blocks(a.voxel, np.array(grid.index_min), np.array(grid.dimensions), np.array(grid.divisions), N_BLOCKS, block)
     single = np.zeros((N_BLOCKS, 2, n_shells, _N_SINGLE))
-    pairs = np.zeros((N_BLOCKS, 2, n_shells, 3, 2, 2, _N_MOMENTS))
+    pairs = np.zeros((N_BLOCKS, 2, n_shells, 5, 2, _N_MOMENTS))
     none = np.zeros((2, 0))
     variances = [np.zeros(len(a)) if one.sigma is None else one.sigma**2 for one in (a, b)]
     _sum_up(
@@ -152,14 +156,16 @@ class Figures:
         voxels: compared.
         cc, cc_anisotropic, cc_weighted, cc_anisotropic_weighted: Pearson's correlation of whole intensities and of
             their anisotropic parts, without weights and with those of inverse variances of the difference.
-        cc_star_a, cc_star_b: correlation of each map's anisotropic part with the truth: from its half maps
-            (Karplus & Diederichs 2012), or from its errors; 1 for a map that has neither and counts as exact.
-        ceiling: their product: what noise allows cc_anisotropic to be.
+        cc_star_a, cc_star_b: correlation of each map's anisotropic part with the truth: from its half maps where it
+            has any, else from its errors; 1 for a map that has neither and counts as exact.
+        ceiling: their product: what noise allows the correlation of anisotropic parts to be.
         ceiling_total: the same for whole intensities.
+        cc_halved: the correlation that stands beside the ceiling: of anisotropic parts in the voxels that every half
+            map has, for which CC* is known; cc_anisotropic where there are no half maps.
         chi_squared: mean of (A - B)^2 / (variance of A + that of B), B scaled.
         r: sum |A - B| / sum |A|.
         intervals: of the figures above by name, (low, high), each containing 95 % of the values that blocks of
-            reciprocal space, drawn again, give; and of `below_ceiling`, the ceiling less cc_anisotropic.
+            reciprocal space, drawn again, give; and of `below_ceiling`, the ceiling less cc_halved.
     """
 
     voxels: int
@@ -171,6 +177,7 @@ class Figures:
     cc_star_b: float
     ceiling: float
     ceiling_total: float
+    cc_halved: float
     chi_squared: float
     r: float
     intervals: dict[str, tuple[float, float]]
@@ -203,6 +210,7 @@ FIGURES = (
     "cc_star_b",
     "ceiling",
     "ceiling_total",
+    "cc_halved",
     "chi_squared",
     "r",
 )
@@ -280,45 +288,44 @@ class _Moments:
 def _values(single: np.ndarray, pairs: np.ndarray, sums: Sums) -> dict[str, np.ndarray]:
     """Return all figures of sums (m, 4) and (m, 3, 2, 2, 8), (m,) each."""
     few = single[:, _NUMBER] < 3
-    moments = {
-        (pair, part, weighted): _Moments.of(pairs[:, pair, part, weighted])
-        for pair in range(3)
-        for part in range(2)
-        for weighted in range(2)
-    }
-    values: dict[str, np.ndarray] = {}
+    moments = {(pair, part): _Moments.of(pairs[:, pair, part]) for pair in range(5) for part in range(2)}
+    if not any(sums.halves):
+        # Then the ceiling belongs to all voxels.
+        moments |= {(HALVED, part): moments[MAPS, part] for part in range(2)}
+    unknown = np.full(len(single), np.nan)
     any_errors = any(sums.errors)
-    for name, part, weighted in (
-        ("cc", 0, 0),
-        ("cc_anisotropic", 1, 0),
-        ("cc_weighted", 0, 1),
-        ("cc_anisotropic_weighted", 1, 1),
-    ):
-        values[name] = moments[MAPS, part, weighted].correlation
-        if weighted and not any_errors:
-            values[name] = np.full(len(single), np.nan)
+    values = {
+        "cc": moments[MAPS, 0].correlation,
+        "cc_anisotropic": moments[MAPS, 1].correlation,
+        "cc_weighted": moments[WEIGHTED, 0].correlation if any_errors else unknown,
+        "cc_anisotropic_weighted": moments[WEIGHTED, 1].correlation if any_errors else unknown,
+        "cc_halved": moments[HALVED, 1].correlation,
+    }
     stars = [[_star(moments, sums, letter, part) for letter in range(2)] for part in range(2)]
     values["cc_star_a"], values["cc_star_b"] = stars[1]
     known = any_errors or any(sums.halves)
-    values["ceiling_total"], values["ceiling"] = (
-        first * second if known else np.full(len(single), np.nan) for first, second in stars
-    )
-    values["below_ceiling"] = values["ceiling"] - values["cc_anisotropic"]
+    values["ceiling_total"], values["ceiling"] = (first * second if known else unknown for first, second in stars)
+    values["below_ceiling"] = values["ceiling"] - values["cc_halved"]
     with np.errstate(invalid="ignore", divide="ignore"):
-        values["chi_squared"] = single[:, _CHI] / single[:, _NUMBER] if any_errors else np.full(len(single), np.nan)
+        values["chi_squared"] = single[:, _CHI] / single[:, _NUMBER] if any_errors else unknown
         values["r"] = single[:, _APART] / single[:, _SIZE]
     return {name: np.where(few, np.nan, value) for name, value in values.items()}
 
 
-def _star(moments: dict[tuple[int, int, int], _Moments], sums: Sums, letter: int, part: int) -> np.ndarray:
-    """Return the correlation of a map with the truth, (m,): NaN where its noise is all it shows."""
-    if sums.halves[letter]:
-        half = moments[HALVES_A + letter, part, 0].correlation
-        positive = np.where(half >= 0, half, np.nan)
-        return np.sqrt(2 * positive / (1 + positive))
-    pair = moments[MAPS, part, 0]
+def _star(moments: dict[tuple[int, int], _Moments], sums: Sums, letter: int, part: int) -> np.ndarray:
+    """Return the correlation of a map with the truth, (m,): NaN where its noise is all it shows.
+
+    It is the square root of what is true of the map's variance. Half maps share what is true and no noise, so that
+    their covariance is its variance; for halves of equal noise this is sqrt(2 CC1/2 / (1 + CC1/2)) (Karplus &
+    Diederichs (2012), Science 336, 1030), and it holds where they differ.
+    """
+    pair = moments[HALVED, part]
     total, noise = (pair.xx, pair.variance_x) if letter == 0 else (pair.yy, pair.variance_y)
-    if not sums.errors[letter]:
+    if sums.halves[letter]:
+        true = moments[HALVES_A + letter, part].xy
+    elif sums.errors[letter]:
+        true = total - noise
+    else:
         return np.ones(len(total))
-    share = np.divide(total - noise, total, out=np.full(len(total), np.nan), where=total > 0)
-    return np.sqrt(np.where(share >= 0, share, np.nan))
+    share = np.divide(true, total, out=np.full(len(total), np.nan), where=total > 0)
+    return np.sqrt(np.clip(np.where(share >= 0, share, np.nan), 0, 1))

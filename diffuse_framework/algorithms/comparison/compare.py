@@ -69,8 +69,8 @@ class Comparison:
             found.append(
                 "They agree as well as noise allows"
                 if whole.at_ceiling
-                else f"They differ by more than noise: the anisotropic correlation is {whole.cc_anisotropic:.3f}, and "
-                f"noise would allow {whole.ceiling:.3f}"
+                else f"They differ by more than noise: the anisotropic correlation is {whole.cc_halved:.3f}, and noise "
+                f"would allow {whole.ceiling:.3f}"
             )
         return found
 

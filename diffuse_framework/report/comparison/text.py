@@ -15,7 +15,7 @@ __all__ = ["HEAD", "KIND_WORDS", "comparison_text", "difference_text", "shell_ro
 KIND_WORDS = {"all": "all voxels", "halo": "voxels in halos of nodes", "between": "voxels between nodes"}
 """What the kinds of voxels are called."""
 
-HEAD = ("d (Å)", "voxels", "CC", "aniso.", "from", "to", "ceiling", "CC*A", "CC*B", "weighted", "chi²", "R")
+HEAD = ("d (Å)", "voxels", "CC", "aniso.", "from", "to", "beside", "ceiling", "CC*A", "CC*B", "weighted", "chi²", "R")
 
 
 def _number(value: float, digits: int = 3) -> str:
@@ -31,6 +31,7 @@ def row_of(one: Figures) -> tuple[str, ...]:
         _number(one.cc_anisotropic),
         _number(low),
         _number(high),
+        _number(one.cc_halved),
         _number(one.ceiling) + ("" if one.at_ceiling in (None, True) else " *"),
         _number(one.cc_star_a),
         _number(one.cc_star_b),
@@ -105,7 +106,7 @@ def comparison_text(comparison: Comparison) -> str:
     parts += [
         "",
         "CC: correlation; aniso.: of anisotropic parts, with the interval that holds 95 %; ceiling: CC*A x CC*B, what",
-        "noise allows (* where the correlation is below it by more than the interval); weighted: anisotropic, by",
-        "inverse variances; chi²: of the difference; R: sum |A - B| / sum |A|.",
+        "noise allows, beside aniso. in the voxels that half maps have (* where that is below it by more than chance);",
+        "weighted: anisotropic, by inverse variances; chi²: of the difference; R: sum |A - B| / sum |A|.",
     ]
     return "\n".join(parts)
