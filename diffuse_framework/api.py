@@ -6,6 +6,9 @@
     outcome = api.run(source, steps, unit_cell=(58, 58, 150, 90, 90, 90), space_group="P41212")
     outcome.map.intensity
 
+    api.compare("diffuse", "other/diffuse")
+    api.rebin("diffuse", divisions=(2, 2, 2), halo="exclude")
+
 `docs/python_api.md` has the whole page. The commands are built on the same functions.
 """
 
@@ -24,6 +27,10 @@ from diffuse_framework.adapters.guards.phil import refuse_includes
 from diffuse_framework.adapters.images.open import experiments_from_file, open_source, readable_images
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.indexing.automatic import AutomaticIndexer
+from diffuse_framework.algorithms.comparison.alignment import AlignmentOptions
+from diffuse_framework.algorithms.comparison.compare import Comparison, compare_maps, difference
+from diffuse_framework.algorithms.comparison.halos import Halo
+from diffuse_framework.algorithms.comparison.regridding import Rebinning, rebinned
 from diffuse_framework.config.scope import SEVERAL, build_scope, core_text
 from diffuse_framework.config.selection import FROM_PYTHON, select, select_named, select_steps
 from diffuse_framework.engine.processes import process_engine
@@ -32,11 +39,17 @@ from diffuse_framework.host.interfaces import METHODS
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.host.registry import Registry
 from diffuse_framework.io.atomic import make_folder, only_run_in
+from diffuse_framework.io.maps.hints import MapHints
+from diffuse_framework.io.maps.read import read_pair, read_voxel_map
+from diffuse_framework.io.maps.write import write_voxel_map
 from diffuse_framework.io.results import write_results
 from diffuse_framework.model.experiment import CrystalHints
 from diffuse_framework.model.lattice import Cell
+from diffuse_framework.model.maps import AbsoluteMap
 from diffuse_framework.model.source import ImageSource
+from diffuse_framework.model.voxel_map import VoxelMap
 from diffuse_framework.pipeline.process import Outcome
+from diffuse_framework.pipeline.rebin import rebin as rebin_path
 from diffuse_framework.pipeline.run import RunSettings
 from diffuse_framework.pipeline.run import run as run_pipeline
 from diffuse_framework.pipeline.stored import StoredScaler
@@ -206,3 +219,126 @@ def write(outcome: Outcome, folder: str | Path) -> None:
         DataError: they can't be written.
     """
     write_results(make_folder(Path(folder)), outcome.map, outcome.scales, outcome.sums.image_names, outcome.scaled_by)
+
+
+AnyMap = str | Path | VoxelMap | AbsoluteMap | Outcome
+"""What can be compared: a folder of results, a file of a map, or a map in memory."""
+
+
+def open_map(source: AnyMap, **hints: Any) -> VoxelMap:
+    """Return a map as voxels with intensities.
+
+    Args:
+        source: folder of results, file of this program or another, or a map in memory.
+        **hints: what a file may leave open, by the names of `io.maps.hints.MapHints`: ``unit_cell``,
+            ``space_group``, ``divisions``, ``column``.
+
+    Raises:
+        DataError: it can't be read, or isn't a map.
+    """
+    if isinstance(source, VoxelMap):
+        return source
+    if isinstance(source, Outcome):
+        return VoxelMap.of(source.map)
+    if isinstance(source, AbsoluteMap):
+        return VoxelMap.of(source)
+    return read_voxel_map(Path(source), _hints(hints))
+
+
+def _hints(hints: dict[str, Any]) -> MapHints:
+    unknown = sorted(set(hints) - set(MapHints.__dataclass_fields__))
+    if unknown:
+        raise ConfigError(
+            f"there is no hint {', '.join(unknown)}; there are {', '.join(MapHints.__dataclass_fields__)}"
+        )
+    return MapHints(**hints)
+
+
+def _two(a: AnyMap, b: AnyMap) -> tuple[VoxelMap, VoxelMap]:
+    if isinstance(a, str | Path) and isinstance(b, str | Path):
+        return read_pair(Path(a), Path(b))
+    if isinstance(a, str | Path):
+        second, first = _two(b, a)
+        return first, second
+    first = open_map(a)
+    return first, open_map(b, like=first.grid) if isinstance(b, str | Path) else open_map(b)
+
+
+def compare(
+    a: AnyMap,
+    b: AnyMap,
+    halo: Halo = Halo(),  # noqa: B008
+    shells: int = 10,
+    samples: int = 500,
+    seed: int = 0,
+    **alignment: Any,
+) -> Comparison:
+    """Compare two maps, as `diffuse.compare` does; the result shows itself in a notebook.
+
+    Args:
+        a, b: the maps.
+        halo: which voxels around a node of the lattice count as its halo.
+        shells: number of resolution shells.
+        samples: of the bootstrap that gives intervals; 0 for none.
+        seed: of its random numbers.
+        **alignment: how B is brought to A, by the names of `AlignmentOptions`: ``scale``, ``reindex`` and others.
+
+    Raises:
+        DiffuseError: maps that can't be read or compared.
+    """
+    return compare_maps(*_two(a, b), _alignment(alignment), halo, shells, samples, seed)
+
+
+def subtract(a: AnyMap, b: AnyMap, **alignment: Any) -> VoxelMap:
+    """Return A - B with its errors, as `diffuse.subtract` does.
+
+    Args:
+        a, b: the maps.
+        **alignment: how B is brought to A, by the names of `AlignmentOptions`.
+
+    Raises:
+        DiffuseError: maps that can't be read or compared, or without errors.
+    """
+    return difference(*_two(a, b), _alignment(alignment))[0]
+
+
+def _alignment(given: dict[str, Any]) -> AlignmentOptions:
+    names = AlignmentOptions.__dataclass_fields__
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise ConfigError(f"there is no option {', '.join(unknown)}; there are {', '.join(names)}")
+    return AlignmentOptions(**given)
+
+
+def rebin(
+    source: AnyMap,
+    divisions: tuple[int, int, int],
+    halo: str = "keep",
+    around: Halo = Halo(),  # noqa: B008
+    coverage: float = 0.0,
+) -> VoxelMap:
+    """Return a map on coarser voxels, as `diffuse.rebin` does; a folder's from its sums.
+
+    Args:
+        source: the map.
+        divisions: voxels per reciprocal lattice vector of the new one.
+        halo: "keep", "exclude" or "only": what becomes of voxels in halos of nodes.
+        around: which voxels around a node count as its halo.
+        coverage: least part of a new voxel's volume that the old voxels which are used must cover.
+
+    Raises:
+        DiffuseError: a map that can't be read, divisions that can't be had, or no voxel left.
+    """
+    how = Rebinning(tuple(divisions), halo, around, coverage)
+    if isinstance(source, str | Path):
+        return rebin_path(Path(source), how, load_registry())
+    return rebinned(open_map(source), how)
+
+
+def write_map(one: VoxelMap, folder: str | Path) -> Path:
+    """Write a map in the files of a run, for `diffuse.report` and `diffuse.export`; return its NPZ file.
+
+    Raises:
+        DataError: it can't be written.
+    """
+    return write_voxel_map(make_folder(Path(folder)), one)

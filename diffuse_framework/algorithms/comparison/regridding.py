@@ -87,54 +87,23 @@ def coarser_grid(grid: VoxelGrid, divisions: tuple[int, ...]) -> VoxelGrid:
 
 
 @njit(cache=True, nogil=True)
-def _gather(target, source, values, n_squares):
-    """Sum columns over the volume of new voxels, each old voxel with the share of it that lies within.
-
-    Args:
-        target: low, dimensions, operators, cuts and Laue class of the new grid.
-        source: low, dimensions, operators, cuts, Laue class, ratio (3,), place (size,) of the old grid.
-        values: (n, columns); the first `n_squares` are summed with the squares of shares.
+def _shares(i, j, k, turns, source, mark, rows, shares):
+    """Find the old voxels within the new voxel (i, j, k), averaged over the voxels that symmetry makes of it.
 
     Returns:
-        Voxel numbers, sums (columns, m), covered volume (m,) in old voxels.
+        How many there are, and the volume that they cover, in old voxels; `rows` and `shares` hold them.
     """
-    low, dimensions, own_operators, own_cuts, laue = target
-    old_low, old_dimensions, operators, cuts, old_laue, ratio, place = source
-    n_columns = values.shape[1]
-    size = dimensions[0] * dimensions[1] * dimensions[2]
-    n_found, room = 0, 1024
-    found = np.empty(room, np.int64)
-    sums = np.empty((room, n_columns))
-    covered = np.empty(room)
-    most = 1
-    for axis in range(3):
-        most *= int(np.ceil(ratio[axis])) + 2
-    rows = np.empty(most, np.int64)
-    shares = np.empty(most)
-    for number in range(size):
-        i, rest = divmod(number, dimensions[1] * dimensions[2])
-        j, k = divmod(rest, dimensions[2])
-        i, j, k = i + low[0], j + low[1], k + low[2]
-        c = own_cuts[0]
-        if not inside_unit(
-            laue,
-            c[0, 0] * i + c[0, 1] * j + c[0, 2] * k,
-            c[1, 0] * i + c[1, 1] * j + c[1, 2] * k,
-            c[2, 0] * i + c[2, 1] * j + c[2, 2] * k,
-        ):
-            continue
-        special = 0
-        for m in range(len(own_operators)):
-            o = own_operators[m]
-            special += (
-                o[0, 0] * i + o[0, 1] * j + o[0, 2] * k == i
-                and o[1, 0] * i + o[1, 1] * j + o[1, 2] * k == j
-                and o[2, 0] * i + o[2, 1] * j + o[2, 2] * k == k
-            )
-        n_rows, volume = 0, 0.0
-        x0, x1 = ratio[0] * (i - 0.5), ratio[0] * (i + 0.5)
-        y0, y1 = ratio[1] * (j - 0.5), ratio[1] * (j + 0.5)
-        z0, z1 = ratio[2] * (k - 0.5), ratio[2] * (k + 0.5)
+    low, dimensions, operators, cuts, laue, ratio, place = source
+    n_rows, volume = 0, 0.0
+    part = 1.0 / len(turns)
+    for t in range(len(turns)):
+        o = turns[t]
+        u = o[0, 0] * i + o[0, 1] * j + o[0, 2] * k
+        v = o[1, 0] * i + o[1, 1] * j + o[1, 2] * k
+        w = o[2, 0] * i + o[2, 1] * j + o[2, 2] * k
+        x0, x1 = ratio[0] * (u - 0.5), ratio[0] * (u + 0.5)
+        y0, y1 = ratio[1] * (v - 0.5), ratio[1] * (v + 0.5)
+        z0, z1 = ratio[2] * (w - 0.5), ratio[2] * (w + 0.5)
         for x in range(int(np.floor(x0 + 0.5)), int(np.ceil(x1 - 0.5)) + 1):
             wx = min(x + 0.5, x1) - max(x - 0.5, x0)
             if wx < 1e-9:
@@ -147,34 +116,64 @@ def _gather(target, source, values, n_squares):
                     wz = min(z + 0.5, z1) - max(z - 0.5, z0)
                     if wz < 1e-9:
                         continue
-                    _, a, b, d = fold_one(x, y, z, operators, cuts, old_laue)
-                    a, b, d = a - old_low[0], b - old_low[1], d - old_low[2]
-                    if (
-                        a < 0
-                        or b < 0
-                        or d < 0
-                        or a >= old_dimensions[0]
-                        or b >= old_dimensions[1]
-                        or d >= old_dimensions[2]
-                    ):
+                    _, a, b, c = fold_one(x, y, z, operators, cuts, laue)
+                    a, b, c = a - low[0], b - low[1], c - low[2]
+                    if not (0 <= a < dimensions[0] and 0 <= b < dimensions[1] and 0 <= c < dimensions[2]):
                         continue
-                    row = place[(a * old_dimensions[1] + b) * old_dimensions[2] + d]
+                    row = place[(a * dimensions[1] + b) * dimensions[2] + c]
                     if row < 0:
                         continue
-                    share = wx * wy * wz
+                    share = part * wx * wy * wz
                     volume += share
-                    if special > 1:
-                        # On a symmetry element mates of one old voxel meet in the new one: one error, not several.
-                        for seen in range(n_rows):
-                            if rows[seen] == row:
-                                shares[seen] += share
-                                row = -1
-                                break
-                        if row < 0:
-                            continue
-                    rows[n_rows] = row
-                    shares[n_rows] = share
-                    n_rows += 1
+                    # Mates of one old voxel that meet in the new one have one error, not several.
+                    at = mark[row]
+                    if at < n_rows and rows[at] == row:
+                        shares[at] += share
+                    else:
+                        mark[row] = n_rows
+                        rows[n_rows], shares[n_rows] = row, share
+                        n_rows += 1
+    return n_rows, volume
+
+
+@njit(cache=True, nogil=True)
+def _gather(target, source, values, n_squares):
+    """Sum columns over the volume of new voxels, each old voxel with the share of it that lies within.
+
+    Args:
+        target: low, dimensions, cuts, Laue class and turns (see `_turns`) of the new grid.
+        source: low, dimensions, operators, cuts, Laue class, ratio (3,), place (size,) of the old grid.
+        values: (n, columns); the first `n_squares` are summed with the squares of shares.
+
+    Returns:
+        Voxel numbers, sums (m, columns), covered volume (m,) in old voxels.
+    """
+    low, dimensions, cuts, laue, turns = target
+    ratio = source[5]
+    n_columns = values.shape[1]
+    n_found, room = 0, 1024
+    found = np.empty(room, np.int64)
+    sums = np.empty((room, n_columns))
+    covered = np.empty(room)
+    most = len(turns)
+    for axis in range(3):
+        most *= int(np.ceil(ratio[axis])) + 2
+    rows = np.zeros(most, np.int64)
+    shares = np.empty(most)
+    mark = np.zeros(len(values), np.int32)
+    c = cuts[0]
+    for number in range(dimensions[0] * dimensions[1] * dimensions[2]):
+        i, rest = divmod(number, dimensions[1] * dimensions[2])
+        j, k = divmod(rest, dimensions[2])
+        i, j, k = i + low[0], j + low[1], k + low[2]
+        if not inside_unit(
+            laue,
+            c[0, 0] * i + c[0, 1] * j + c[0, 2] * k,
+            c[1, 0] * i + c[1, 1] * j + c[1, 2] * k,
+            c[2, 0] * i + c[2, 1] * j + c[2, 2] * k,
+        ):
+            continue
+        n_rows, volume = _shares(i, j, k, turns, source, mark, rows, shares)
         if n_rows == 0:
             continue
         if n_found == room:
@@ -192,6 +191,22 @@ def _gather(target, source, values, n_squares):
             sums[n_found, column] = total
         n_found += 1
     return found[:n_found], sums[:n_found], covered[:n_found]
+
+
+def _turns(operators: np.ndarray) -> np.ndarray:
+    """Return the operators (n, 3, 3) that make a box of another shape of a voxel's box: the first alone for most.
+
+    Where an operator adds indices, as the three-fold axis of the hexagonal setting does, the mates of a voxel are not
+    its box turned; what images put into them, and is folded together, lies in different shapes.
+    """
+    if (np.abs(operators).sum(axis=2) == 1).all():
+        return operators[:1]
+    # The inverse of a box is the same box.
+    kept: list[np.ndarray] = []
+    for operator in operators:
+        if not any((operator == -other).all() for other in kept):
+            kept.append(operator)
+    return np.ascontiguousarray(np.stack(kept))
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +239,7 @@ def _gathered(
     place = np.full(grid.size, -1, np.int32)
     place[voxel] = np.arange(len(voxel), dtype=np.int32)
     ratio = np.array(grid.divisions, float) / np.array(new.divisions)
-    target = (np.array(new.index_min), np.array(new.dimensions), operators, cuts, laue)
+    target = (np.array(new.index_min), np.array(new.dimensions), cuts, laue, _turns(operators))
     source = (np.array(grid.index_min), np.array(grid.dimensions), old_operators, old_cuts, old_laue, ratio, place)
     columns = np.ascontiguousarray(np.stack([*squares.values(), *sums.values()], axis=1), dtype=float)
     found, totals, covered = _gather(target, source, columns, len(squares))
@@ -298,7 +313,9 @@ def on_grid(one: VoxelMap, new: VoxelGrid, coverage: float = 0.0) -> VoxelMap:
     def extensive(name: str, kind: type) -> np.ndarray | None:
         if getattr(one, name) is None:
             return None
-        return np.maximum((found.sums[name] * found.orbit)[known], 1 if kind is int else -np.inf).astype(kind)
+        values = (found.sums[name] * found.orbit)[known]
+        # Shares are fractions; a voxel that was seen has one of each.
+        return np.maximum(np.rint(values), 1).astype(np.int64) if kind is int else values
 
     return VoxelMap(
         grid=new,
@@ -337,7 +354,7 @@ def rebinned_sums(sums: VoxelSums, scales: Scales, how: Rebinning) -> MergedMap:
     """Return the map of coarser voxels that sums give, merged as `poisson_merge` does.
 
     Where old voxels lie wholly within new ones it is the map that the images would give, binned anew without the
-    voxels that are left out.
+    voxels that are left out. In hexagonal settings mates of a voxel may lie within different new ones, which share it.
 
     Args:
         sums: of all images.
@@ -358,6 +375,7 @@ def rebinned_sums(sums: VoxelSums, scales: Scales, how: Rebinning) -> MergedMap:
     squares["exposure_squares"] = per_voxel.pop("exposure_squares") / orbit
     found = _gathered(sums.grid, voxel, new, squares, per_voxel, how.coverage)
     coarse = {name: values * found.orbit for name, values in found.sums.items()}
+    coarse["multiplicity"] = np.where(coarse["exposure"] > 0, np.maximum(np.rint(coarse["multiplicity"]), 1), 0)
     coarse["exposure_squares"] = found.squares["exposure_squares"] * found.orbit**2
     # What voxels that straddle give to two of them counts in each with the square of its share.
     share = {

@@ -60,7 +60,7 @@ def alignment_of(params: Any) -> AlignmentOptions:
         raise ConfigError(f"d_min={params.d_min:g} must be below d_max={params.d_max:g} (angstrom)")
     return AlignmentOptions(
         reindex=str(params.reindex),
-        scale=params.scale,
+        scale=params.scale or "none",
         offset=params.offset,
         coverage=params.coverage,
         cell_tolerance=params.cell_tolerance / 100,
