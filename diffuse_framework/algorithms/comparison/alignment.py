@@ -140,7 +140,7 @@ def align(a: VoxelMap, b: VoxelMap, options: AlignmentOptions = AlignmentOptions
     voxels = len(a), len(b)
     here, there = in_common(a.voxel, b.voxel)
     if len(here) < 3:
-        raise DataError(_nothing_in_common(a, b))
+        raise DataError(_too_few_in_common(a, b, len(here)))
     a = a if len(here) == len(a) else a.select(here)
     b = b if len(there) == len(b) else b.select(there)
     q = q_lengths(grid, a.voxel)
@@ -161,12 +161,12 @@ def _regridded(letter: str, old: VoxelGrid, new: VoxelGrid) -> str:
     return f"{letter} is averaged from {words[0]} to {words[1]} divisions{how}"
 
 
-def _nothing_in_common(a: VoxelMap, b: VoxelMap) -> str:
+def _too_few_in_common(a: VoxelMap, b: VoxelMap, n: int) -> str:
     parts = []
     for letter, one in zip("AB", (a, b), strict=True):
         q = q_lengths(one.grid, one.voxel)
         parts.append(f"{letter} has {len(one)} from d = {1 / max(q.min(), 1e-9):.4g} to {1 / q.max():.3g} angstrom")
-    return f"the maps have no voxels in common: {' and '.join(parts)}"
+    return f"the maps have {n or 'no'} voxels in common, too few to compare: {' and '.join(parts)}"
 
 
 def scaled(b: VoxelMap, scaling: Scaling, q: np.ndarray) -> VoxelMap:
