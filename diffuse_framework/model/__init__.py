@@ -18,5 +18,6 @@ __all__ = [
     "reindexing",
     "scales",
     "source",
+    "voxel_map",
     "voxels",
 ]
