@@ -216,6 +216,10 @@ def test_files_that_are_no_maps_are_refused_in_one_line(tmp_path, folder, one):
             read_voxel_map(tmp_path / name, MapHints(like=one.grid))
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
+    with h5py.File(tmp_path / "sums.h5", "w") as file:
+        file.attrs["format"] = "diffuse_framework sums 2"
+    with pytest.raises(DataError, match="holds sums, not a map: give its folder"):
+        read_voxel_map(tmp_path / "sums.h5")
     with pytest.raises(DataError, match="give input.unit_cell"):
         read_voxel_map(folder / "out.lat")
     with pytest.raises(DataError, match="no whole numbers"):

@@ -50,6 +50,12 @@ class Comparison:
             d = 1 / self.edges
         return [(float(a), float(b)) for a, b in zip(d[:-1], d[1:], strict=True)]
 
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of voxels that there is something to say of: all, and others that are neither none nor all."""
+        n = len(self.at_node)
+        return [kind for kind in KINDS if kind == "all" or 0 < self.overall[kind].voxels < n]
+
     def sentences(self) -> list[str]:
         """Return what was done and found, in sentences."""
         aligned, whole = self.aligned, self.overall["all"]

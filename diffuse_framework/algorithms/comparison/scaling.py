@@ -137,9 +137,9 @@ def fit_scaling(
             np.zeros(len(a)) if sigma is None else (sigma[::step] / size) ** 2
             for sigma, size in ((sigma_a, size_a), (sigma_b, size_b))
         ]
-    # A voxel that both call exact would weigh infinitely much.
-    if not (variances[0] + variances[1] > 0).all():
-        variances[0] = variances[0] + 1e-12
+    # A voxel that both call exact would weigh infinitely much, and is left out; unless all are.
+    if not (variances[0] + variances[1] > 0).any():
+        variances = [np.ones(len(a)), np.full(len(a), 1 / first**2)]
     factor = ones * (size_b / size_a if scale == "none" else first)
     constant = nothing.copy()
     for _ in range(_MOST_CYCLES):

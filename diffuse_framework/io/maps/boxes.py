@@ -90,6 +90,8 @@ def read_cxidb(path: Path, hints: MapHints) -> VoxelMap:
     try:
         with h5py.File(path, "r") as file:
             group = _group(file, hints.column)
+            if "format" in file.attrs and "sums" in str(file.attrs["format"]):
+                raise DataError(f"{path} holds sums, not a map: give its folder")
             if group is None:
                 raise DataError(f"{path} is not a map: no group has a dataset I and the attribute grid_delta")
             ori, delta = (np.ravel(group.attrs[f"grid_{name}"]).astype(float) for name in ("ori", "delta"))

@@ -8,7 +8,7 @@ import io
 from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
-from diffuse_framework.algorithms.comparison.compare import KINDS, Comparison
+from diffuse_framework.algorithms.comparison.compare import Comparison
 from diffuse_framework.report.comparison.pictures import curves_figure, scatter_figure, slices_figure
 from diffuse_framework.report.comparison.text import HEAD, KIND_WORDS, shell_rows
 
@@ -38,11 +38,7 @@ def comparison_page(comparison: Comparison, version: str = "", made: str = "") -
         ("Voxel by voxel", _SCATTER, _png(scatter_figure(comparison))),
         *((f"The plane {'hkl'[axis]} = 0", _SLICES, _png(slices_figure(comparison, axis))) for axis in (2, 1, 0)),
     ]
-    tables = [
-        (KIND_WORDS[kind].capitalize(), shell_rows(comparison, kind))
-        for kind in KINDS
-        if comparison.overall[kind].voxels
-    ]
+    tables = [(KIND_WORDS[kind].capitalize(), shell_rows(comparison, kind)) for kind in comparison.kinds]
     return environment.get_template("comparison.html.j2").render(
         comparison=comparison,
         whole=comparison.overall["all"],
@@ -56,8 +52,9 @@ def comparison_page(comparison: Comparison, version: str = "", made: str = "") -
 
 
 _CURVES = (
-    "Correlation of the anisotropic parts of both maps, with the band that holds 95 %, beside what noise allows; chi "
-    "squared of their difference, 1 where errors explain it; and what B was multiplied by, and what was added to it."
+    "Correlation of the anisotropic parts of both maps, with the band that holds 95 %, and what noise allows: where "
+    "there are half maps, in the voxels that they have (dotted). Chi squared of the difference, 1 where errors explain it. "
+    "What B was multiplied by, and what was added to it."
 )
 _SCATTER = "The density of voxels; on the dashed line both maps are equal."
 _SLICES = (

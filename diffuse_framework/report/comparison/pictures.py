@@ -7,13 +7,16 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
+from diffuse_framework.algorithms.comparison.alignment import isotropic
 from diffuse_framework.algorithms.comparison.compare import Comparison
 from diffuse_framework.report import figures
+from diffuse_framework.report.comparison.text import KIND_WORDS
 from diffuse_framework.report.figures import BLUE, GREEN, GREY, ORANGE, VERMILION
 
 __all__ = ["curves_figure", "scatter_figure", "slices_figure"]
 
 _DIFFERENCE = "RdBu_r"
+_KIND_COLOURS = {"all": BLUE, "halo": ORANGE, "between": GREEN}
 
 
 def slices_figure(comparison: Comparison, axis: int, level: float = 0.0) -> Figure:
@@ -56,8 +59,6 @@ def slices_figure(comparison: Comparison, axis: int, level: float = 0.0) -> Figu
 
 def scatter_figure(comparison: Comparison) -> Figure:
     """Return the density of voxels over A and B, for whole intensities and their anisotropic parts."""
-    from diffuse_framework.algorithms.comparison.alignment import isotropic
-
     aligned = comparison.aligned
     a, b, q = aligned.a.intensity, aligned.b.intensity, aligned.q
     figure = Figure(figsize=(10, 4.8), layout="constrained")
@@ -83,14 +84,10 @@ def curves_figure(comparison: Comparison) -> Figure:
     correlations, chi, scale = figure.subplots(1, 3)
     _draw_correlations(correlations, comparison)
     q = _centres(comparison)
-    for kind, colour, name in (
-        ("all", BLUE, "all voxels"),
-        ("halo", ORANGE, "in halos"),
-        ("between", GREEN, "between"),
-    ):
+    for kind in comparison.kinds:
         values = np.array([one.chi_squared for one in comparison.shells[kind]])
         if np.isfinite(values).any():
-            chi.plot(q, values, "o-", ms=4, color=colour, label=name)
+            chi.plot(q, values, "o-", ms=4, color=_KIND_COLOURS[kind], label=KIND_WORDS[kind])
     chi.axhline(1, color=GREY, lw=1, ls="--")
     chi.set(xlabel="|q| = 1/d (1/Å)", ylabel="chi squared of A - B")
     if chi.get_legend_handles_labels()[0]:
@@ -114,22 +111,19 @@ def _draw_correlations(axes: Axes, comparison: Comparison) -> None:
     q = _centres(comparison)
     shells = comparison.shells["all"]
     axes.plot(q, [one.cc for one in shells], "-", color=GREY, lw=1, label="CC, whole")
-    for kind, colour, name in (
-        ("all", BLUE, "anisotropic"),
-        ("halo", ORANGE, "in halos"),
-        ("between", GREEN, "between"),
-    ):
-        if kind != "all" and not 0 < comparison.overall[kind].voxels < len(comparison.at_node):
-            continue
-        ones = comparison.shells[kind]
+    for kind in comparison.kinds:
+        ones, colour = comparison.shells[kind], _KIND_COLOURS[kind]
         values = np.array([one.cc_anisotropic for one in ones])
         ends = np.array([one.intervals.get("cc_anisotropic", (np.nan, np.nan)) for one in ones])
-        axes.plot(q, values, "o-", ms=4, color=colour, label=name)
+        axes.plot(q, values, "o-", ms=4, color=colour, label=f"anisotropic, {KIND_WORDS[kind]}")
         if kind == "all":
             axes.fill_between(q, ends[:, 0], ends[:, 1], color=colour, alpha=0.2, lw=0)
     ceiling = np.array([one.ceiling for one in shells])
     if np.isfinite(ceiling).any():
         axes.plot(q, ceiling, "k--", lw=1.5, label="ceiling CC*A x CC*B")
+    if any(one.cc_halved != one.cc_anisotropic for one in shells if np.isfinite(one.cc_halved)):
+        beside = [one.cc_halved for one in shells]
+        axes.plot(q, beside, "k.:", lw=1, label="anisotropic, voxels of half maps")
     lowest = min((one.cc_anisotropic for one in shells if np.isfinite(one.cc_anisotropic)), default=0.0)
     axes.set(xlabel="|q| = 1/d (1/Å)", ylabel="correlation", ylim=(min(0.0, lowest) - 0.02, 1.02))
     axes.legend(fontsize=8, loc="lower left")

@@ -7,7 +7,7 @@ from tabulate import tabulate
 
 from diffuse_framework.algorithms.comparison.agreement import Figures
 from diffuse_framework.algorithms.comparison.alignment import Aligned
-from diffuse_framework.algorithms.comparison.compare import KINDS, Comparison
+from diffuse_framework.algorithms.comparison.compare import Comparison
 from diffuse_framework.model.voxel_map import VoxelMap
 
 __all__ = ["HEAD", "KIND_WORDS", "comparison_text", "difference_text", "shell_rows"]
@@ -95,8 +95,7 @@ def comparison_text(comparison: Comparison) -> str:
     """Return the comparison as text: what was done, and a table for each kind of voxel that there is."""
     aligned = comparison.aligned
     parts = [*_inputs(aligned), "", *comparison.sentences()]
-    kinds = [kind for kind in KINDS if kind == "all" or 0 < comparison.overall[kind].voxels < len(aligned.a)]
-    for kind in kinds:
+    for kind in comparison.kinds:
         parts += [
             "",
             KIND_WORDS[kind].capitalize(),

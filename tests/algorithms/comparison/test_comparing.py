@@ -98,6 +98,18 @@ def test_scale_and_offset_are_found_though_both_maps_are_noisy(scale):
         assert np.sqrt(np.mean((k * true + c - factor * true - offset) ** 2)) < 0.03
 
 
+def test_voxels_without_an_error_do_not_decide_the_scale(known):
+    a, b = two(known)
+    some = np.arange(len(a)) % 50 == 0
+    odd = replace(b, intensity=np.where(some, 1e4, b.intensity), sigma=np.where(some, 0.0, b.sigma))
+    exact = replace(a, sigma=np.where(some, 0.0, a.sigma))
+    assert align(exact, odd).scaling.factor[0] == pytest.approx(1 / 3, rel=0.02)
+    none = [replace(one, sigma=np.zeros(len(one))) for one in (a, b)]
+    assert align(*none).scaling.factor[0] == pytest.approx(
+        align(*(replace(x, sigma=None) for x in (a, b))).scaling.factor[0]
+    )
+
+
 def test_units_do_not_matter(known):
     a, b = two(known)
     small = compare_maps(a, b, samples=0)
