@@ -131,7 +131,7 @@ def align(a: VoxelMap, b: VoxelMap, options: AlignmentOptions = AlignmentOptions
     """
     require_same_cell(a, b, options.cell_tolerance)
     a, b, notes = with_symmetry_of_both(a, b)
-    grid = common_grid(_limits(a.grid, options), _limits(b.grid, options))
+    grid = common_grid(a.grid, b.grid, options.d_min, options.d_max)
     notes += [_regridded(letter, one.grid, grid) for letter, one in zip("AB", (a, b), strict=True)]
     a, b = (on_grid(one, grid, options.coverage) for one in (a, b))
     indexing = find_indexing(a, b, options.reindex)
@@ -146,10 +146,6 @@ def align(a: VoxelMap, b: VoxelMap, options: AlignmentOptions = AlignmentOptions
     q = q_lengths(grid, a.voxel)
     scaling = fit_scaling(a.intensity, b.intensity, a.sigma, b.sigma, q, options.scale, options.offset, options.nodes)
     return Aligned(a, scaled(b, scaling, q), q, scaling, indexing, voxels, tuple(note for note in notes if note))
-
-
-def _limits(grid: VoxelGrid, options: AlignmentOptions) -> VoxelGrid:
-    return replace(grid, d_min=max(grid.d_min, options.d_min or 0.0), d_max=min(grid.d_max, options.d_max or np.inf))
 
 
 def _regridded(letter: str, old: VoxelGrid, new: VoxelGrid) -> str:

@@ -262,14 +262,19 @@ def require_same_cell(a: VoxelMap, b: VoxelMap, tolerance: float) -> None:
         )
 
 
-def common_grid(a: VoxelGrid, b: VoxelGrid) -> VoxelGrid:
+def common_grid(a: VoxelGrid, b: VoxelGrid, lowest_d: float | None = None, highest_d: float | None = None) -> VoxelGrid:
     """Return the grid on which two maps of one symmetry can be compared: A's cell, the coarser divisions of each axis.
+
+    Args:
+        a, b: grids of the maps.
+        lowest_d, highest_d: further resolution limits in angstrom, None for none.
 
     Raises:
         DataError: coarser divisions that the symmetry does not allow, or resolution limits without overlap.
     """
     divisions = tuple(min(pair) for pair in zip(a.divisions, b.divisions, strict=True))
-    d_min, d_max = max(a.d_min, b.d_min), min(a.d_max, b.d_max)
+    d_min = max(a.d_min, b.d_min, lowest_d or 0.0)
+    d_max = min(a.d_max, b.d_max, highest_d or np.inf)
     if d_min >= d_max:
         raise DataError(
             f"the maps have no resolution in common: A reaches from {a.d_max:.4g} to {a.d_min:.4g} angstrom, B from "

@@ -53,8 +53,8 @@ def comparison_page(comparison: Comparison, version: str = "", made: str = "") -
 
 _CURVES = (
     "Correlation of the anisotropic parts of both maps, with the band that holds 95 %, and what noise allows: where "
-    "there are half maps, in the voxels that they have (dotted). Chi squared of the difference, 1 where errors explain it. "
-    "What B was multiplied by, and what was added to it."
+    "there are half maps, in the voxels that they have (dotted). Chi squared of the difference, 1 where errors explain "
+    "it. What B was multiplied by, and what was added to it."
 )
 _SCATTER = "The density of voxels; on the dashed line both maps are equal."
 _SLICES = (

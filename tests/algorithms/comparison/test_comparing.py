@@ -161,6 +161,14 @@ def test_a_map_without_symmetry_is_averaged_over_that_of_the_other(known):
     assert compared.overall["all"].chi_squared == pytest.approx(straight.overall["all"].chi_squared, rel=1e-3)
 
 
+def test_limits_of_resolution_leave_the_number_of_possible_voxels_right(known):
+    a, b = two(known)
+    aligned = align(a, b, AlignmentOptions(d_min=4.0, d_max=10.0))
+    assert len(aligned.a) == aligned.a.grid.n_voxels
+    assert aligned.q.max() <= 0.25 + 1e-9
+    assert aligned.q.min() >= 0.1 - 1e-9
+
+
 def test_kinds_of_voxels_add_up(known):
     a, b = two(known)
     compared = compare_maps(a, b, halo=Halo("box", (0.5, 0.0, 0.0)), samples=0)
