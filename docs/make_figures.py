@@ -13,9 +13,19 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from diffuse_framework.algorithms.statistics import isotropic_part
+import numpy as np
+
+from diffuse_framework.algorithms.comparison.compare import compare_maps
+from diffuse_framework.algorithms.statistics import half_maps, isotropic_part
 from diffuse_framework.command_line import process, simulate
 from diffuse_framework.command_line.shared.diagnostics import load_extraction, run_map, save_figure
+from diffuse_framework.host.loader import load_registry
+from diffuse_framework.io import filenames
+from diffuse_framework.io.scales import read_scales
+from diffuse_framework.io.sums_store import StoredSums
+from diffuse_framework.model.maps import RELATIVE, AbsoluteMap
+from diffuse_framework.model.voxel_map import VoxelMap
+from diffuse_framework.report.comparison.pictures import curves_figure, slices_figure
 from diffuse_framework.report.image import pictures as image_pictures
 from diffuse_framework.report.map import pictures as map_pictures
 
@@ -52,8 +62,23 @@ def main() -> None:
         save_figure(FOLDER / "occupancy_l0.png", map_pictures.slice_figure(data, "occupancy", 2), DPI)
         save_figure(FOLDER / "radial.png", map_pictures.radial_figure(data), DPI)
         save_figure(FOLDER / "scales.png", map_pictures.scales_figure(data), DPI)
+        two_halves(results)
         if "DIFFUSE_REAL_DATA" in os.environ:
             nuclease(Path(os.environ["DIFFUSE_REAL_DATA"]) / "snase", Path(temporary))
+
+
+def two_halves(results: Path) -> None:
+    """Draw the comparison of the maps of two halves of the images, which are as good as two data sets."""
+    sums = StoredSums(results / filenames.SUMS)
+    scales = read_scales(results / filenames.SCALES, sums.image_names, sums.grid, load_registry())
+    halves = half_maps(sums, scales, np.random.default_rng(0))
+    a, b = (
+        VoxelMap.of(AbsoluteMap(half, half.intensity, half.variance, 1.0, 0.0, RELATIVE), name=name)
+        for half, name in zip(halves, ("the first half", "the second half"), strict=True)
+    )
+    compared = compare_maps(a, b)
+    save_figure(FOLDER / "comparison_curves.png", curves_figure(compared), DPI)
+    save_figure(FOLDER / "comparison_l0.png", slices_figure(compared, 2), DPI)
 
 
 def nuclease(data: Path, folder: Path) -> None:

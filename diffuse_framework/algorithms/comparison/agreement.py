@@ -186,7 +186,7 @@ class Figures:
     def at_ceiling(self) -> bool | None:
         """Whether noise explains all that keeps the correlation from 1; None where there is no ceiling."""
         low, high = self.intervals.get("below_ceiling", (np.nan, np.nan))
-        return None if not np.isfinite(low + high) else bool(low <= 0 <= high or high < 0)
+        return None if not np.isfinite(low + high) else bool(low <= 0)
 
     def to_plain(self) -> dict[str, object]:
         """Return names and values, None for NaN."""

@@ -17,7 +17,6 @@ from diffuse_framework.algorithms.comparison.grids import (
 from diffuse_framework.algorithms.comparison.regridding import on_grid
 from diffuse_framework.algorithms.comparison.scaling import Scaling, fit_scaling
 from diffuse_framework.algorithms.indexing.ambiguity import reindexing_operators, triplet
-from diffuse_framework.algorithms.symmetry import voxel_operators
 from diffuse_framework.errors import ConfigError, DataError, GeometryError
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.voxel_map import VoxelMap
@@ -299,7 +298,6 @@ def _can_be_tried(operator: np.ndarray, grid: VoxelGrid) -> bool:
         _on_voxels(operator, grid.divisions)
     except GeometryError:
         return False
-    voxel_operators(grid.symmetry, grid.divisions)
     return True
 
 
