@@ -31,6 +31,7 @@ from diffuse_framework.algorithms.comparison.alignment import AlignmentOptions
 from diffuse_framework.algorithms.comparison.compare import Comparison, compare_maps, difference
 from diffuse_framework.algorithms.comparison.halos import Halo
 from diffuse_framework.algorithms.comparison.regridding import Rebinning, rebinned
+from diffuse_framework.config.earlier_run import merger_of_run
 from diffuse_framework.config.scope import SEVERAL, build_scope, core_text
 from diffuse_framework.config.selection import FROM_PYTHON, select, select_named, select_steps
 from diffuse_framework.engine.processes import process_engine
@@ -331,7 +332,7 @@ def rebin(
     """
     how = Rebinning(tuple(divisions), halo, around, coverage)
     if isinstance(source, str | Path):
-        return rebin_path(Path(source), how, load_registry())
+        return rebin_path(Path(source), how, load_registry(), merger=merger_of_run(Path(source)))
     return rebinned(open_map(source), how)
 
 

@@ -24,6 +24,7 @@ from diffuse_framework.command_line.shared.arguments import parse_arguments
 from diffuse_framework.command_line.shared.failures import report_failures
 from diffuse_framework.command_line.shared.logs import start_logs
 from diffuse_framework.command_line.shared.maps import halo_of, hints_of, maps_as_parameters, phil_of
+from diffuse_framework.config.earlier_run import merger_of_run
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.host.registry import Registry
@@ -54,9 +55,9 @@ def run(args: list[str] | None = None, registry: Registry | None = None) -> None
     folder = make_folder(Path(params.output.directory))
     start_logs(options.verbose, file_in(folder, params.output.log))
     how = Rebinning(tuple(params.divisions), params.halo.voxels, halo_of(params), params.coverage)
-    new = rebin(
-        Path(params.input.map), how, registry or load_registry(), hints_of(params), params.input.source, params.seed
-    )
+    path = Path(params.input.map)
+    merger = merger_of_run(path)
+    new = rebin(path, how, registry or load_registry(), hints_of(params), params.input.source, params.seed, merger)
     logger.info("%s", new)
     logger.info("The map is in %s", write_voxel_map(folder, new))
 

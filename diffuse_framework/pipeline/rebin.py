@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 EITHER, SUMS, MAP = "sums_or_map", "sums", "map"
 
+# The merger whose formula rebinned sums are merged by.
+_OF_SUMS = "poisson"
+
 
 def rebin(
     path: Path,
@@ -33,6 +36,7 @@ def rebin(
     hints: MapHints = MapHints(),  # noqa: B008
     source: str = EITHER,
     seed: int = 0,
+    merger: str = _OF_SUMS,
 ) -> VoxelMap:
     """Return a map on coarser voxels.
 
@@ -43,12 +47,20 @@ def rebin(
         hints: what the file of a map may leave open.
         source: "sums", "map", or "sums_or_map" for sums where there are any.
         seed: of the random halves of the images, for half maps.
+        merger: name of the one that made the run's map. Sums can be rebinned as `poisson` merges only; the map of
+            another is rebinned itself.
 
     Raises:
         DiffuseError: files that can't be read, divisions that can't be had, no voxel left.
     """
     path = Path(path)
     sums = path / filenames.SUMS if path.is_dir() else path if path.name == filenames.SUMS else None
+    if sums is not None and merger != _OF_SUMS and source != MAP:
+        reason = f"the map was merged by {merger}, sums are rebinned as {_OF_SUMS} merges"
+        if source == SUMS:
+            raise DataError(f"{reason}: input.source=map takes the map")
+        logger.warning("Not the sums but the map is rebinned, for %s", reason)
+        source = MAP
     if sums is not None and source != MAP:
         if sums.is_file() and sums.with_name(filenames.SCALES).is_file():
             return _of_sums(sums, how, registry, seed)

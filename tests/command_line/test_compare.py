@@ -134,6 +134,21 @@ def test_a_run_is_rebinned_from_its_sums(run_folder, tmp_path):
     run(report, tmp_path)
 
 
+def test_what_another_merger_made_is_rebinned_as_a_map_or_refused(run_folder, tmp_path, capsys):
+    """Sums are rebinned as `poisson` merges: whatever another merger did must not be lost without a word."""
+    there = tmp_path / "run"
+    shutil.copytree(run_folder, there)
+    (there / "parameters.phil").write_text("merger.plugin = inverse_variance\n")
+    run(rebin, there, "divisions=1,1,1", f"output.directory={tmp_path / 'new'}")
+    assert "the map was merged by inverse_variance" in capsys.readouterr().out
+    same = api.rebin(run_folder / "voxel_data_relative.npz", (1, 1, 1))
+    np.testing.assert_allclose(read_voxel_map(tmp_path / "new").intensity, same.intensity, rtol=1e-6)
+    np.testing.assert_allclose(api.rebin(there, (1, 1, 1)).intensity, same.intensity, rtol=1e-6)
+    with pytest.raises(SystemExit):
+        run(rebin, there, "divisions=1,1,1", "input.source=sums", f"output.directory={tmp_path / 'new'}")
+    assert "input.source=map takes the map" in capsys.readouterr().err
+
+
 def test_sums_are_rebinned_on_the_absolute_scale_of_the_run(run_folder, tmp_path):
     there = tmp_path / "run"
     shutil.copytree(run_folder, there)

@@ -10,7 +10,7 @@ from typing import Any
 from dials.util.options import ArgumentParser
 from iotbx.phil import parse
 
-from diffuse_framework.adapters.indexing.dials_phil import refuse_includes
+from diffuse_framework.adapters.guards.phil import refuse_includes
 from diffuse_framework.command_line.shared.arguments import parse_arguments
 from diffuse_framework.command_line.shared.logs import log_start, start_logs
 from diffuse_framework.config.idle import refuse_idle
