@@ -99,7 +99,10 @@ def make_steps(parameters: str = "", registry: Registry | None = None, **plugins
         refuse_includes("the parameters", parameters)
         working, unused = scope.fetch(parse(parameters), track_unused_definitions=True)
         params = working.extract()
-    except (RuntimeError, ValueError) as error:
+    except ConfigError:
+        raise
+    # Whatever a value makes of PHIL's converters: RuntimeError, ValueError, OverflowError, Sorry ...
+    except Exception as error:
         raise ConfigError(" ".join(str(error).split())) from error
     if unused:
         raise ConfigError("; ".join(_unknown(item.path) for item in unused))
@@ -187,9 +190,10 @@ def run(
     hints = CrystalHints(unit_cell, space_group, reference_cell)
     engine = process_engine(nproc)
     if folder is None:
-        return run_pipeline(source, steps, engine, RunSettings(hints=hints))
+        return run_pipeline(source, steps, engine, RunSettings(hints=hints, n_workers=nproc))
     with only_run_in(make_folder(Path(folder)).absolute()) as path:
-        return run_pipeline(source, steps, engine, RunSettings(path, hints, parameters=_last_steps(steps)))
+        settings = RunSettings(path, hints, n_workers=nproc, parameters=_last_steps(steps))
+        return run_pipeline(source, steps, engine, settings)
 
 
 def _last_steps(steps: Steps) -> str:

@@ -46,6 +46,7 @@ from diffuse_framework.command_line.shared.run_inputs import (
     engine_of,
     hints_of,
     image_files_of,
+    local_workers,
     open_images,
     refuse_no_images,
 )
@@ -184,6 +185,7 @@ def _process(
         folder=folder,
         hints=hints,
         chunk_size=params.mp.chunk,
+        n_workers=local_workers(params),
         write_pixels=image_files_of(params, folder),
         prune=prune,
         parameters=without_images(changed),

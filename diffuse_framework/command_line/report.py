@@ -32,8 +32,8 @@ from diffuse_framework.command_line.shared.reduce import open_sums
 from diffuse_framework.config.selection import select
 from diffuse_framework.errors import DataError, DiffuseError
 from diffuse_framework.io import filenames
-from diffuse_framework.io.inputs import read_json
 from diffuse_framework.io.results import file_stem
+from diffuse_framework.io.run_files import read_run_file
 from diffuse_framework.model.pixels import CorrectedPixels
 from diffuse_framework.pipeline.run import judged
 from diffuse_framework.report.image.pictures import Extraction, overlay
@@ -110,20 +110,20 @@ def _story(folder: Path, output: Path, pictures: list[Picture]) -> Story:
         pictures=pictures,
         merging=_merging(folder),
         absolute=_optional(folder / filenames.ABSOLUTE_SCALE),
-        verdict=summary.get("verdict", {}),
+        verdict=summary.get("verdict") or {},
         version=__version__,
         made=datetime.now().astimezone().isoformat(sep=" ", timespec="minutes"),
     )
 
 
 def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
+    return read_run_file(path) if path.is_file() else {}
 
 
 def _merging(folder: Path) -> dict[str, Any]:
     """Return the agreement of half data sets as diffuse.stats left it since the last scaling."""
     written, scales = folder / filenames.STATISTICS, folder / filenames.SCALES
-    return read_json(written) if written.is_file() and written.stat().st_mtime >= scales.stat().st_mtime else {}
+    return read_run_file(written) if written.is_file() and written.stat().st_mtime >= scales.stat().st_mtime else {}
 
 
 def _summary(folder: Path) -> dict[str, Any]:

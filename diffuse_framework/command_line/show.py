@@ -23,6 +23,7 @@ from diffuse_framework.command_line.shared.diagnostics import read_scaling
 from diffuse_framework.command_line.shared.failures import report_failures
 from diffuse_framework.errors import DataError
 from diffuse_framework.io.inputs import read_arrays, read_grid, read_json
+from diffuse_framework.io.run_files import check_summary
 from diffuse_framework.io.sums_store import FORMAT, StoredSums
 from diffuse_framework.report.map.pictures import grid_text
 
@@ -206,7 +207,8 @@ def _json(path: Path) -> str:
             f"Resolution smoother: {f'{len(smoother)} control points' if len(smoother) else 'off'}.\n"
             f"Fit: {fit}."
         )
-    if "images" in content and "map" in content:
+    if content.get("images") and content.get("map"):
+        check_summary(path, content)
         return _summary(content)
     return "JSON with " + ", ".join(content)
 
@@ -214,17 +216,17 @@ def _json(path: Path) -> str:
 def _summary(content: dict[str, Any]) -> str:
     images, merged = content["images"], content["map"]
     lines = [f"A run on {images['given']} images: {images['used']} used, {images['rejected']} rejected."]
-    lines += [f"  {r['name']} at {r['stage']}: {r['reason']}" for r in images.get("rejected_images", [])[:20]]
-    if "unit_cell" in content:
+    lines += [f"  {r['name']} at {r['stage']}: {r['reason']}" for r in (images.get("rejected_images") or [])[:20]]
+    if content.get("unit_cell"):
         cell = " ".join(f"{x:.3f}" for x in content["unit_cell"]["median"])
         lines.append(f"Median cell {cell}, {content['unit_cell']['space_group']}.")
     lines.append(
         f"{merged['voxels_observed']} of {merged['voxels_in_asymmetric_unit']} voxels ({merged['completeness']:.1%}) "
         f"from {merged['pixels']} pixels and {merged['photons']:.0f} photons."
     )
-    if "verdict" in content:
+    if content.get("verdict"):
         lines.append(f"Verdict: {content['verdict']['sentence']}.")
-    for name, version in content.get("run", {}).get("versions", {}).items():
+    for name, version in ((content.get("run") or {}).get("versions") or {}).items():
         lines.append(f"{name} {version}")
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ from typing import Any
 from libtbx import Auto
 
 from diffuse_framework.config.scope import SEVERAL
+from diffuse_framework.config.values import refuse_impossible_parameters
 from diffuse_framework.errors import ConfigError
 from diffuse_framework.host.registry import Registry
 from diffuse_framework.stages.indexer import Indexer
@@ -26,7 +27,7 @@ def select(registry: Registry, params: Any, stage: str) -> Any:
 
     Raises:
         PluginError: a name that isn't there.
-        ConfigError: a plugin named twice, none named, or parameters a plugin refuses.
+        ConfigError: a plugin named twice, none named, values that a parameter can't have, or that a plugin refuses.
     """
     scope = getattr(params, stage)
     if stage in SEVERAL:
@@ -56,7 +57,9 @@ def select_named(registry: Registry, params: Any, stage: str, name: str) -> Any:
 
 
 def _make(registry: Registry, scope: Any, stage: str, name: str) -> Any:
-    return registry.find(stage, name).factory.from_params(getattr(scope, name, None))
+    factory, params = registry.find(stage, name).factory, getattr(scope, name, None)
+    refuse_impossible_parameters(factory.phil, params, f"{stage}.{name}.")
+    return factory.from_params(params)
 
 
 def select_steps(registry: Registry, params: Any, indexer: Indexer | None = None) -> Steps:

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from diffuse_framework.errors import DataError
-from diffuse_framework.io.grid_file import grid_from_numbers
+from diffuse_framework.io.grid_file import checked_grid, grid_from_numbers
 from diffuse_framework.model.experiment import Symmetry
 from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.pixels import CorrectedPixels
@@ -135,7 +135,7 @@ def read_grid(path: Path) -> VoxelGrid:
         return _grid_without_symmetry(content)
     except KeyError as error:
         raise DataError(f"{path} is not a definition of a grid: it has no {error}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path} is not a definition of a grid: {error}") from error
 
 
@@ -157,8 +157,7 @@ def _grid_without_symmetry(content: dict[str, Any]) -> VoxelGrid:
         d_max=np.inf,
         n_voxels=int(content["total_voxels"]),
     )
-    if min(grid.dimensions) < 1:
-        raise ValueError("its bounds hold no voxel")
+    checked_grid(grid)
     corners = np.stack(np.meshgrid(*((bounds[f"{a}_min"], bounds[f"{a}_max"]) for a in "hkl")), -1).reshape(-1, 3)
     reach = float(np.linalg.norm(corners @ grid.reciprocal_basis.T, axis=1).max())
     return replace(grid, d_min=1 / reach) if reach > 0 else grid

@@ -163,7 +163,7 @@ class StoredSums:
                 columns = file["parts/key"].asstr()[:], file["parts/file"].asstr()[:], file["parts/rows"][:].tolist()
         except FileNotFoundError as error:
             raise DataError(f"there is no file {path}") from error
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, TypeError) as error:
             raise DataError(f"can't read {path}: it is no HDF5 file of sums, or is cut short ({error})") from error
         beside = parts_folder(self.path)
         self._folder = beside if beside.is_dir() or not written.is_dir() else written

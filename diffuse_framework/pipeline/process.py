@@ -74,6 +74,7 @@ class Surroundings:
         make_sink: called with the grid and the images' names.
         watch: called with the name of each step; a context around it.
         indexed: called with the experiment when it is known which images are used.
+        gridded: called with the grid and the number of images when the grid is known.
         chunk_size: images a worker takes at a time.
         write_pixels: called by workers with each image's mask and corrected pixels.
     """
@@ -83,6 +84,7 @@ class Surroundings:
     make_sink: Callable[[VoxelGrid, tuple[str, ...]], Sink] = MemorySink
     watch: Callable[[str], AbstractContextManager] = nullcontext
     indexed: Callable[[Experiment], None] = lambda experiment: None
+    gridded: Callable[[VoxelGrid, int], None] = lambda grid, n_images: None
     chunk_size: int = 4
     write_pixels: PixelWriter | None = None
 
@@ -185,6 +187,7 @@ def _with_noise_of(experiment: Experiment, source: ImageSource) -> Experiment:
 def collect(source: ImageSource, experiment: Experiment, steps: Steps, around: Surroundings) -> VoxelSums:
     """Images -> sums: slow, once. The maskers of `steps` know the data."""
     grid = steps.grid.build(experiment)
+    around.gridded(grid, len(experiment.images))
     work = ChunkWork(source, experiment, grid, steps.maskers, steps.correctors, steps.accumulator, around.write_pixels)
     sink = around.make_sink(grid, tuple(image.name for image in experiment.images))
     n_images, step = len(experiment.images), around.chunk_size

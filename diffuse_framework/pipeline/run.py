@@ -25,11 +25,13 @@ from diffuse_framework.io.results import Halves, write_half_maps, write_map_file
 from diffuse_framework.io.scales import write_scales
 from diffuse_framework.io.sums_store import StoredSums, SumsWriter
 from diffuse_framework.model.experiment import CrystalHints, Experiment
+from diffuse_framework.model.grid import VoxelGrid
 from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport, MergedMap
 from diffuse_framework.model.scales import ErrorModel, Scales
 from diffuse_framework.model.source import ImageSource
 from diffuse_framework.model.voxels import VoxelSums
 from diffuse_framework.pipeline.chunk import PixelWriter
+from diffuse_framework.pipeline.memory import needed, require_memory
 from diffuse_framework.pipeline.process import Outcome, Surroundings, fit_scales, maker_of, merge, process
 from diffuse_framework.pipeline.unreadable import left_out_of
 from diffuse_framework.report.summary import (
@@ -59,6 +61,7 @@ class RunSettings:
         folder: for sums and results; None keeps sums in memory and writes nothing.
         hints: what is known of the crystal.
         chunk_size: images a worker takes at a time.
+        n_workers: processes of this machine that read images, for what is said of memory.
         write_pixels: called by workers with each image's mask and corrected pixels.
         prune: remove finished work of earlier runs that these results have no use for.
         parameters: PHIL text of what differs from the defaults, kept beside the results.
@@ -69,6 +72,7 @@ class RunSettings:
     folder: Path | None = None
     hints: CrystalHints = CrystalHints()
     chunk_size: int = 4
+    n_workers: int = 1
     write_pixels: PixelWriter | None = None
     prune: bool = True
     parameters: str = ""
@@ -99,6 +103,7 @@ def run(
         DiffuseError: whatever a step refuses, or a file that can't be written.
     """
     watch = watch or Stopwatch()
+    require_memory(needed(_n_pixels(source), settings.n_workers))
     if settings.folder is None:
         with tempfile.TemporaryDirectory() as temporary:
             return process(source, steps, settings.hints, _around(source, Path(temporary), mapper, settings, watch))
@@ -237,15 +242,23 @@ def _n_given(source: ImageSource) -> int:
     return len(set(source.names)) + len(left_out_of(source))
 
 
+def _n_pixels(source: ImageSource) -> int:
+    return source.geometry(0).n_pixels if len(source) else 0
+
+
 def _around(source: ImageSource, folder: Path, mapper: Mapper, settings: RunSettings, watch: Stopwatch) -> Surroundings:
     def indexed(experiment: Experiment) -> None:
         log_experiment(experiment, _n_given(source))
+
+    def gridded(grid: VoxelGrid, n_images: int) -> None:
+        require_memory(needed(_n_pixels(source), settings.n_workers, grid, n_images))
 
     return Surroundings(
         folder=folder,
         mapper=mapper,
         watch=watch,
         indexed=indexed,
+        gridded=gridded,
         chunk_size=settings.chunk_size,
         write_pixels=settings.write_pixels,
     )

@@ -26,15 +26,24 @@ from typing import Any
 
 import h5py
 import numpy as np
+from iotbx.phil import parse
+from libtbx import Auto
 
 from diffuse_framework import api
-from diffuse_framework.command_line import process, simulate
+from diffuse_framework.adapters.images.open import images_from_files
+from diffuse_framework.adapters.images.source import DxtbxSource
+from diffuse_framework.command_line import process, simulate, stats
+from diffuse_framework.command_line.report import write_report
 from diffuse_framework.command_line.shared.arguments import parse_arguments
-from diffuse_framework.command_line.shared.diagnostics import read_scaling
-from diffuse_framework.config.selection import select_steps
+from diffuse_framework.command_line.shared.run_inputs import open_images
+from diffuse_framework.command_line.show import describe
+from diffuse_framework.config.scope import build_scope
+from diffuse_framework.config.selection import select_named, select_steps
 from diffuse_framework.errors import DiffuseError, UnreadableImage
 from diffuse_framework.host.loader import load_registry
-from diffuse_framework.io.inputs import MAP_ARRAYS, read_background, read_grid, read_map, read_pixels
+from diffuse_framework.io import filenames
+from diffuse_framework.io.inputs import MAP_ARRAYS, read_background, read_map, read_pixels
+from diffuse_framework.pipeline.chunk import pixel_table
 
 RIGHT, REJECTED, REFUSED = "right", "rejected", "refused"
 _PATIENCE_S = 30
@@ -42,6 +51,10 @@ _VALUES = (
     "Auto None True 0 -1 1 1e-300 1e300 -1e300 nan inf -inf 1,2,3 0,0,0 1,0,0 -1,-1 x '' ../../x "
     "/dev/null /proc/self/mem { } ; # = $x \\ 1e5 2**0.5 9**9**9 999999999999999999999 __import__('os') P1 "
     "P212121 1,1,1,90,90,90 0,0,0,0,0,0 é"
+).split(" ")
+_VECTORS = (
+    "1,0,0 0,1,0 0,0,-1 0,0,0 nan,0,0 inf,0,0 1e20,0,0 -1e300,1,1 1e-300,0,0 -100 100 100,100 0,100 -1,-1 5,5 1e9,1e9 "
+    "487,619 1000000,1000000 1,2,3,4,5,6,7,8,9 1,0,0,0,1,0,0,0,1 -5,5"
 ).split(" ")
 
 
@@ -56,10 +69,16 @@ class Inputs:
             simulate.run([*small, "crystal.space_group=P212121", "counts_per_pixel=2", f"output.directory={sim}"])
             known = [str(sim / "truth.expt"), str(sim / "truth.refl"), "mp.nproc=1", "output.pixels=True"]
             process.execute([*known, f"output.directory={folder / 'out'}"])
+            stats.run([str(folder / "out" / filenames.SUMS)])
+        estimates = {"krogh_moe": {"k": 2.0, "q": [0.1, 0.2], "k_of_q": [2.0, None]}}
+        profile = {"q": [0.1], "total_relative": [1.0], "sum_f0_squared": [2.0], "incoherent": [0.1]}
+        content = {"method": "krogh_moe", "estimates": estimates, "profile": profile}
+        (folder / "out" / filenames.ABSOLUTE_SCALE).write_text(json.dumps(content))
         self.images = sorted(sim.glob("sim_*.cbf"))
         self.counts = {path.name: api.open_images(path).read(0).counts[0] for path in self.images}
         self.registry = load_registry()
         self.parameters = sorted({item.path for item in process._parser(self.registry).phil.all_definitions()})
+        self.plugins = [item for item in self.registry.plugins.values() if parse(item.factory.phil).objects]
         with np.load(folder / "out" / "voxel_data_relative.npz") as arrays, h5py.File(folder / "map.h5", "w") as file:
             for name in MAP_ARRAYS:
                 file.create_dataset(name, data=arrays[name], chunks=True, fletcher32=True)
@@ -112,10 +131,33 @@ def cbf_pixels(inputs: Inputs, rng: random.Random) -> str:
     return _image(inputs, damaged(data, rng, data.find(b"\x0c\x1a\x04\xd5") + 4))
 
 
+def _damaged_header(inputs: Inputs, rng: random.Random) -> bytes:
+    data = inputs.images[1].read_bytes()
+    return damaged(data, rng, 0, data.find(b"--CIF-BINARY-FORMAT-SECTION--"))
+
+
 def cbf_header(inputs: Inputs, rng: random.Random) -> str:
     """A CBF file whose header is damaged, that of the pixels left alone: checksum and size are in it."""
-    data = inputs.images[1].read_bytes()
-    return _image(inputs, damaged(data, rng, 0, data.find(b"--CIF-BINARY-FORMAT-SECTION--")))
+    return _image(inputs, _damaged_header(inputs, rng))
+
+
+def cbf_header_alone(inputs: Inputs, rng: random.Random) -> str:
+    """The same, of the only image there is."""
+    path = inputs.folder / "alone_00002.cbf"
+    path.write_bytes(_damaged_header(inputs, rng))
+    source = api.open_images(path) if rng.random() < 0.5 else DxtbxSource(images_from_files([str(path)]))
+    _finite_geometry(source)
+    if not np.array_equal(source.read(0).counts[0], inputs.counts[inputs.images[1].name]):
+        raise AssertionError("other pixels were read")
+    return RIGHT
+
+
+def _finite_geometry(source: Any) -> None:
+    """Fail where a geometry was let pass that no pixel can have."""
+    for number in range(len(source)):
+        geometry = source.geometry(number)
+        if geometry.n_pixels < 1_000_000 and not all(np.isfinite(q).all() for q in pixel_table(geometry, ()).q):
+            raise AssertionError("scattering vectors that are no numbers")
 
 
 def parameters(inputs: Inputs, rng: random.Random) -> str:
@@ -124,6 +166,52 @@ def parameters(inputs: Inputs, rng: random.Random) -> str:
     args = [f"{name}={rng.choice(_VALUES)}" for name in names if "phil" not in name]
     params, _ = parse_arguments(process._parser(inputs.registry), args)
     select_steps(inputs.registry, params, "dials_ssx")
+    return RIGHT
+
+
+def geometry(inputs: Inputs, rng: random.Random) -> str:
+    """One or two parameters of the geometry with values at random, applied to an image."""
+    names = rng.sample([n for n in inputs.parameters if n.startswith(("geometry.", "detector."))], rng.choice((1, 2)))
+    args = [f"{name}={rng.choice((*_VALUES, *_VECTORS))}" for name in names]
+    params, _, _ = process._parsed([str(inputs.images[0]), *args], inputs.registry)
+    source = open_images(params)
+    _finite_geometry(source)
+    return RIGHT if np.array_equal(source.read(0).counts[0], inputs.counts[inputs.images[0].name]) else "other pixels"
+
+
+def from_python(inputs: Inputs, rng: random.Random) -> str:
+    """A parameter of a plugin through the API: as text, or set in Python to a value of any type."""
+    plugin = rng.choice(inputs.plugins)
+    scope = f"{plugin.stage}.{plugin.name}"
+    names = [item.path for item in parse(plugin.factory.phil, process_includes=True).all_definitions()]
+    name = rng.choice(names)
+    if rng.random() < 0.5:
+        several = "s" if plugin.stage in ("validator", "masker", "corrector") else ""
+        api.make_steps(f"{plugin.stage}.plugin{several} = {plugin.name}\n{scope}.{name} = {rng.choice(_VALUES)}\n")
+        return RIGHT
+    params = build_scope(inputs.registry, core="").extract()
+    *way, last = f"{scope}.{name}".split(".")
+    place = params
+    for step in way:
+        place = getattr(place, step)
+        place = place[0] if isinstance(place, list) else place
+    setattr(place, last, rng.choice((Auto, None, True, -1, 0, 1e300, float("inf"), float("nan"), "x", [], {}, [-1.0])))
+    select_named(inputs.registry, params, plugin.stage, plugin.name)
+    return RIGHT
+
+
+def experiments(inputs: Inputs, rng: random.Random) -> str:
+    """An .expt file with a value of another type, or with damaged text."""
+    text = (inputs.images[0].parent / "truth.expt").read_text()
+    if rng.random() < 0.7:
+        text = json.dumps(_changed(json.loads(text), rng))
+    path = inputs.folder / "case.expt"
+    path.write_bytes(damaged(text.encode(), rng) if rng.random() < 0.4 else text.encode())
+    if rng.random() < 0.5:
+        source = api.open_images(path)
+    else:
+        source = open_images(process._parsed([str(path)], inputs.registry)[0])
+    _finite_geometry(source)
     return RIGHT
 
 
@@ -151,15 +239,29 @@ def _changed(value: Any, rng: random.Random) -> Any:
 
 def json_files(inputs: Inputs, rng: random.Random) -> str:
     """A grid or scales with a value of another type, or with damaged text."""
-    name, read = rng.choice(
-        (("global_voxel_grid_definition.json", read_grid), ("refined_scaling_model_params.json", read_scaling))
-    )
+    name = rng.choice((filenames.GRID, filenames.SCALES))
     text = (inputs.folder / "out" / name).read_text()
     if rng.random() < 0.5:
         text = json.dumps(_changed(json.loads(text), rng))
     path = inputs.folder / name
     path.write_bytes(damaged(text.encode(), rng) if rng.random() < 0.3 else text.encode())
-    read(path)
+    describe(path)
+    return RIGHT
+
+
+def run_files(inputs: Inputs, rng: random.Random) -> str:
+    """What a run says of itself, with a value of another type or damaged text: shown, and made a page of."""
+    folder = inputs.folder / "shown"
+    folder.mkdir(exist_ok=True)
+    name = rng.choice((filenames.SUMMARY, filenames.SUMMARY, filenames.STATISTICS, filenames.ABSOLUTE_SCALE))
+    known = (filenames.GRID, filenames.SCALES, filenames.RELATIVE_MAP, filenames.SUMMARY)
+    for file in (*known, filenames.STATISTICS, filenames.ABSOLUTE_SCALE):
+        (folder / file).write_bytes((inputs.folder / "out" / file).read_bytes())
+    text = json.dumps(_changed(json.loads((folder / name).read_text()), rng))
+    (folder / name).write_bytes(damaged(text.encode(), rng) if rng.random() < 0.2 else text.encode())
+    if rng.random() < 0.3:
+        describe(folder / name)
+    write_report(folder, folder / "report.html", with_image=False)
     return RIGHT
 
 
@@ -181,7 +283,20 @@ def arrays(inputs: Inputs, rng: random.Random) -> str:
 
 
 KINDS: dict[str, Callable[[Inputs, random.Random], str]] = {
-    function.__name__: function for function in (cbf_pixels, cbf_header, parameters, parameter_file, json_files, arrays)
+    function.__name__: function
+    for function in (
+        cbf_pixels,
+        cbf_header,
+        cbf_header_alone,
+        parameters,
+        geometry,
+        from_python,
+        parameter_file,
+        experiments,
+        json_files,
+        run_files,
+        arrays,
+    )
 }
 
 

@@ -284,8 +284,10 @@ def _with_models(experiments: Any) -> tuple[Any, tuple[UnreadableFile, ...]]:
     """Return the experiments that have a beam and a detector, and the files of the others.
 
     Raises:
-        DataError: none has.
+        DataError: none has, or one has no images.
     """
+    if any(experiment.imageset is None for experiment in experiments):
+        raise DataError("an experiment of the .expt file has no images: its imagesets are not those that it names")
     bare = [experiment for experiment in experiments if experiment.beam is None or experiment.detector is None]
     if not bare:
         return experiments, ()

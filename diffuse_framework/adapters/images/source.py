@@ -18,6 +18,7 @@ from dxtbx.format.image import ImageBool
 from dxtbx.imageset import ImageSetFactory
 from dxtbx.model import Experiment, ExperimentList
 
+from diffuse_framework.adapters.guards.memory import raise_if_short
 from diffuse_framework.adapters.images.checksums import damage_of, stamp_of
 from diffuse_framework.adapters.images.hdf5 import Series, is_hdf5, series_of, what_is_missing
 from diffuse_framework.adapters.models.geometry import geometry_of
@@ -52,7 +53,7 @@ class DxtbxSource:
         """Split `experiments` into single stills.
 
         Raises:
-            DataError: there is no image, or a part of an HDF5 file is missing.
+            DataError: there is no image, one without beam or detector, or a part of an HDF5 file is missing.
             GeometryError: images of different detectors.
         """
         self.experiments, exposures_s = _single_stills(experiments)
@@ -62,6 +63,7 @@ class DxtbxSource:
             raise DataError("no images: give image files, a template like img_####.cbf, or an .expt file")
         self._exposures_s, self.without_exposure = _exposures_s(self.names, exposures_s, self.experiments)
         self._refuse_repeats()
+        self._refuse_bare()
         self._refuse_two_detectors()
         self._series = _series_of_files(self.experiments)
         # Files of which dxtbx and `Series.read` gave the same image.
@@ -106,7 +108,7 @@ class DxtbxSource:
                 frame = Frame(self.names[index], (series.read(number),))
                 self._refuse_other(index)
                 return frame
-            panels = _by_dxtbx(imageset)
+            panels = _by_dxtbx(imageset, self.geometry(index).n_pixels)
             if series is not None and series.plain:
                 if len(panels) == 1 and np.array_equal(series.read(number), panels[0]):
                     self._agreed.add(path)
@@ -217,6 +219,11 @@ class DxtbxSource:
                 "once"
             )
 
+    def _refuse_bare(self) -> None:
+        for name, experiment in zip(self.names, self.experiments, strict=True):
+            if experiment.beam is None or experiment.detector is None:
+                raise DataError(f"{name} can't be used: its header says nothing of beam and detector")
+
     def _refuse_two_detectors(self) -> None:
         shapes: dict[tuple, str] = {}
         for name, experiment in zip(self.names, self.experiments, strict=True):
@@ -230,12 +237,13 @@ class _Unreadable(Exception):
     """dxtbx can't read an image."""
 
 
-def _by_dxtbx(imageset: Any) -> tuple[np.ndarray, ...]:
-    """Return the panels of an image set of one image."""
+def _by_dxtbx(imageset: Any, n_pixels: int) -> tuple[np.ndarray, ...]:
+    """Return the panels of an image set of one image, which have so many pixels."""
     try:
         panels = tuple(flumpy.to_numpy(panel) for panel in imageset.get_raw_data(0))
     # Format classes raise whatever their decoder does: OSError, RuntimeError, AssertionError ...
     except Exception as error:
+        raise_if_short(error, n_pixels)
         raise _Unreadable(_first_line(error)) from error
     # The image set would keep the image, and there is one image set per image.
     imageset.clear_cache()

@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from diffuse_framework.adapters.guards.memory import raise_if_short
 from diffuse_framework.adapters.images.experiments import IndexedStill, reset_ids, still_for_dials
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.indexing.common import (
@@ -132,6 +133,7 @@ class FindSpotsWork:
             table = flex.reflection_table.from_observations(experiments, self.find.fresh(), is_stills=True)
         # DIALS raises whatever its parts do: RuntimeError, AssertionError, Sorry, IndexError ...
         except Exception as error:
+            raise_if_short(error, self.source.geometry(index).n_pixels)
             raise spot_finding_failure(self.source, index, error) from error
         if len(table) < params.min_spots:
             raise ImageRejected(SPOTS, f"{len(table)} spots found, {params.min_spots} needed", n_found=len(table))
@@ -239,6 +241,7 @@ class IndexWork(GivesOutcomes):
                 experiments, indexed, _ = index(experiments, spots.table, params)
         # DIALS raises whatever its parts do: RuntimeError, AssertionError, Sorry, IndexError ...
         except Exception as error:
+            raise_if_short(error, self.source.geometry(spots.source_index).n_pixels)
             raise ImageRejected(INDEXING, f"{one_line(error)} ({spots.n_found} spots found)") from error
         if len(experiments) == 0:
             reason = _last_error(captured_log) or "no lattice was found"

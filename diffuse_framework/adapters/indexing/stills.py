@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffuse_framework.adapters.guards.memory import raise_if_short
 from diffuse_framework.adapters.images.experiments import IndexedStill, still_for_dials
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.indexing.common import (
@@ -117,6 +118,7 @@ class StillsWork(GivesOutcomes):
             processor.process_experiments(Path(self.source.names[index]).stem, experiments)
         # DIALS raises whatever its parts do: RuntimeError, AssertionError, Sorry, IndexError ...
         except Exception as error:
+            raise_if_short(error, self.source.geometry(index).n_pixels)
             if processor.step == SPOTS:
                 raise spot_finding_failure(self.source, index, error) from error
             what = "" if processor.step != "refinement" else "refinement failed: "

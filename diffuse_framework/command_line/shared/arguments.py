@@ -20,12 +20,10 @@ from diffuse_framework.adapters.guards.pickles import refuse_pickle
 from diffuse_framework.adapters.images.hdf5 import what_is_missing
 from diffuse_framework.adapters.images.open import UnreadableFile, can_be_read, left_out_of, quiet_dxtbx
 from diffuse_framework.command_line.shared.abbreviations import in_full
+from diffuse_framework.config.values import refuse_impossible
 from diffuse_framework.errors import ConfigError
 
 logger = logging.getLogger(__name__)
-
-# Larger than any quantity here in any unit; its square is a number still.
-_LARGEST = 1e30
 
 
 def parse_arguments(parser: Any, args: list[str], file_parameters: dict[str, str] | None = None) -> tuple[Any, Any]:
@@ -50,7 +48,7 @@ def parse_arguments(parser: Any, args: list[str], file_parameters: dict[str, str
     _refuse_unknown_options(parser, args)
     params, options = _parsed_without_unreadable(parser, args)
     options.typed = [arg.partition("=")[0].strip() for arg in args if is_setting(arg)]
-    _refuse_impossible_values(parser)
+    refuse_impossible(parser.diff_phil)
     return params, options
 
 
@@ -80,6 +78,8 @@ def _parsed(parser: Any, args: list[str]) -> tuple[Any, Any]:
         if isinstance(error.code, str):
             raise ConfigError(_in_one_line(error.code)) from error
         raise
+    except MemoryError:
+        raise
     # A damaged image makes dxtbx's format classes raise anything: OSError, KeyError, AssertionError ...
     except Exception as error:
         damaged = [arg for arg in args if Path(arg).is_file() and not _is_text(arg) and not can_be_read(arg)]
@@ -92,25 +92,6 @@ def _parsed(parser: Any, args: list[str]) -> tuple[Any, Any]:
             what_is_missing(damaged[0])
             or f"{damaged[0]}{others} can't be read; it is cut short or damaged ({_in_one_line(str(error))})"
         ) from error
-
-
-def _refuse_impossible_values(parser: Any) -> None:
-    """Refuse Auto where a parameter has no automatic value, and numbers that no quantity has.
-
-    Raises:
-        ConfigError: there is one.
-    """
-    for item in parser.diff_phil.all_definitions():
-        definition = item.object
-        text = " ".join(word.value for word in definition.words)
-        if text.lower() == "auto" and "Auto" not in str(definition.help):
-            raise ConfigError(f"{item.path}=Auto: it has no automatic value; give one, or leave it out")
-        kind = str(getattr(definition.type, "phil_type", ""))
-        if kind in ("float", "floats"):
-            values = definition.extract()
-            for value in values if isinstance(values, list | tuple) else [values]:
-                if isinstance(value, int | float) and not abs(value) < _LARGEST:
-                    raise ConfigError(f"{item.path}={text}: {value} is no value that it can have")
 
 
 @contextmanager

@@ -26,6 +26,12 @@ def report_failures() -> Callable[[Callable], Callable]:
             except DiffuseError as error:
                 _say(f"Error: {error}")
                 sys.exit(1)
+            except MemoryError:
+                _say(
+                    "Error: memory ran out; finished work is kept: run the same command again with fewer voxels "
+                    "(grid.hkl.d_min=, grid.hkl.divisions=), a smaller mp.nproc=, or more memory"
+                )
+                sys.exit(1)
             except KeyboardInterrupt:
                 _say("Stopped; finished files are kept")
                 sys.exit(130)

@@ -116,6 +116,16 @@ def engine_of(params: Any) -> AbstractContextManager[Mapper]:
     return open_engine(params.mp.method, n_workers, settings)
 
 
+def local_workers(params: Any) -> int:
+    """Return how many processes of this machine read images; of those elsewhere their schedulers take care.
+
+    Raises:
+        ConfigError: see `engine_of`.
+    """
+    elsewhere = params.mp.method == "dask" and (params.mp.dask.scheduler or params.mp.dask.cluster == "slurm")
+    return 1 if elsewhere or params.mp.method in ("serial", "mpi") else _workers(params)
+
+
 def _workers(params: Any) -> int:
     if params.mp.nproc is not Auto:
         return params.mp.nproc

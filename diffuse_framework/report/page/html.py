@@ -88,12 +88,12 @@ def report_page(story: Story) -> str:
     return environment.get_template("report.html.j2").render(
         story=story,
         plots=plots,
-        images=story.summary.get("images", {}),
-        cell=story.summary.get("unit_cell", {}),
-        statistics=story.summary.get("map", {}),
+        images=story.summary.get("images") or {},
+        cell=story.summary.get("unit_cell") or {},
+        statistics=story.summary.get("map") or {},
         shells=_shells(story),
-        parts=story.summary.get("parts", []),
-        run=story.summary.get("run", {}),
+        parts=story.summary.get("parts") or [],
+        run=story.summary.get("run") or {},
         pictures=[(p.title, p.caption, base64.b64encode(p.png).decode()) for p in story.pictures],
         whole=data["volume"] is None or data["volume"]["whole"],
         reach=None if data["volume"] is None else 1 / data["volume"]["reach"],
@@ -140,7 +140,7 @@ def _size(n_bytes: float) -> str:
 
 def _shells(story: Story) -> list[dict[str, Any]]:
     """Shells of resolution, with half-set correlations where the statistics of merging have them."""
-    shells = story.merging.get("shells") or story.summary.get("map", {}).get("shells") or []
+    shells = story.merging.get("shells") or (story.summary.get("map") or {}).get("shells") or []
     return [shell for shell in shells if isinstance(shell, dict) and shell.get("d_min")]
 
 
@@ -471,7 +471,7 @@ def _absolute_plots(absolute: dict[str, Any]) -> list[dict[str, Any]]:
             )
         )
     profile = absolute.get("profile") or {}
-    used = estimates.get(absolute.get("method"), {}).get("k")
+    used = (estimates.get(absolute.get("method")) or {}).get("k")
     if profile.get("q") and used:
         total = [None if value is None else value * used for value in profile["total_relative"]]
         theory = [a + b for a, b in zip(profile["sum_f0_squared"], profile["incoherent"], strict=True)]
