@@ -8,8 +8,14 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from libtbx import Auto
 
+from diffuse_framework import api
 from diffuse_framework.command_line import merge, process, scale
+from diffuse_framework.config.scope import build_scope
+from diffuse_framework.config.selection import select_named
+from diffuse_framework.errors import ConfigError
+from diffuse_framework.host.loader import load_registry
 
 CRYSTAL = ("crystal.unit_cell=34,39,45,90,90,90", "crystal.space_group=P212121")
 
@@ -61,6 +67,7 @@ def here(tmp_path, monkeypatch, stills) -> Path:
         (["sim_00001.cbf", "geometry.beam.wavelength=-1"], "wavelength"),
         (["sim_00001.cbf", "sim_00001.cbf"], "more than once"),
         (["cut.cbf"], "hold a number"),
+        (["input.experiments=nothing.expt"], "File nothing.expt does not exist"),
     ],
 )
 def test_arguments_that_cannot_be(here, capsys, args, message):
@@ -176,3 +183,66 @@ def test_values_that_no_quantity_has(here, capsys, setting):
     assert setting.partition("=")[0].rpartition(".")[2] in refusal(capsys, process, "sim_00001.cbf", setting) or (
         "geometry" in setting
     )
+
+
+IMPOSSIBLE = {
+    "auto": Auto,
+    "infinite": float("inf"),
+    "nan": float("nan"),
+    "huge": 1e300,
+    "negative": -1e300,
+    "text": "x",
+    "list": [[]],
+}
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return load_registry()
+
+
+@pytest.mark.parametrize("value", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+@pytest.mark.parametrize(
+    ("stage", "plugin", "name"),
+    [
+        ("masker", "bragg", "d_min"),
+        ("masker", "trusted", "border"),
+        ("masker", "trusted", "d_max"),
+        ("corrector", "air", "temperature"),
+        ("corrector", "air", "mu"),
+        ("corrector", "efficiency", "thickness"),
+        ("corrector", "background", "sigma"),
+        ("accumulator", "sums", "step"),
+        ("scaler", "per_image", "tolerance"),
+        ("grid", "hkl", "d_min"),
+    ],
+)
+def test_values_set_in_python_that_no_quantity_has(registry, stage, plugin, name, value):
+    params = build_scope(registry, core="").extract()
+    setattr(getattr(getattr(params, stage), plugin), name, value)
+    with pytest.raises(ConfigError, match=f"{stage}.{plugin}"):
+        select_named(registry, params, stage, plugin)
+
+
+@pytest.mark.parametrize("value", ["Auto", "inf", "nan", "1e300", "-1e300", "x", "9**9**9", "1e999"])
+@pytest.mark.parametrize("name", ["masker.bragg.d_min", "corrector.air.temperature", "grid.hkl.d_max"])
+def test_values_in_parameters_of_the_python_interface_that_no_quantity_has(registry, name, value):
+    with pytest.raises(ConfigError) as refusal:
+        api.make_steps(f"corrector.plugins = air\n{name} = {value}\n", registry)
+    assert "\n" not in str(refusal.value) and name.rpartition(".")[2] in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"fast_axis": "0,0,0"},
+        {"fast_axis": "1,0,0", "slow_axis": "1,0,0"},
+        {"fast_axis": "nan,0,0"},
+        {"origin": "inf,0,0"},
+        {"origin": "-1e300,0,0"},
+        {"origin": "0,0,0", "group": "1"},
+    ],
+)
+def test_a_hierarchy_of_panels_that_can_not_be(here, capsys, values):
+    settings = [f"geometry.detector.hierarchy.{name}={value}" for name, value in values.items()]
+    refusal(capsys, process, "sim_00001.cbf", *settings)

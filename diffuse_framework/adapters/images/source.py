@@ -19,7 +19,7 @@ from dxtbx.imageset import ImageSetFactory
 from dxtbx.model import Experiment, ExperimentList
 
 from diffuse_framework.adapters.guards.memory import raise_if_short
-from diffuse_framework.adapters.images.checksums import damage_of, stamp_of
+from diffuse_framework.adapters.images.checksums import Compared, damage_of, stamp_of
 from diffuse_framework.adapters.images.hdf5 import Series, is_hdf5, series_of, what_is_missing
 from diffuse_framework.adapters.models.geometry import geometry_of
 from diffuse_framework.errors import DataError, GeometryError, UnreadableImage
@@ -71,8 +71,7 @@ class DxtbxSource:
         self._model_numbers = _model_numbers(self.experiments)
         self._geometries: dict[tuple[int, int], Geometry] = {}
         self._read_noise = read_noise
-        # Images whose bytes an indexer has compared with their checksum.
-        self._compared: set[int] = set()
+        self._compared = Compared(len(self))
         self._opened = tuple(self.stamp(index) for index in range(len(self)))
         for index in range(len(self)):
             # A beam or detector that can't be is refused before any work is done.
@@ -103,6 +102,7 @@ class DxtbxSource:
         series = self._series.get(path)
         if index not in self._compared:
             self.check_bytes(index)
+            self._compared.add(index)
         try:
             if series is not None and path in self._agreed:
                 frame = Frame(self.names[index], (series.read(number),))
@@ -124,10 +124,7 @@ class DxtbxSource:
         return Frame(self.names[index], panels)
 
     def note_compared(self, index: int) -> None:
-        """Note that an indexer has compared the bytes of an image with their checksum: once a run is enough.
-
-        MD5 of six megabytes takes a sixth of the time of accumulation.
-        """
+        """Note that an indexer has compared the bytes of an image with their checksum, perhaps in a run before."""
         self._compared.add(index)
 
     def _refuse_other(self, index: int) -> None:

@@ -86,7 +86,8 @@ def _parsed(parser: Any, args: list[str]) -> tuple[Any, Any]:
         if not damaged:
             # A value that PHIL or DIALS stumbles over: OverflowError, EOFError, TypeError ...
             logger.debug("Parsing %s", args, exc_info=True)
-            raise ConfigError(f"the command line can't be understood: {_in_one_line(str(error))}") from error
+            reason = _in_one_line(str(error)) or type(error).__name__
+            raise ConfigError(f"the command line can't be understood: {reason}") from error
         others = f" (and {len(damaged) - 1} others)" if len(damaged) > 1 else ""
         raise ConfigError(
             what_is_missing(damaged[0])
@@ -260,5 +261,5 @@ def _check_phil(path: str) -> None:
 def _in_one_line(text: str) -> str:
     """Fold a message of several lines, without the tracebacks that DIALS puts in."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    kept = [line for line in lines if not line.startswith(("Traceback", "File ", "raise ", "^"))]
+    kept = [line for line in lines if not line.startswith(("Traceback", 'File "', "raise ", "^"))]
     return " ".join(kept[:4])
