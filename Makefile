@@ -1,7 +1,7 @@
 # What a developer types. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test fuzz lint bench bench-accuracy docs docs-figures clean
+.PHONY: help install demo test fuzz lint bench bench-accuracy docs docs-figures lock clean
 
 PYTHON := .venv/bin/python
 INSTALLED := .venv/.installed
@@ -44,18 +44,21 @@ docs: $(WRITERS)  ## build the documentation into docs/_build/html; a warning is
 docs-figures: install  ## make the pictures of the documentation again
 	$(PYTHON) docs/make_figures.py
 
+lock: install  ## name anew, with their hashes, the files that pip brings on this system (locks/)
+	./install.sh --write-locks
+
 clean:  ## remove what make and the demo made, .venv too
 	rm -rf .venv docs/_build build dist *.egg-info diffuse_demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(INSTALLED): install.sh setup.cfg pyproject.toml
+$(INSTALLED): install.sh setup.cfg pyproject.toml $(wildcard locks/*.txt)
 	./install.sh
 	@touch $@
 
 $(LINTERS): $(INSTALLED)
-	$(PYTHON) -m pip install -qq --constraint .venv/constraints.txt --editable '.[dev]'
+	./install.sh --extra dev
 	@touch $@
 
 $(WRITERS): $(INSTALLED)
-	$(PYTHON) -m pip install -qq --constraint .venv/constraints.txt --editable '.[docs]'
+	./install.sh --extra docs
 	@touch $@

@@ -9,6 +9,11 @@
 #
 # On a terminal it asks before it calls apt-get; with --yes it does not.
 #
+# What pip brings is named in locks/, with the SHA-256 of each file, for the systems that have a lock there; elsewhere,
+# and with --unlocked, pip takes the newest versions that go with DIALS. `make lock` (--write-locks) writes them anew.
+#
+# ./install.sh --extra dev (or docs) gets what developers take besides.
+#
 # ./install.sh --for-tests gets what only tests need: Chromium, in which they open the report, and zsh, in which they
 # complete commands. Where they can't be got, it says which tests will be skipped.
 set -eu
@@ -45,15 +50,72 @@ apt_install() {
     fi
 }
 
+pip_install() {
+    PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install -qq "$@"
+}
+
+# What pip would still bring for an extra, besides this project.
+still_missing() {
+    PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install --dry-run --no-build-isolation \
+        --constraint .venv/constraints.txt --editable ".[$1]" 2>/dev/null |
+        sed -n 's/^Would install//p' | tr ' ' '\n' | grep -v '^diffuse' || true
+}
+
+# Names the system whose own packages a lock goes with; those of conda and of the installer of DIALS have none.
+system_name() {
+    case "$1" in /usr/bin/*) ;; *) return 0 ;; esac
+    if ! [ -r /etc/os-release ]; then return 0; fi
+    # shellcheck disable=SC1091 # of the system
+    (. /etc/os-release && printf '%s-%s_' "$ID" "${VERSION_ID:-}")
+    "$1" -c 'import platform, sys; print("python-%d.%d_%s" % (*sys.version_info[:2], platform.machine()))'
+}
+
+# Install an extra of this project into .venv: by its lock, where there is one for this system.
+install_extra() {
+    lock=locks/$(system_name "$1")$3.txt
+    if [ -z "$unlocked" ] && [ -f "$lock" ]; then
+        say "installing what $lock names"
+        pip_install --require-hashes --no-deps --requirement "$lock" || return 1
+        pip_install --no-deps --no-build-isolation --editable . || return 1
+        missing=$(still_missing "$2")
+        if [ -z "$missing" ]; then return 0; fi
+        say "not in $lock, and taken as they are:" $missing
+    fi
+    pip_install --constraint .venv/constraints.txt --editable ".[$2]"
+}
+
 yes=
 for_tests=
-for option in "$@"; do
-    case "$option" in
+extra=
+unlocked=
+write_locks=
+while [ $# -gt 0 ]; do
+    case "$1" in
         --yes) yes=1 ;;
         --for-tests) for_tests=1 ;;
-        *) stop "there is no option $option; there are --yes and --for-tests" ;;
+        --unlocked) unlocked=1 ;;
+        --write-locks) write_locks=1 ;;
+        --extra)
+            case "${2:-}" in dev | docs) extra=$2 ;; *) stop "--extra takes dev or docs" ;; esac
+            shift
+            ;;
+        *) stop "there is no option $1; there are --yes, --unlocked, --extra and --for-tests" ;;
     esac
+    shift
 done
+
+if [ -n "$extra$write_locks" ]; then
+    base=$(.venv/bin/python -c 'import sys; print(sys._base_executable)') || stop "run ./install.sh first"
+fi
+if [ -n "$write_locks" ]; then
+    system=$(system_name "$base")
+    [ -n "$system" ] || stop "locks go with the packages of a system, and $base is none of them"
+    exec "$base" locks/make_locks.py "$system"
+fi
+if [ -n "$extra" ]; then
+    install_extra "$base" "$extra" "-$extra" || stop "pip could not install what make $extra takes"
+    exit 0
+fi
 
 if [ -n "$for_tests" ]; then
     has_browser() {
@@ -123,13 +185,12 @@ done
 "$python" -c 'import numpy; print("numpy<2" if numpy.__version__.startswith("1.") else "")' >.venv/constraints.txt
 
 say "installing diffuse_framework into .venv"
-PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 \
-    .venv/bin/python -m pip install -qq --constraint .venv/constraints.txt --editable '.[test]' || stop \
-    "pip could not install diffuse_framework into .venv; its message is above. It needs a connection to PyPI."
+install_extra "$python" test "" || stop \
+    "pip could not install diffuse_framework into .venv; its message is above. It needs a connection to PyPI." \
+    "If it says that a hash does not match, or that a version is gone: ./install.sh --unlocked takes the newest ones."
 
 # Without what it requires: pip would bring another h5py beside that of DIALS, with another HDF5 library.
-PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 \
-    .venv/bin/python -m pip install -qq --no-deps hdf5plugin || say \
+pip_install --no-deps hdf5plugin || say \
     "pip could not install hdf5plugin: images in HDF5 compressed with bitshuffle can't be read"
 
 .venv/bin/python -c 'import libtbx.load_env, dials.util.options, dxtbx.model, h5py, numba' || stop \
