@@ -24,6 +24,7 @@ from typing import Any
 from iotbx.phil import parse
 
 from diffuse_framework.adapters.guards.phil import refuse_includes
+from diffuse_framework.adapters.guards.pickles import trusting_pickles
 from diffuse_framework.adapters.images.open import experiments_from_file, open_source, readable_images
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.indexing.automatic import AutomaticIndexer
@@ -55,6 +56,9 @@ from diffuse_framework.pipeline.run import RunSettings
 from diffuse_framework.pipeline.run import run as run_pipeline
 from diffuse_framework.pipeline.stored import StoredScaler
 from diffuse_framework.stages.steps import Steps
+
+
+__all__ = ["make_steps", "open_images", "run", "trusting_pickles", "write"]
 
 
 def open_images(images: str | Path | Iterable[str | Path]) -> DxtbxSource:

@@ -11,6 +11,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 from dials.array_family import flex
 from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentListFactory
+from libtbx import easy_pickle
 
 from diffuse_framework import api
 from diffuse_framework.adapters.guards.pickles import is_pickle, refuse_pickle
@@ -199,3 +201,24 @@ def test_maps_of_numbers_that_an_expt_file_names_are_read(tmp_path, simulated, p
 def test_texts_are_no_pickles(tmp_path, text):
     (tmp_path / "x").write_text(text)
     assert not is_pickle(tmp_path / "x")
+
+
+def test_a_notebook_can_read_its_own_old_tables(tmp_path):
+    """What it trusts is said for a block; after it, and in other threads, nothing is run."""
+    path = tmp_path / "old.pickle"
+    path.write_bytes(pickle.dumps(flex.reflection_table([("id", flex.int([1, 2]))])))
+    with pytest.raises(Exception, match="not read"):
+        flex.reflection_table.from_pickle(str(path))
+    with api.trusting_pickles():
+        assert list(flex.reflection_table.from_pickle(str(path))["id"]) == [1, 2]
+        with ThreadPoolExecutor(1) as other, pytest.raises(Exception, match="not read"):
+            other.submit(flex.reflection_table.from_pickle, str(path)).result()
+    with pytest.raises(Exception, match="not read"):
+        flex.reflection_table.from_pickle(str(path))
+
+
+def test_what_is_trusted_ends_with_an_error():
+    with pytest.raises(ValueError, match="mine"), api.trusting_pickles():
+        raise ValueError("mine")
+    with pytest.raises(pickle.UnpicklingError, match="not read"):
+        easy_pickle.loads(pickle.dumps(Path("x")))

@@ -196,7 +196,7 @@ def read_scaling(path: Path) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], d
             ],
             float,
         )
-        statistics = content.get("refinement_statistics") or {}
+        statistics = dict(content.get("refinement_statistics") or {})
         smoother = content.get("resolution_smoother") or {}
         points = smoother.get("control_points") or [] if smoother.get("enabled") else []
         curve = np.array([_control_point(point, n, len(points)) for n, point in enumerate(points)]).reshape(-1, 2)
