@@ -57,7 +57,6 @@ from diffuse_framework.pipeline.run import run as run_pipeline
 from diffuse_framework.pipeline.stored import StoredScaler
 from diffuse_framework.stages.steps import Steps
 
-
 __all__ = ["make_steps", "open_images", "run", "trusting_pickles", "write"]
 
 

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -56,6 +57,8 @@ _VECTORS = (
     "1,0,0 0,1,0 0,0,-1 0,0,0 nan,0,0 inf,0,0 1e20,0,0 -1e300,1,1 1e-300,0,0 -100 100 100,100 0,100 -1,-1 5,5 1e9,1e9 "
     "487,619 1000000,1000000 1,2,3,4,5,6,7,8,9 1,0,0,0,1,0,0,0,1 -5,5"
 ).split(" ")
+# Where results go, what shows no images, and what needs other machines.
+_ELSEWHERE = ("output.directory", "mp.", "live", "watch.", "input.")
 
 
 class Inputs:
@@ -77,7 +80,8 @@ class Inputs:
         self.images = sorted(sim.glob("sim_*.cbf"))
         self.counts = {path.name: api.open_images(path).read(0).counts[0] for path in self.images}
         self.registry = load_registry()
-        self.parameters = sorted({item.path for item in process._parser(self.registry).phil.all_definitions()})
+        self.kinds = {item.path: item.object.type for item in process._parser(self.registry).phil.all_definitions()}
+        self.parameters = sorted(self.kinds)
         self.plugins = [item for item in self.registry.plugins.values() if parse(item.factory.phil).objects]
         with np.load(folder / "out" / "voxel_data_relative.npz") as arrays, h5py.File(folder / "map.h5", "w") as file:
             for name in MAP_ARRAYS:
@@ -166,6 +170,37 @@ def parameters(inputs: Inputs, rng: random.Random) -> str:
     args = [f"{name}={rng.choice(_VALUES)}" for name in names if "phil" not in name]
     params, _ = parse_arguments(process._parser(inputs.registry), args)
     select_steps(inputs.registry, params, "dials_ssx")
+    return RIGHT
+
+
+def _plausible(kind: Any, rng: random.Random) -> str:
+    """Return a value that a parameter of a type may have, more often than not."""
+    numbers = (0, 1, 2, 3, 7, 40, 1000, 0.5, 0.1, 1e-3, 1e-9, 1e5, -1)
+    name, size = str(getattr(kind, "phil_type", "")), getattr(kind, "size_max", None) or 3
+    match name:
+        case _ if rng.random() < 0.15:
+            return rng.choice((*_VALUES, *_VECTORS))
+        case "bool":
+            return rng.choice(("True", "False"))
+        case "int":
+            return str(int(rng.choice(numbers)))
+        case "float":
+            return str(rng.choice(numbers))
+        case "ints" | "floats":
+            return ",".join(str((int if name == "ints" else float)(rng.choice(numbers))) for _ in range(size))
+    return rng.choice(("Auto", "None", "unit", "flat", "smooth", "per_image", "poisson", "trusted", "hkl", "P222"))
+
+
+def whole_runs(inputs: Inputs, rng: random.Random) -> str:
+    """A run on images with one to three parameters that have values at random; what passes as right ends in a map."""
+    names = rng.sample([name for name in inputs.parameters if not name.startswith(_ELSEWHERE)], rng.choice((1, 2, 3)))
+    args = [f"{name}={_plausible(inputs.kinds[name], rng)}" for name in names]
+    sim, out = inputs.images[0].parent, inputs.folder / "run"
+    known = [str(sim / "truth.expt"), str(sim / "truth.refl"), "mp.nproc=1", f"output.directory={out}"]
+    shutil.rmtree(out, ignore_errors=True)
+    finished = process.execute([*known, *args])
+    if finished is not None and not np.isfinite(finished.outcome.map.intensity).all():
+        raise AssertionError(f"a map that holds no numbers: {args}")
     return RIGHT
 
 
@@ -289,6 +324,7 @@ KINDS: dict[str, Callable[[Inputs, random.Random], str]] = {
         cbf_header,
         cbf_header_alone,
         parameters,
+        whole_runs,
         geometry,
         from_python,
         parameter_file,
