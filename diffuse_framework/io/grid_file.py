@@ -66,7 +66,7 @@ def grid_from_numbers(numbers: dict[str, Any]) -> VoxelGrid:
     if symmetry.operators.shape[1:] != (3, 3) or symmetry.asu_matrix.shape != (3, 3) or not len(symmetry.operators):
         raise ValueError("its symmetry operators are not matrices of 3 by 3")
     grid = VoxelGrid(
-        cell=tuple(float(value) for value in crystal["unit_cell"]),  # type: ignore[arg-type]
+        cell=tuple(float(value) for value in crystal["unit_cell"]),
         symmetry=symmetry,
         divisions=tuple(index(numbers[f"ndiv_{axis}"]) for axis in "hkl"),
         index_min=tuple(map(index, numbering["index_min"])),
