@@ -197,7 +197,7 @@ def test_the_same_image_by_another_name(simulated, tmp_path, capsys, way):
 
 
 def test_each_image_is_compared_once_a_run_by_all_processes_together(images, monkeypatch):
-    """MD5 takes a tenth of what reading and adding up an image takes; validators, masks and sums read each one."""
+    """MD5 takes a seventh of what reading and adding up an image takes; validators, masks and sums read each one."""
     asked = images / "asked.txt"
 
     def count(path: str) -> str:
