@@ -4,7 +4,7 @@
 
 RIGHT: the values are those that were written. REJECTED: an image was left out by name. REFUSED: one line, as a
 `DiffuseError`. Anything else - another exception, other pixels, an interpreter that ends, no answer within half a
-minute - is a fault; the seed makes it again.
+minute of its own - is a fault; the seed makes it again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import io
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -342,7 +343,9 @@ def outcome(inputs: Inputs, kind: str, seed: int) -> str:
     child = os.fork()
     if child == 0:
         os.close(reading)
-        signal.alarm(_PATIENCE_S)
+        # Of its own work: other programs make a machine slow. What waits for ever ends too.
+        resource.setrlimit(resource.RLIMIT_CPU, (_PATIENCE_S, _PATIENCE_S))
+        signal.alarm(20 * _PATIENCE_S)
         said = ""
         try:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
