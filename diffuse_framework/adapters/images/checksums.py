@@ -25,9 +25,9 @@ _END_BYTES = 1 << 12
 class Compared:
     """Which images have been compared with their checksum in this run: once each is enough.
 
-    MD5 of a PILATUS 6M image takes 8 ms, a seventh of what reading and adding it up takes. What one process notes, those
-    that are forked from the same one know: validators, masks and accumulation read the same images one after another,
-    each in workers of its own. A pickled copy goes on by itself.
+    MD5 of a PILATUS 6M image takes 8 ms, a seventh of what reading and adding it up takes. What one process notes,
+    those that are forked from the same one know: validators, masks and accumulation read the same images one after
+    another, each in workers of its own. A pickled copy goes on by itself.
 
     Args:
         n_images: of the run.
