@@ -8,6 +8,7 @@ from scipy.spatial.transform import Rotation
 from diffuse_framework.algorithms.geometry import project, reflections_near_ewald
 from diffuse_framework.algorithms.indexing.known_cell import KnownCell
 from diffuse_framework.algorithms.indexing.rays import Rays, rays_of
+from diffuse_framework.algorithms.masking.shapes import lattice_possible
 from diffuse_framework.model.geometry import Beam, Geometry, Panel
 
 
@@ -35,6 +36,7 @@ def random_setting(known: KnownCell, seed: int) -> np.ndarray:
 
 def spot_positions(
     setting: np.ndarray,
+    known: KnownCell,
     geometry: Geometry,
     rng: np.random.Generator,
     n: int = 150,
@@ -44,6 +46,7 @@ def spot_positions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return Miller indices (m, 3) and pixel coordinates (m, 2) of no more than `n` spots of a lattice."""
     hkl = reflections_near_ewald(setting, geometry.beam, d_min, 3 * width, 0.0)
+    hkl = hkl[lattice_possible(hkl, known.conditions)]
     rays = hkl @ setting.T + geometry.beam.s0
     off = np.linalg.norm(rays, axis=1) - 1
     panel, px = project(geometry, rays)
@@ -58,7 +61,7 @@ def rays_at(geometry: Geometry, px: np.ndarray) -> Rays:
 
 
 def angle_deg(one: np.ndarray, other: np.ndarray, known: KnownCell) -> float:
-    """Return the angle between two orientations of a cell, the symmetry of its Laue group taken off."""
+    """Return the angle between two orientations of a lattice, the symmetry of `known` taken off."""
 
     def turn(setting: np.ndarray) -> np.ndarray:
         left, _, right = np.linalg.svd(setting @ np.linalg.inv(known.basis))

@@ -5,30 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.spatial.transform import Rotation
-from scipy.special import rel_entr
 
+from diffuse_framework.algorithms.indexing.chance import why_not, within_tolerance
 from diffuse_framework.algorithms.indexing.known_cell import KnownCell
 from diffuse_framework.algorithms.indexing.rays import Rays
 from diffuse_framework.algorithms.indexing.refinement import (
     Fit,
     RefinementLimits,
-    explained_by,
     n_nodes,
     refine,
     refine_roughly,
 )
 from diffuse_framework.algorithms.indexing.search import SearchLimits, orientations
 
-__all__ = ["IndexingLimits", "Lattice", "find_lattices", "log10_chance"]
+__all__ = ["IndexingLimits", "Lattice", "find_lattices"]
 
 # Orientations tried first; more only where none of these explains half of the spots.
 _FIRST = 12
-# Random orientations that tell how many spots any lattice of the cell explains.
-_RANDOM = 24
-# Where a random lattice explains a larger share, errors are as large as nodes are apart: then the nodes that a wrong
-# cell has in common with the right one pass for all.
-_MOST_BY_CHANCE = 0.35
 
 
 @dataclass(frozen=True)
@@ -67,42 +60,6 @@ class Lattice:
     log10_chance: float
 
 
-def log10_chance(fit: Fit, rays: Rays, known: KnownCell, limits: RefinementLimits) -> float:
-    """Return the decimal logarithm of the probability that a lattice explains as many of random spots.
-
-    A share p of the spots is explained by the same lattice in random orientations, with the same errors. That one of
-    N lattices explains n of m spots has a probability of no more than N times the tail of the binomial distribution,
-    whose Chernoff limit is taken; N is the number of orientations and cells that the errors tell apart and the
-    tolerance of the cell lets in.
-
-    Args:
-        fit: a lattice.
-        rays: of all spots that it was looked for in.
-        known: the cell.
-        limits: of its refinement.
-    """
-    turns = Rotation.random(_RANDOM, random_state=0).as_matrix()
-    found = sum(int(explained_by(fit, turn, rays, known, limits.n_sigma).sum()) for turn in turns)
-    share = min((found + 1) / (_RANDOM * len(rays)), 1.0)
-    if share > _MOST_BY_CHANCE:
-        return 0.0
-    typical = float(np.sqrt((rays.q**2).sum(axis=1).mean()))
-    angle = min(limits.n_sigma * fit.sigma_off / typical, 1.0)
-    n_cells = max(2 * limits.cell_tolerance / angle, 1.0) ** len(known.strains)
-    n_lattices = 8 * np.pi**2 / len(known.rotations) / angle**3 * n_cells
-    nodes = n_nodes(fit.hkl[fit.explained])
-    tail = _log_tail(nodes, len(rays), share) / np.log(10)
-    return float(min(np.log10(n_lattices) + tail, 0.0))
-
-
-def _log_tail(n: int, of: int, share: float) -> float:
-    """Return an upper limit of the logarithm of the binomial probability of `n` or more (Chernoff)."""
-    observed = n / of
-    if observed <= share:
-        return 0.0
-    return float(-of * (rel_entr(observed, share) + rel_entr(1 - observed, 1 - share)))
-
-
 def find_lattices(
     rays: Rays, significance: np.ndarray, known: KnownCell, limits: IndexingLimits = IndexingLimits()
 ) -> tuple[tuple[Lattice, ...], str]:
@@ -126,14 +83,11 @@ def find_lattices(
             reason = reason or f"no orientation of the cell explains any of {len(rows)} spots"
             break
         n_explained = n_nodes(fit.hkl[fit.explained])
-        chance = log10_chance(fit, rays.where(rows), known, limits.refinement)
-        if n_explained < limits.min_spots:
-            reason = reason or f"{n_explained} of {len(rows)} spots explained, {limits.min_spots} needed"
-            break
-        if chance > limits.max_log10_chance:
-            reason = reason or (
-                f"{n_explained} of {len(rows)} spots explained, which chance does with a probability of 10^{chance:.1f}"
-            )
+        complaint, chance = f"{n_explained} of {len(rows)} spots explained, {limits.min_spots} needed", 0.0
+        if n_explained >= limits.min_spots:
+            complaint, chance = why_not(fit, rays.where(rows), known, limits.refinement, limits.max_log10_chance)
+        if complaint:
+            reason = reason or complaint
             break
         lattice = _on_all_spots(fit, chance, rays, rows)
         lattices.append(lattice)
@@ -160,7 +114,9 @@ def _best_fit(rays: Rays, significance: np.ndarray, known: KnownCell, limits: In
         return None
     rough.sort(key=lambda one: -one[0])
     fits = [refine(rays, setting, known, limits.refinement) for setting in _different([s for _, s in rough], known, 2)]
-    return max(fits, key=lambda fit: n_nodes(fit.hkl[fit.explained]))
+    # One that strains the cell too far only where there is no other.
+    within = [fit for fit in fits if within_tolerance(fit, known, limits.refinement.cell_tolerance)]
+    return max(within or fits, key=lambda fit: n_nodes(fit.hkl[fit.explained]))
 
 
 def _different(settings: list[np.ndarray], known: KnownCell, n: int) -> list[np.ndarray]:

@@ -16,6 +16,8 @@ __all__ = ["Fit", "RefinementLimits", "explained_by", "n_nodes", "refine", "refi
 
 # Standard deviations of the weights of spots, in standard deviations of their errors.
 _KERNEL = 1.5
+# The length of two normal components exceeds so many times the limit for one as often as one does.
+_ACROSS = 1.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,7 @@ class RefinementLimits:
     cell_tolerance: float = 0.03
     shift_mm: float = 0.2
     least_sigma: float = 1e-4
-    n_sigma: float = 3.0
+    n_sigma: float = 3.5
     n_cycles: int = 8
 
 
@@ -185,7 +187,7 @@ class _Matching:
     def near(self, sigma_across: float, sigma_off: float, n_sigma: float) -> np.ndarray:
         """Return which spots are as near to their node as the errors allow, and nearer than to any other."""
         near = (self.fraction < 0.4) & (np.abs(self.off) < n_sigma * sigma_off)
-        return near & (self.across < n_sigma * sigma_across) & self.possible()
+        return near & (self.across < _ACROSS * n_sigma * sigma_across) & self.possible()
 
     def possible(self) -> np.ndarray:
         """Return which nodes there are in a centred lattice, the origin apart."""
