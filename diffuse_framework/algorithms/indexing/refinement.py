@@ -17,7 +17,7 @@ __all__ = ["Fit", "RefinementLimits", "explained_by", "n_nodes", "refine", "refi
 # Standard deviations of the weights of spots, in standard deviations of their errors.
 _KERNEL = 1.5
 # The length of two normal components exceeds so many times the limit for one as often as one does.
-_ACROSS = 1.2
+_ACROSS = 1.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class RefinementLimits:
     cell_tolerance: float = 0.03
     shift_mm: float = 0.2
     least_sigma: float = 1e-4
-    n_sigma: float = 3.5
+    n_sigma: float = 3.2
     n_cycles: int = 8
 
 
