@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from diffuse_framework.algorithms.indexing.chance import why_not, within_tolerance
+from diffuse_framework.algorithms.indexing.chance import log10_chance, why_not, within_tolerance
 from diffuse_framework.algorithms.indexing.known_cell import KnownCell
 from diffuse_framework.algorithms.indexing.rays import Rays
 from diffuse_framework.algorithms.indexing.refinement import (
@@ -22,6 +22,8 @@ __all__ = ["IndexingLimits", "Lattice", "find_lattices"]
 
 # Orientations tried first; more only where none of these explains half of the spots.
 _FIRST = 12
+# Different orientations that are refined against all spots.
+_REFINED = 3
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,16 @@ def _best_fit(rays: Rays, significance: np.ndarray, known: KnownCell, limits: In
     if not rough:
         return None
     rough.sort(key=lambda one: -one[0])
-    fits = [refine(rays, setting, known, limits.refinement) for setting in _different([s for _, s in rough], known, 2)]
+    fits = [
+        refine(rays, setting, known, limits.refinement)
+        for setting in _different([s for _, s in rough], known, _REFINED)
+    ]
     # One that strains the cell too far only where there is no other.
     within = [fit for fit in fits if within_tolerance(fit, known, limits.refinement.cell_tolerance)]
-    return max(within or fits, key=lambda fit: n_nodes(fit.hkl[fit.explained]))
+    if len(within or fits) == 1:
+        return (within or fits)[0]
+    # One that explains more by larger errors is no better.
+    return min(within or fits, key=lambda fit: log10_chance(fit, rays, known, limits.refinement))
 
 
 def _different(settings: list[np.ndarray], known: KnownCell, n: int) -> list[np.ndarray]:
