@@ -1,9 +1,9 @@
 """The fast indexer of stills beside DIALS: lattices, orientations, spots, CPU seconds; and what it makes of nothing.
 
-    .venv/bin/python tests/benchmarks/fast_indexing.py thaumatin [images]   # DIALS_DATA; spots, lattices and time
-.venv/bin/python tests/benchmarks/fast_indexing.py cunir                # DIFFUSE_REAL_DATA; spots as DIALS found them
-.venv/bin/python tests/benchmarks/fast_indexing.py simulated [spots]    # six lattices, errors of cell and geometry
-.venv/bin/python tests/benchmarks/fast_indexing.py control [spots]      # 500 sets of scrambled spots or wrong cells
+.venv/bin/python tests/benchmarks/fast_indexing.py thaumatin [images]  # DIALS_DATA; spots, lattices and time
+.venv/bin/python tests/benchmarks/fast_indexing.py cunir               # DIFFUSE_REAL_DATA; spots as DIALS found them
+.venv/bin/python tests/benchmarks/fast_indexing.py simulated [spots]   # six lattices, errors of cell and geometry
+.venv/bin/python tests/benchmarks/fast_indexing.py control [spots]     # 500 sets of scrambled spots or wrong cells
 """
 
 from __future__ import annotations
