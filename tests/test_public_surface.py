@@ -18,6 +18,7 @@ WRAP_DIALS = (
     "indexer_dials_sequence",
     "indexer_dials_ssx",
     "indexer_dials_stills",
+    "indexer_fast_stills",
     "indexer_given",
     "scaler_dials_target",
 )

@@ -124,6 +124,7 @@ class Image:
         crystal: number of the crystal model; images that share one were indexed together, so
             that their axes agree. None where the image has a model of its own.
         other_lattices: (3, 3) setting matrices of further crystals in the beam, whose Bragg peaks are masked too.
+        indexed_by: name of the indexer where a run has several, else "".
     """
 
     name: str
@@ -136,6 +137,7 @@ class Image:
     rotation: Rotation | None = None
     crystal: int | None = None
     other_lattices: tuple[np.ndarray, ...] = ()
+    indexed_by: str = ""
 
     def each_lattice(self) -> tuple[Image, ...]:
         """Return the image once for each of its lattices, as if that were the only one."""

@@ -300,6 +300,7 @@ def run_summary(
 ) -> dict[str, Any]:
     """Return the content of ``summary.json``; `of_map` is the part that follows from the map."""
     rejected_in = Counter(rejected.stage for rejected in experiment.rejected)
+    indexed_by = dict(Counter(image.indexed_by for image in experiment.images if image.indexed_by))
     return {
         "images": {
             "given": n_images,
@@ -307,6 +308,7 @@ def run_summary(
             "used": len(experiment.images),
             "rejected": len(experiment.rejected),
             "rejected_in": dict(rejected_in),
+            **({"indexed_by": indexed_by} if indexed_by else {}),
             "rejected_images": [vars(rejected) for rejected in experiment.rejected],
         },
         "unit_cell": {

@@ -9,7 +9,7 @@ from diffuse_framework.testing.conformance import conformance_tests
 
 # Those that wrap DIALS need a source of DIALS: test_indexers_on_files has their contract, and the tests
 # of sweeps from the command line that of dials_sequence.
-ON_FILES = ("dials_sequence", "dials_ssx", "dials_stills", "given")
+ON_FILES = ("dials_sequence", "dials_ssx", "dials_stills", "fast_stills", "given")
 
 # Plugins that do nothing with their defaults, and say so.
 CONTENTS = "contents.formula = C20 H32 N6 O6\nbreit_dirac = False\nmin_completeness = 0.1"

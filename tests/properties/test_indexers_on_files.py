@@ -24,7 +24,8 @@ def source(tmp_path_factory):
 
 # Simulated spots are too alike for what dials_stills asks of profiles when it integrates.
 @pytest.mark.parametrize(
-    ("name", "parameters"), [("given", ""), ("dials_ssx", "integrate=False"), ("dials_stills", "integrate=False")]
+    ("name", "parameters"),
+    [("given", ""), ("fast_stills", ""), ("dials_ssx", "integrate=False"), ("dials_stills", "integrate=False")],
 )
 def test_an_indexer_keeps_its_contract(name, parameters, source, tmp_path):
     indexer = check_plugin("indexer", load_registry().find("indexer", name).factory, parameters)

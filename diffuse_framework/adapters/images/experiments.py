@@ -43,12 +43,14 @@ class IndexedStill:
             used, the source has it.
         reflections: the reflection table of this image alone, None where there is none.
         other_crystals: dxtbx crystals of its other lattices.
+        indexed_by: name of the indexer where a run has several, else "".
     """
 
     source_index: int
     experiment: Any
     reflections: Any = None
     other_crystals: tuple[Any, ...] = ()
+    indexed_by: str = ""
 
 
 def still_for_dials(experiment: Any) -> Any:
@@ -116,6 +118,7 @@ def build_experiment(
                 mosaic_width_deg=mosaic_width_deg(still.experiment),
                 spots=spots_of(still.reflections, detector),
                 other_lattices=tuple(np.array(crystal.get_A()).reshape(3, 3) for crystal in still.other_crystals),
+                indexed_by=still.indexed_by,
             )
         )
         kept.append(still)

@@ -45,6 +45,7 @@ class StillOutcome:
         lattices: indexed spots of each lattice, that of the indexed image first.
         rejected_at, reason: the step that failed and why, "" where none did.
         captured_log: what DIALS logged and printed.
+        indexed_by: name of the indexer, "" for the one that was chosen.
     """
 
     source_index: int
@@ -54,10 +55,13 @@ class StillOutcome:
     rejected_at: str = ""
     reason: str = ""
     captured_log: str = ""
+    indexed_by: str = ""
 
     def still(self) -> IndexedStill | None:
         """Return the indexed image, None where it was rejected."""
-        return None if self.packed is None else IndexedStill(self.source_index, *unpack(self.packed))
+        if self.packed is None:
+            return None
+        return IndexedStill(self.source_index, *unpack(self.packed), indexed_by=self.indexed_by)
 
 
 class GivesOutcomes:
@@ -157,8 +161,10 @@ def best_lattice(
     reset_ids(table, 0, experiment.identifier)
     # The source has the image; without it an experiment travels as numbers only.
     experiment.imageset = None
-    others = sorted(counts[:best] + counts[best + 1 :], reverse=True)
-    return IndexedStill(index, experiment, table), (counts[best], *others)
+    others = sorted((n for n in range(len(counts)) if n != best), key=lambda number: -counts[number])
+    crystals = tuple(experiments[number].crystal for number in others)
+    still = IndexedStill(index, experiment, table, crystals)
+    return still, (counts[best], *(counts[number] for number in others))
 
 
 def _rows_of(table: Any, identifier: str, n_lattices: int) -> Any:
@@ -234,11 +240,10 @@ def _log_indexed(name: str, still: IndexedStill, outcome: StillOutcome) -> None:
     )
     if len(outcome.lattices) > 1:
         logger.info(
-            "%s shows %d lattices; kept the one with %d spots, left out those with %s",
+            "%s shows %d lattices, with %s spots: it is mapped with the first, and the Bragg peaks of all are masked",
             name,
             len(outcome.lattices),
-            outcome.lattices[0],
-            ", ".join(map(str, outcome.lattices[1:])),
+            ", ".join(map(str, outcome.lattices)),
         )
 
 

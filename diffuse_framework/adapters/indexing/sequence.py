@@ -118,7 +118,9 @@ class SweepWork:
 
     def from_plain(self, plain: dict[str, Any]) -> SweepOutcome:
         """Return the outcome that `to_plain` took apart."""
-        indexed = tuple(IndexedSweep(sweep, *unpack(packed), crystal) for sweep, crystal, packed in plain["indexed"])
+        indexed = tuple(
+            IndexedSweep(sweep, *unpack(packed)[:2], crystal) for sweep, crystal, packed in plain["indexed"]
+        )
         # Each was packed with models of its own; sweeps of one crystal share beam and detector.
         shared = SharedModels()
         for one in indexed:

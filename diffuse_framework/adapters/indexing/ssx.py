@@ -24,9 +24,10 @@ from diffuse_framework.adapters.indexing.common import (
     refuse_damaged,
     spot_finding_failure,
 )
-from diffuse_framework.adapters.indexing.dials_phil import DialsParameters
+from diffuse_framework.adapters.indexing.dials_phil import DialsParameters, hint_text
 from diffuse_framework.adapters.indexing.packing import VERSIONS, model_texts, pack
 from diffuse_framework.fingerprint import fingerprint
+from diffuse_framework.model.experiment import CrystalHints
 
 if TYPE_CHECKING:
     from dials.array_family import flex
@@ -217,7 +218,7 @@ class IndexWork(GivesOutcomes):
                     reason=rejection.reason,
                     captured_log=captured_log.getvalue(),
                 )
-        packed = pack(still.experiment, still.reflections)
+        packed = pack(still.experiment, still.reflections, still.other_crystals)
         return StillOutcome(number, packed, spots.n_found, lattices, captured_log=captured_log.getvalue())
 
     def _process(self, spots: Spots, captured_log: io.StringIO) -> tuple[IndexedStill, tuple[int, ...]]:
@@ -306,6 +307,25 @@ class SsxWork(GivesOutcomes):
     def __call__(self, number: int) -> StillOutcome:
         """Find spots on, index and integrate image `number`."""
         return self.index(self.find(number))
+
+
+def default_work(source: DxtbxSource, hints: CrystalHints, integrate: bool) -> SsxWork:
+    """Return all steps with the defaults of DIALS and ours, for a cell that is known.
+
+    Args:
+        source: all images.
+        hints: what is known of the crystal.
+        integrate: also integrate.
+    """
+    name = "settings for DIALS"
+
+    def parameters(program: str, scope: str, *texts: tuple[str, str]) -> DialsParameters:
+        return DialsParameters(f"dials.command_line.{program}", scope, texts)
+
+    find = parameters("find_spots", "phil_scope", (name, FIND_SPOTS_FIXED))
+    index = parameters("ssx_index", "phil_scope", (name, SSX_INDEX_DEFAULTS), hint_text(hints), (name, SSX_INDEX_FIXED))
+    last = parameters("ssx_integrate", "working_phil", (name, f"algorithm = stills\n{SSX_INTEGRATE_FIXED}"))
+    return SsxWork(FindSpotsWork(source, find, index), IndexWork(source, index, last if integrate else None))
 
 
 def run_ssx(

@@ -106,7 +106,7 @@ class StillsWork(GivesOutcomes):
                     reason=refusal.reason,
                     captured_log=captured_log.getvalue(),
                 )
-        packed = pack(still.experiment, still.reflections)
+        packed = pack(still.experiment, still.reflections, still.other_crystals)
         return StillOutcome(index, packed, processor.n_found, lattices, captured_log=captured_log.getvalue())
 
     def _process(self, index: int, processor: Any) -> tuple[IndexedStill, tuple[int, ...]]:
