@@ -208,8 +208,9 @@ class BraggMasker:
         measures = self.radius is None or self.excitation_error is None
         if not experiment.images or not (measures or self.unpredicted):
             return masker
-        numbers = np.unique(np.linspace(0, len(experiment.images) - 1, self.n_images).round().astype(int))
-        sample = [replace(experiment.images[number], spots=no_spots()) for number in numbers]
+        images = experiment.images_by_name()
+        numbers = np.unique(np.linspace(0, len(images) - 1, self.n_images).round().astype(int))
+        sample = [replace(images[number], spots=no_spots()) for number in numbers]
         look = (source, experiment.geometries)
         conditions = centring_conditions(masker.space_group)
         means, bright = zip(*mapper.map(_Levels(*look, conditions), sample), strict=True)
@@ -229,7 +230,7 @@ class BraggMasker:
                 leaks = nothing_leaked()
                 for one in mapper.map(_Guard(*look, masker), sample):
                     leaks = add_leaks(leaks, one)
-        masker._log(leaks, experiment, len(sample))
+        masker._log(leaks, sample)
         return masker
 
     def _spot_model(self, peaks: _Peaks, sample: list[Image], mapper: Mapper) -> SpotModel | None:
@@ -358,10 +359,10 @@ class BraggMasker:
         found = Predicted(np.full(len(px), number), px, np.zeros(len(px)), np.linalg.norm(q, axis=1))
         self._paint(classes, values, geometry, number, blocks, found, np.ones(len(px), bool), self.model)
 
-    def _log(self, leaks: Leaks, experiment: Experiment, n_sample: int) -> None:
+    def _log(self, leaks: Leaks, sample: list[Image]) -> None:
         """Log size of the peaks, share of pixels masked, indexed spots that the mask holds, and what leaks."""
         model = self.model
-        image = experiment.images[len(experiment.images) // 2]
+        n_sample = len(sample)
         if model is not None:
             some = model.width > 0
             logger.info(
@@ -378,7 +379,7 @@ class BraggMasker:
             logger.info(
                 "Bragg mask: too few strong reflections to measure; radius %g pixels, excitation error %g 1/angstrom",
                 _RADIUS if self.radius is None else self.radius,
-                self._width(image),
+                self._width(sample[0]),
             )
         share = leaks.masked.sum() / max(leaks.seen.sum(), 1)
         logger.info(

@@ -217,7 +217,7 @@ class DynamicMasker:
             width=self.bragg_width,
         )
         sample = _Sample(experiment, self.min_images)
-        for batch in _batches(experiment.images, self.n_images, self.max_images):
+        for batch in _batches(experiment.images_by_name(), self.n_images, self.max_images):
             sample.add(mapper.map(look, batch), batch)
             if sample.n_unjudged <= _UNJUDGED * sample.n_seen:
                 break
@@ -307,7 +307,7 @@ class _Sample:
         self.histories: list[PixelHistory] = []
         self.n_images = 0
         self._shapes: list[tuple[int, ...]] = []
-        self._first = ""
+        self._first: Image | None = None
         self._blocks: list[tuple[np.ndarray, ...]] = []
         self._totals: list[np.ndarray] = []
         self._weights: list[np.ndarray] = []
@@ -321,12 +321,13 @@ class _Sample:
         for image, panels in zip(images, samples, strict=True):
             found = [panel.photons.shape for panel in panels]
             if not self.histories:
-                self._shapes, self._first = found, image.name
+                self._shapes, self._first = found, image
                 self.histories = [PixelHistory(shape, len(images), self._min_images) for shape in found]
                 self._totals = [np.zeros(shape, np.float32) for shape in found]
                 self._weights = [np.zeros(shape, np.float32) for shape in found]
             if found != self._shapes:
-                raise DataError(f"{image.name} has panels of {found} pixels, {self._first} of {self._shapes}")
+                assert self._first is not None
+                raise DataError(f"{image.name} has panels of {found} pixels, {self._first.name} of {self._shapes}")
             means = tuple(panel.mean for panel in panels)
             self._blocks.append(means)
             bright = brightness_of(means)
@@ -359,7 +360,8 @@ class _Sample:
 
     def shadows(self, margin: int) -> list[np.ndarray]:
         """Return True (slow, fast) in the shadows on each panel."""
-        geometry = self._experiment.geometry_of(self._experiment.images[0])
+        assert self._first is not None
+        geometry = self._experiment.geometry_of(self._first)
         rings, totals = [], []
         step = ring_width(geometry)
         for panel, total in zip(geometry.panels, self._totals, strict=True):
