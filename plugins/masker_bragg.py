@@ -119,7 +119,7 @@ class _Levels:
             paint_around(classes, predicted.px[predicted.panel == number], 3.0)
             mean = block_levels(photons_of(values, classes, panel.gain, panel.pedestal))[0]
             means.append(mean)
-            limits = bright_above(filled(mean))
+            limits = bright_above(filled(mean), noise=panel.read_noise**2)
             bright.append(bright_pixels(values, limits, panel.gain, panel.pedestal, panel.trusted_range[1]))
         return tuple(means), tuple(bright)
 
@@ -263,7 +263,7 @@ class BraggMasker:
                 if self.excitation_error is None:
                     panel = geometry.panels[number]
                     always = here.off <= self.model.width[bin_of(here.q, self.model.q_max)]
-                    meaning = (blocks[number], panel.gain, panel.pedestal, panel.trusted_range)
+                    meaning = (blocks[number], panel.gain, panel.pedestal, panel.trusted_range, panel.read_noise**2)
                     some = always | may_show(frame.counts[number], self.faults[number], here.px, *meaning)
                     here, always = here.where(some), always[some]
                 self._paint(
@@ -308,12 +308,15 @@ class BraggMasker:
             return
         px, panel = np.ascontiguousarray(peaks.px), geometry.panels[number]
         bins = bin_of(peaks.q, model.q_max)
-        sums = photon_sums(values, self.faults[number], px, blocks, panel.gain, panel.pedestal, panel.trusted_range)
+        meaning = (panel.gain, panel.pedestal, panel.trusted_range, panel.read_noise**2)
+        sums = photon_sums(values, self.faults[number], px, blocks, *meaning)
         n, photons, expected, n_ring, in_ring, _ = sums.T
         level = np.where(n_ring > 10, in_ring / np.maximum(n_ring, 1), expected / np.maximum(n, 1))
         level = np.maximum(level, 1e-3)
         excess = photons - level * n
-        noise = level * n * (1 + n / np.maximum(n_ring, 10))
+        # Counting and reading, in the core and of the level that is taken from around it.
+        of_level = level * n * (1 + n / np.maximum(n_ring, 10))
+        noise = of_level * (1 + panel.read_noise**2 / level)
         usual = model.usual[bins] * level
         likely = (excess * usual**2 + usual * noise) / np.maximum(usual**2 + noise, 1e-9)
         likely = np.maximum(likely, excess - 2 * np.sqrt(noise))
@@ -340,8 +343,9 @@ class BraggMasker:
         A single bright pixel away from the lattice is no peak but a cosmic ray or a fault, and is not to be trusted.
         """
         panel = geometry.panels[number]
-        meaning = (panel.gain, panel.pedestal, panel.trusted_range)
-        places = bright_pixels(values, bright_above(blocks), panel.gain, panel.pedestal, panel.trusted_range[1])
+        meaning = (panel.gain, panel.pedestal, panel.trusted_range, panel.read_noise**2)
+        limits = bright_above(blocks, noise=panel.read_noise**2)
+        places = bright_pixels(values, limits, panel.gain, panel.pedestal, panel.trusted_range[1])
         slow, fast = places.T
         places = places[(classes[slow, fast] > BRAGG) & ~self.faults[number][slow, fast]]
         places = places[stand_out(values, places, *meaning)]

@@ -267,8 +267,11 @@ class DynamicMasker:
 
     def _spikes(self, values: np.ndarray, panel: Panel, levels: np.ndarray, image: Image, q: np.ndarray) -> np.ndarray:
         """Return single bright pixels (n, 2) (slow, fast) of a panel that no reflection explains."""
-        places = bright_pixels(values, bright_above(levels), panel.gain, panel.pedestal, panel.trusted_range[1])
-        places = places[are_single(values, places, levels, panel.gain, panel.pedestal, panel.trusted_range)]
+        noise = panel.read_noise**2
+        limits = bright_above(levels, noise=noise)
+        places = bright_pixels(values, limits, panel.gain, panel.pedestal, panel.trusted_range[1])
+        meaning = (panel.gain, panel.pedestal, panel.trusted_range, noise)
+        places = places[are_single(values, places, levels, *meaning)]
         if not len(places):
             return places
         vectors = q[places[:, 0], places[:, 1]].astype(float)
@@ -370,10 +373,11 @@ class _Sample:
             factor = of_pixels(panel, lambda mm: polarization(mm, geometry.beam))
             factor *= of_pixels(panel, partial(solid_angle, panel=panel))
             totals.append(total / (factor / factor.mean()).astype(np.float32))
-        expected = ring_levels(totals, self._weights, rings)
+        noise = [self.n_images * panel.read_noise**2 for panel in geometry.panels]
+        expected = ring_levels(totals, self._weights, rings, max(noise))
         return [
-            find_shadow(total, weight, expected, ring, margin)
-            for total, weight, ring in zip(totals, self._weights, rings, strict=True)
+            find_shadow(total, weight, expected, ring, margin, of_panel)
+            for total, weight, ring, of_panel in zip(totals, self._weights, rings, noise, strict=True)
         ]
 
 

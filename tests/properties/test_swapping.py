@@ -135,7 +135,8 @@ def test_the_order_of_images_is_irrelevant(data, selection):
 
 def test_a_sample_of_images_and_what_it_says_do_not_depend_on_their_order(data):
     """With the default maskers, which learn from some of the images; also where the source has another order."""
-    selection = "masker.bragg.n_images = 3\nmasker.dynamic.n_images = 5\nmasker.dynamic.max_images = 5\nmasker.bragg.share = 0.5"
+    selection = "masker.bragg.n_images = 3\nmasker.bragg.share = 0.5\n"
+    selection += "masker.dynamic.n_images = 5\nmasker.dynamic.max_images = 5"
     source, experiment = data
     backwards = replace(experiment, images=experiment.images[::-1])
     turned = replace(source, frames=source.frames[::-1])

@@ -33,7 +33,7 @@ class Levels:
             panels: which say what they mean.
         """
         step = max(int(np.sqrt(sum(values.size for values in counts) / _ENOUGH)) | 1, 1)
-        some, level = [], []
+        some, level, noise = [], [], []
         for values, panel, blocks in zip(counts, panels, self.panels, strict=True):
             here = np.ascontiguousarray(values[step // 2 :: step, step // 2 :: step])
             rows, columns = (np.arange(n) * step + step // 2 for n in here.shape)
@@ -41,13 +41,14 @@ class Levels:
             kept = (here >= panel.trusted_range[0]) & (here <= panel.trusted_range[1]) & np.isfinite(expected)
             some.append((here[kept] - panel.pedestal) / panel.gain)
             level.append(expected[kept].astype(float))
-        n, e = np.concatenate(some), np.concatenate(level)
+            noise.append(np.full(np.count_nonzero(kept), 1 + panel.read_noise**2))
+        n, e, more = np.concatenate(some), np.concatenate(level), np.concatenate(noise)
         if not len(n) or not e.sum() > 0:
             return 1.0
         ratio = max(n.sum() / e.sum(), 1e-6)
         for _ in range(_CYCLES):
             before = ratio
-            kept = n <= 2 * ratio * e + 6 * np.sqrt(ratio * e + 1)
+            kept = n <= 2 * ratio * e + 6 * np.sqrt(ratio * e + more)
             ratio = max(n[kept].sum() / max(e[kept].sum(), 1e-12), 1e-6)
             if ratio == before:
                 break

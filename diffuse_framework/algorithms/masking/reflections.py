@@ -103,7 +103,7 @@ def predict(
 
 
 @njit(cache=True, nogil=True)
-def _sums(values, bad, px, levels, gain, pedestal, low, high, core, inner, outer, out):
+def _sums(values, bad, px, levels, gain, pedestal, low, high, noise, core, inner, outer, out):
     n_slow, n_fast = values.shape
     whole = gain == 1
     core2, inner2, outer2 = core * core, inner * inner, outer * outer
@@ -125,7 +125,7 @@ def _sums(values, bad, px, levels, gain, pedestal, low, high, core, inner, outer
                 if j // BLOCK != block:
                     block = j // BLOCK
                     level = levels[i // BLOCK, block]
-                    limit = 1.5 * level + 8 * np.sqrt(1.5 * level) + 5
+                    limit = 1.5 * level + 8 * np.sqrt(1.5 * level + noise) + 5
                 photons = value - pedestal if whole else (value - pedestal) / gain
                 if r2 <= core2:
                     n_core += 1
@@ -147,6 +147,7 @@ def photon_sums(
     gain: float,
     pedestal: float,
     trusted: tuple[float, float],
+    noise: float = 0.0,
     core: float = CORE,
 ) -> np.ndarray:
     """Return pixels, photons and level (n, 6) within the core of each spot, and the same in a ring around it.
@@ -158,11 +159,14 @@ def photon_sums(
         levels: photons (blocks) on this image; no NaN.
         gain, pedestal: photons = (value - pedestal) / gain.
         trusted: lowest and highest raw value that means something.
+        noise: variance of a pixel that is not of counting, photons^2.
         core: radius in pixels.
     """
     out = np.empty((len(px), 6))
     low, high = map(float, trusted)
-    _sums(values, bad, px, levels, float(gain), float(pedestal), low, high, float(core), _INNER, _OUTER, out)
+    _sums(
+        values, bad, px, levels, float(gain), float(pedestal), low, high, float(noise), float(core), _INNER, _OUTER, out
+    )
     return out
 
 
@@ -231,7 +235,7 @@ def paint_ellipses(
 
 
 @njit(cache=True, nogil=True)
-def _stand_out(values, places, gain, pedestal, low, high, out):
+def _stand_out(values, places, gain, pedestal, low, high, noise, out):
     n_slow, n_fast = values.shape
     around = np.empty(300, np.float64)
     for n in range(len(places)):
@@ -256,15 +260,20 @@ def _stand_out(values, places, gain, pedestal, low, high, out):
         if m > 8:
             # What stands out of the mean of all does so of the lower ones': most peaks need no sorting.
             level = max(1.2 * total / m, 0.01) * (1 + 1e-9)
-            if value <= 1.5 * level + 8 * np.sqrt(1.5 * level) + 5:
+            if value <= 1.5 * level + 8 * np.sqrt(1.5 * level + noise) + 5:
                 # Without the highest, lest other peaks raise it.
                 ordered = np.sort(around[:m])
                 level = max(1.2 * np.mean(ordered[: (3 * m) // 4]), 0.01)
-        out[n] = value > 1.5 * level + 8 * np.sqrt(1.5 * level) + 5
+        out[n] = value > 1.5 * level + 8 * np.sqrt(1.5 * level + noise) + 5
 
 
 def stand_out(
-    values: np.ndarray, places: np.ndarray, gain: float, pedestal: float, trusted: tuple[float, float]
+    values: np.ndarray,
+    places: np.ndarray,
+    gain: float,
+    pedestal: float,
+    trusted: tuple[float, float],
+    noise: float = 0.0,
 ) -> np.ndarray:
     """Return which bright pixels (n,) are the highest around and stand out from what is five to eight pixels away.
 
@@ -273,28 +282,29 @@ def stand_out(
     Args:
         values: (slow, fast) raw values.
         places: (n, 2) (slow, fast).
-        gain, pedestal, trusted: as `photon_sums` has them.
+        gain, pedestal, trusted, noise: as `photon_sums` has them.
     """
     out = np.empty(len(places), bool)
     low, high = map(float, trusted)
-    _stand_out(values, places, float(gain), float(pedestal), low, high, out)
+    _stand_out(values, places, float(gain), float(pedestal), low, high, float(noise), out)
     return out
 
 
 @njit(cache=True, nogil=True)
-def _may_show(values, bad, px, levels, gain, pedestal, low, high, out):
+def _may_show(values, bad, px, levels, gain, pedestal, low, high, noise, out):
     n_slow, n_fast = values.shape
     whole = gain == 1
     for n in range(len(px)):
         fast, slow = int(np.floor(px[n, 0])), int(np.floor(px[n, 1]))
-        expected = total = 0.0
+        expected = total = of_noise = 0.0
         for i in range(max(slow - 1, 0), min(slow + 2, n_slow)):
             for j in range(max(fast - 1, 0), min(fast + 2, n_fast)):
                 value = values[i, j]
                 if low <= value <= high and not bad[i, j]:
                     total += value - pedestal if whole else (value - pedestal) / gain
                     expected += levels[i // BLOCK, j // BLOCK]
-        out[n] = total > expected + 1.5 * np.sqrt(expected)
+                    of_noise += noise
+        out[n] = total > expected + 1.5 * np.sqrt(expected + of_noise)
 
 
 def may_show(
@@ -305,6 +315,7 @@ def may_show(
     gain: float,
     pedestal: float,
     trusted: tuple[float, float],
+    noise: float = 0.0,
 ) -> np.ndarray:
     """Return which reflections (n,) count more in their nine middle pixels than most do that don't show at all.
 
@@ -312,5 +323,5 @@ def may_show(
     """
     out = np.empty(len(px), bool)
     low, high = map(float, trusted)
-    _may_show(values, bad, px, levels, float(gain), float(pedestal), low, high, out)
+    _may_show(values, bad, px, levels, float(gain), float(pedestal), low, high, float(noise), out)
     return out
