@@ -38,6 +38,8 @@ class SumsTable:
         fast, slow: (n,) their mean position in pixels.
         bragg_counts, bragg_background, bragg_background_variance, bragg_exposure,
             bragg_pixels: (n,) the same sums for pixels masked as Bragg peaks.
+        share_squares: (n,) sum of the squares of the shares of diffuse pixels: a photon that m voxels share adds
+            1/m to the counts of each, and 1/m^2 to their variance. As `pixels` where it is not given.
     """
 
     image: np.ndarray
@@ -56,6 +58,12 @@ class SumsTable:
     bragg_background_variance: np.ndarray
     bragg_exposure: np.ndarray
     bragg_pixels: np.ndarray
+    share_squares: np.ndarray = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Take pixels to be whole where nothing says how they are shared."""
+        if self.share_squares is None:
+            object.__setattr__(self, "share_squares", self.pixels)
 
     def __len__(self) -> int:
         return len(self.image)
