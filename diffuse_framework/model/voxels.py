@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 import numpy as np
@@ -58,7 +58,8 @@ class SumsTable:
     bragg_background_variance: np.ndarray
     bragg_exposure: np.ndarray
     bragg_pixels: np.ndarray
-    share_squares: np.ndarray = None  # type: ignore[assignment]
+    # A factory, so that the class has no attribute of that name: stored tables read a column that isn't there yet.
+    share_squares: np.ndarray = field(default_factory=lambda: None)  # type: ignore[arg-type,return-value]
 
     def __post_init__(self) -> None:
         """Take pixels to be whole where nothing says how they are shared."""
@@ -73,7 +74,7 @@ class SumsTable:
         return SumsTable(**{name: getattr(self, name)[rows] for name in COLUMNS})
 
 
-COLUMNS = tuple(field.name for field in fields(SumsTable))
+COLUMNS = tuple(column.name for column in fields(SumsTable))
 
 # Sums are formed in double precision and kept in single: 6e-8 is far below any counting error.
 COLUMN_TYPES: dict[str, np.dtype] = dict.fromkeys(COLUMNS, np.dtype(np.float32)) | {

@@ -31,6 +31,7 @@ _LEAST_PHOTONS = 40.0
 _WIDEST = 25
 # Pixels of the smallest shadow, and how far its edge reaches from the dark.
 _SMALLEST, _EDGE = 40, 8
+_LEAST_DIM = 0.6
 # Towards the beam expected counts may fall with this power of the distance, not faster.
 _POWER = 4
 _QUANTILE = 0.75
@@ -87,8 +88,13 @@ def find_shadow(
     core, known, ratio = core[box], known[box], ratio[box]
     # The edge: outwards from the dark as long as pixels are dim beside what lies just outside.
     near = binary_dilation(core, iterations=_EDGE)
-    local = local_level(rate[box], known & ~near)
-    shadow = binary_propagation(core, mask=near & (~known | (rate[box] < DIM * local)))
+    outside = known & ~near
+    local = local_level(rate[box], outside)
+    # Of a crystal that turns little, what is beside a shadow is uneven by itself.
+    beside = (rate[box] / local)[outside & binary_dilation(near, iterations=_EDGE)]
+    uneven = 1.4826 * float(np.median(np.abs(beside - 1))) if beside.size else 0.0
+    dim = np.clip(1 - 2 * uneven, _LEAST_DIM, DIM)
+    shadow = binary_propagation(core, mask=near & (~known | (rate[box] < dim * local)))
     shadow = binary_fill_holes(shadow)
     whole = np.zeros(total.shape, bool)
     whole[box] = binary_dilation(shadow, iterations=margin) if margin else shadow

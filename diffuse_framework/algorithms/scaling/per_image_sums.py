@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from diffuse_framework.algorithms.scaling.error_model import share_of
 from diffuse_framework.algorithms.scaling.observations import Block, Observations
 from diffuse_framework.errors import DataError
 
@@ -165,6 +166,7 @@ def _add_information(first, rows, scales, signed, information, out):
             out[2] += rows[row].counts
             share = weight / exposure
             noise = rows[row].background_variance
+            # Of shared pixels the counts vary less; what all of them together say of the image's scale is the same.
             counting = max(expected, 0.0)
             if not counting + noise > 0:
                 continue
@@ -174,7 +176,7 @@ def _add_information(first, rows, scales, signed, information, out):
                 information[rows[row].image] += square / (counting + noise) * (1 - share)
             else:
                 information[rows[row].image] += signal * signal / (counting + noise) * (1 - share)
-            variance = counting * max(1 - share, 1e-9) + noise
+            variance = counting * share_of(rows, row) * max(1 - share, 1e-9) + noise
             out[0] += residual * residual / variance
             out[3] += 1
             out[4] += residual * residual
