@@ -74,8 +74,8 @@ def ours(plugin: Plugin) -> bool:
 
 
 def no_judge_of_noise(plugin: Plugin) -> bool:
-    """Not the maskers that tell by counting statistics what stands out: twice the photons would show more of it."""
-    return ours(plugin) and plugin.name not in ("dynamic", "bragg")
+    """Not those by which twice the photons say more: maskers that tell what stands out, and restraints of a scaler."""
+    return ours(plugin) and plugin.name not in ("dynamic", "bragg", "smooth")
 
 
 @pytest.fixture(scope="module")
