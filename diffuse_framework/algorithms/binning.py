@@ -155,7 +155,9 @@ class VoxelAdder:
             np.empty(n_fast + 1, np.int32),
             # A sum of integers is exact.
             np.zeros(n_fast + 1, np.int64 if values.dtype.kind in "iu" else float),
-            *np.empty((3, n_fast + 1)),
+            np.empty(n_fast + 1),
+            np.empty(n_fast + 1),
+            np.empty(n_fast + 1),
             np.empty(n_fast, self._integer),
             np.empty(n_fast, np.int32),
             np.zeros(n_fast + 1, np.int64),

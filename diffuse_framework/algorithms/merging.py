@@ -286,7 +286,10 @@ def inverse_variance_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
     share = mean_share(seen["share_squares"], seen["pixels"])
     shell, spread = shell_prior(
         voxel_q(grid, voxel),
-        *(seen[name] for name in ("counts", "background", "exposure", "background_variance")),
+        seen["counts"],
+        seen["background"],
+        seen["exposure"],
+        seen["background_variance"],
         share,
     )
     prior[voxel] = shell

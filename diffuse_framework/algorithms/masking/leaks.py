@@ -63,7 +63,8 @@ class Leaks:
 
 def nothing_leaked() -> Leaks:
     """Return what no image says."""
-    return Leaks(*(np.zeros((N_BINS, FAR)) for _ in range(3)), np.zeros(N_BINS), np.zeros(N_BINS))
+    by_distance = (N_BINS, FAR)
+    return Leaks(*(np.zeros(shape) for shape in (by_distance, by_distance, by_distance, N_BINS, N_BINS)))
 
 
 def add_leaks(one: Leaks, other: Leaks) -> Leaks:

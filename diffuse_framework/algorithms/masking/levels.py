@@ -70,8 +70,9 @@ class Levels:
         sampled = []
         for values, panel, blocks in zip(counts, panels, self.panels, strict=True):
             found = np.empty((-(-values.shape[0] // step) * -(-values.shape[1] // step), 3))
-            scale = (float(panel.gain), float(panel.pedestal), *map(float, panel.trusted_range))
-            n = _sample(values, blocks, step, *scale, panel.read_noise**2, found)
+            low, high = map(float, panel.trusted_range)
+            gain, pedestal, noise = float(panel.gain), float(panel.pedestal), float(panel.read_noise**2)
+            n = _sample(values, blocks, step, gain, pedestal, low, high, noise, found)
             sampled.append(found[:n])
         return float(_brightness(np.concatenate(sampled)))
 

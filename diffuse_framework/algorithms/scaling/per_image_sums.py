@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from diffuse_framework.algorithms.scaling.error_model import share_of
 from diffuse_framework.algorithms.scaling.observations import Block, Observations
+from diffuse_framework.algorithms.scaling.voxel_totals import share_of
 from diffuse_framework.errors import DataError
 
 
