@@ -119,7 +119,7 @@ class _Levels:
             paint_around(classes, predicted.px[predicted.panel == number], 3.0)
             mean = block_levels(photons_of(values, classes, panel.gain, panel.pedestal))[0]
             means.append(mean)
-            limits = bright_above(filled(mean))
+            limits = bright_above(filled(mean), noise=panel.read_noise**2)
             bright.append(bright_pixels(values, limits, panel.gain, panel.pedestal, panel.trusted_range[1]))
         return tuple(means), tuple(bright)
 
@@ -208,8 +208,9 @@ class BraggMasker:
         measures = self.radius is None or self.excitation_error is None
         if not experiment.images or not (measures or self.unpredicted):
             return masker
-        numbers = np.unique(np.linspace(0, len(experiment.images) - 1, self.n_images).round().astype(int))
-        sample = [replace(experiment.images[number], spots=no_spots()) for number in numbers]
+        images = experiment.images_by_name()
+        numbers = np.unique(np.linspace(0, len(images) - 1, self.n_images).round().astype(int))
+        sample = [replace(images[number], spots=no_spots()) for number in numbers]
         look = (source, experiment.geometries)
         conditions = centring_conditions(masker.space_group)
         means, bright = zip(*mapper.map(_Levels(*look, conditions), sample), strict=True)
@@ -229,7 +230,7 @@ class BraggMasker:
                 leaks = nothing_leaked()
                 for one in mapper.map(_Guard(*look, masker), sample):
                     leaks = add_leaks(leaks, one)
-        masker._log(leaks, experiment, len(sample))
+        masker._log(leaks, sample)
         return masker
 
     def _spot_model(self, peaks: _Peaks, sample: list[Image], mapper: Mapper) -> SpotModel | None:
@@ -262,7 +263,7 @@ class BraggMasker:
                 if self.excitation_error is None:
                     panel = geometry.panels[number]
                     always = here.off <= self.model.width[bin_of(here.q, self.model.q_max)]
-                    meaning = (blocks[number], panel.gain, panel.pedestal, panel.trusted_range)
+                    meaning = (blocks[number], panel.gain, panel.pedestal, panel.trusted_range, panel.read_noise**2)
                     some = always | may_show(frame.counts[number], self.faults[number], here.px, *meaning)
                     here, always = here.where(some), always[some]
                 self._paint(
@@ -307,12 +308,15 @@ class BraggMasker:
             return
         px, panel = np.ascontiguousarray(peaks.px), geometry.panels[number]
         bins = bin_of(peaks.q, model.q_max)
-        sums = photon_sums(values, self.faults[number], px, blocks, panel.gain, panel.pedestal, panel.trusted_range)
+        meaning = (panel.gain, panel.pedestal, panel.trusted_range, panel.read_noise**2)
+        sums = photon_sums(values, self.faults[number], px, blocks, *meaning)
         n, photons, expected, n_ring, in_ring, _ = sums.T
         level = np.where(n_ring > 10, in_ring / np.maximum(n_ring, 1), expected / np.maximum(n, 1))
         level = np.maximum(level, 1e-3)
         excess = photons - level * n
-        noise = level * n * (1 + n / np.maximum(n_ring, 10))
+        # Counting and reading, in the core and of the level that is taken from around it.
+        of_level = level * n * (1 + n / np.maximum(n_ring, 10))
+        noise = of_level * (1 + panel.read_noise**2 / level)
         usual = model.usual[bins] * level
         likely = (excess * usual**2 + usual * noise) / np.maximum(usual**2 + noise, 1e-9)
         likely = np.maximum(likely, excess - 2 * np.sqrt(noise))
@@ -339,8 +343,9 @@ class BraggMasker:
         A single bright pixel away from the lattice is no peak but a cosmic ray or a fault, and is not to be trusted.
         """
         panel = geometry.panels[number]
-        meaning = (panel.gain, panel.pedestal, panel.trusted_range)
-        places = bright_pixels(values, bright_above(blocks), panel.gain, panel.pedestal, panel.trusted_range[1])
+        meaning = (panel.gain, panel.pedestal, panel.trusted_range, panel.read_noise**2)
+        limits = bright_above(blocks, noise=panel.read_noise**2)
+        places = bright_pixels(values, limits, panel.gain, panel.pedestal, panel.trusted_range[1])
         slow, fast = places.T
         places = places[(classes[slow, fast] > BRAGG) & ~self.faults[number][slow, fast]]
         places = places[stand_out(values, places, *meaning)]
@@ -358,10 +363,10 @@ class BraggMasker:
         found = Predicted(np.full(len(px), number), px, np.zeros(len(px)), np.linalg.norm(q, axis=1))
         self._paint(classes, values, geometry, number, blocks, found, np.ones(len(px), bool), self.model)
 
-    def _log(self, leaks: Leaks, experiment: Experiment, n_sample: int) -> None:
+    def _log(self, leaks: Leaks, sample: list[Image]) -> None:
         """Log size of the peaks, share of pixels masked, indexed spots that the mask holds, and what leaks."""
         model = self.model
-        image = experiment.images[len(experiment.images) // 2]
+        n_sample = len(sample)
         if model is not None:
             some = model.width > 0
             logger.info(
@@ -378,7 +383,7 @@ class BraggMasker:
             logger.info(
                 "Bragg mask: too few strong reflections to measure; radius %g pixels, excitation error %g 1/angstrom",
                 _RADIUS if self.radius is None else self.radius,
-                self._width(image),
+                self._width(sample[0]),
             )
         share = leaks.masked.sum() / max(leaks.seen.sum(), 1)
         logger.info(

@@ -217,7 +217,7 @@ class DynamicMasker:
             width=self.bragg_width,
         )
         sample = _Sample(experiment, self.min_images)
-        for batch in _batches(experiment.images, self.n_images, self.max_images):
+        for batch in _batches(experiment.images_by_name(), self.n_images, self.max_images):
             sample.add(mapper.map(look, batch), batch)
             if sample.n_unjudged <= _UNJUDGED * sample.n_seen:
                 break
@@ -267,8 +267,11 @@ class DynamicMasker:
 
     def _spikes(self, values: np.ndarray, panel: Panel, levels: np.ndarray, image: Image, q: np.ndarray) -> np.ndarray:
         """Return single bright pixels (n, 2) (slow, fast) of a panel that no reflection explains."""
-        places = bright_pixels(values, bright_above(levels), panel.gain, panel.pedestal, panel.trusted_range[1])
-        places = places[are_single(values, places, levels, panel.gain, panel.pedestal, panel.trusted_range)]
+        noise = panel.read_noise**2
+        limits = bright_above(levels, noise=noise)
+        places = bright_pixels(values, limits, panel.gain, panel.pedestal, panel.trusted_range[1])
+        meaning = (panel.gain, panel.pedestal, panel.trusted_range, noise)
+        places = places[are_single(values, places, levels, *meaning)]
         if not len(places):
             return places
         vectors = q[places[:, 0], places[:, 1]].astype(float)
@@ -307,7 +310,7 @@ class _Sample:
         self.histories: list[PixelHistory] = []
         self.n_images = 0
         self._shapes: list[tuple[int, ...]] = []
-        self._first = ""
+        self._first: Image | None = None
         self._blocks: list[tuple[np.ndarray, ...]] = []
         self._totals: list[np.ndarray] = []
         self._weights: list[np.ndarray] = []
@@ -321,12 +324,13 @@ class _Sample:
         for image, panels in zip(images, samples, strict=True):
             found = [panel.photons.shape for panel in panels]
             if not self.histories:
-                self._shapes, self._first = found, image.name
+                self._shapes, self._first = found, image
                 self.histories = [PixelHistory(shape, len(images), self._min_images) for shape in found]
                 self._totals = [np.zeros(shape, np.float32) for shape in found]
                 self._weights = [np.zeros(shape, np.float32) for shape in found]
             if found != self._shapes:
-                raise DataError(f"{image.name} has panels of {found} pixels, {self._first} of {self._shapes}")
+                assert self._first is not None
+                raise DataError(f"{image.name} has panels of {found} pixels, {self._first.name} of {self._shapes}")
             means = tuple(panel.mean for panel in panels)
             self._blocks.append(means)
             bright = brightness_of(means)
@@ -359,7 +363,8 @@ class _Sample:
 
     def shadows(self, margin: int) -> list[np.ndarray]:
         """Return True (slow, fast) in the shadows on each panel."""
-        geometry = self._experiment.geometry_of(self._experiment.images[0])
+        assert self._first is not None
+        geometry = self._experiment.geometry_of(self._first)
         rings, totals = [], []
         step = ring_width(geometry)
         for panel, total in zip(geometry.panels, self._totals, strict=True):
@@ -368,10 +373,11 @@ class _Sample:
             factor = of_pixels(panel, lambda mm: polarization(mm, geometry.beam))
             factor *= of_pixels(panel, partial(solid_angle, panel=panel))
             totals.append(total / (factor / factor.mean()).astype(np.float32))
-        expected = ring_levels(totals, self._weights, rings)
+        noise = [self.n_images * panel.read_noise**2 for panel in geometry.panels]
+        expected = ring_levels(totals, self._weights, rings, max(noise))
         return [
-            find_shadow(total, weight, expected, ring, margin)
-            for total, weight, ring in zip(totals, self._weights, rings, strict=True)
+            find_shadow(total, weight, expected, ring, margin, of_panel)
+            for total, weight, ring, of_panel in zip(totals, self._weights, rings, noise, strict=True)
         ]
 
 

@@ -262,7 +262,8 @@ def _check_lower_end(source: ImageSource, experiment: Experiment) -> None:
     """
     if not experiment.images:
         return
-    images = [experiment.images[number] for number in sorted({0, len(experiment.images) // 2})]
+    by_name = experiment.images_by_name()
+    images = [by_name[number] for number in sorted({0, len(by_name) // 2})]
     frames = [source.read(image.source_index) for image in images]
     name, panels = frames[0].name, experiment.geometry_of(images[0]).panels
     ends, n_negative = [], 0

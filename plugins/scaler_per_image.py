@@ -57,12 +57,12 @@ class PerImageScaler:
         """
         scales = fit_image_scales(sums, self.tolerance, self.max_cycles, outlier_limit=self.outlier_limit)
         # What changes by less than it is uncertain by is not far from where it would end.
-        uncertain = 2 * float((scales.per_image_sigma / scales.per_image).max())
-        if scales.statistics["largest_change"] > max(_GROSS, uncertain):
+        change = scales.statistics.get("largest_change_beyond_errors", 0.0)
+        if not change <= _GROSS:
             raise DataError(
-                f"scaling did not converge in {self.max_cycles} cycles: a scale still changed by "
-                f"{scales.statistics['largest_change']:.2g} of itself. Raise scaler.per_image.max_cycles, use coarser "
-                "voxels so that images overlap more (grid.hkl.divisions), or take scaler.plugin=smooth"
+                f"scaling did not converge in {self.max_cycles} cycles: a scale still changed by {change:.2g} of "
+                "itself. Raise scaler.per_image.max_cycles, use coarser voxels so that images overlap more "
+                "(grid.hkl.divisions), or take scaler.plugin=smooth"
             )
         if not scales.statistics["converged"]:
             logger.warning(
@@ -71,6 +71,8 @@ class PerImageScaler:
                 self.max_cycles,
                 scales.statistics["largest_change"],
             )
+        if "outliers_not_judged" in scales.statistics:
+            logger.info("Scaling: %s", scales.statistics["outliers_not_judged"])
         return scales
 
     @classmethod

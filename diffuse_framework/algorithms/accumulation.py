@@ -85,6 +85,9 @@ class Line(NamedTuple):
         remembered: voxels met lately, and their rows.
         keys, starts: of each pixel; where runs of one key start.
         values, response, background, variance: (n_fast + 1,) sums along the line.
+        before, held: (n_fast,) the keys of the part before, and twice the number of parts less one for which a pixel
+            has had its key.
+        squares: (n_fast + 1,) sums of `held` along the line.
     """
 
     remembered: np.ndarray
@@ -94,6 +97,9 @@ class Line(NamedTuple):
     response: np.ndarray
     background: np.ndarray
     variance: np.ndarray
+    before: np.ndarray
+    held: np.ndarray
+    squares: np.ndarray
 
 
 class Rows(NamedTuple):
@@ -103,12 +109,14 @@ class Rows(NamedTuple):
         slot: the newest row, plus one, of the voxels that share it.
         keys: (n, 3) voxel, operator, and the row before in the same slot.
         sums, background_sums: (n, ...) what is summed.
+        share_squares: (n,) of diffuse pixels; used where a pixel has several parts.
     """
 
     slot: np.ndarray
     keys: np.ndarray
     sums: np.ndarray
     background_sums: np.ndarray
+    share_squares: np.ndarray
 
 
 @njit(cache=True, nogil=True)
@@ -187,6 +195,21 @@ def _sums_along(mask, values, others, sums, other_sums):
 
 
 @njit(cache=True, nogil=True)
+def _shares_along(line, first, before, held, squares):
+    """Write to `squares` what the shares of the pixels before each add up to, squared, in units of a part's square.
+
+    The k-th part in one voxel adds 2 k - 1: those of all its m parts together are m squared.
+    """
+    total = 0
+    for fast in range(len(line)):
+        held[fast] = held[fast] + 2 if not first and line[fast] == before[fast] else 1
+        before[fast] = line[fast]
+    for fast in range(len(line)):
+        total += held[fast]
+        squares[fast + 1] = total
+
+
+@njit(cache=True, nogil=True)
 def _runs_of_line(line, starts):
     """Write where runs of one key start, and the end of the last; return how many runs there are."""
     starts[0] = 0
@@ -210,8 +233,9 @@ def add_lines(first, pixels, turn, box, scratch, rows, n_rows):
     """
     values, mask, q, response, has_background, background, background_variance = pixels
     share, seconds, gain, pedestal, to_index = turn
-    remembered, line, starts, along, response_along, background_along, variance_along = scratch
-    slot, keys, sums, background_sums = rows
+    remembered, line, starts, along, response_along, background_along, variance_along, before, held, squares = scratch
+    slot, keys, sums, background_sums, share_squares = rows
+    turns = len(to_index) > 1
     n_slow, n_fast = values.shape
     for slow in range(first, n_slow):
         if n_rows + n_fast * len(to_index) > len(keys):
@@ -222,6 +246,8 @@ def add_lines(first, pixels, turn, box, scratch, rows, n_rows):
         for part_number in range(len(to_index)):
             _keys_of_line(mask[slow], q[0, slow], q[1, slow], q[2, slow], to_index[part_number], box.reach, line)
             n_runs = _runs_of_line(line, starts)
+            if turns:
+                _shares_along(line, part_number == 0, before, held, squares)
             for run in range(n_runs):
                 start, end = starts[run], starts[run + 1]
                 key = line[start]
@@ -232,10 +258,12 @@ def add_lines(first, pixels, turn, box, scratch, rows, n_rows):
                 if remembered[place, 0] == unfolded:
                     row = remembered[place, 1]
                 else:
-                    before = n_rows
+                    n_before = n_rows
                     row, n_rows = _row_of(np.int64(unfolded), box, slot, keys, n_rows)
-                    if n_rows > before:
+                    if n_rows > n_before:
                         sums[row, :] = 0.0
+                        if turns:
+                            share_squares[row] = 0.0
                         if has_background:
                             background_sums[row, :] = 0.0
                     remembered[place, 0] = unfolded
@@ -254,6 +282,8 @@ def add_lines(first, pixels, turn, box, scratch, rows, n_rows):
                     # Of centres of pixels: the mean of start + 0.5 ... end - 0.5.
                     sums[row, FAST] += part * (0.5 * (start + end))
                     sums[row, SLOW] += part * (slow + 0.5)
+                    if turns:
+                        share_squares[row] += share * share * (squares[end] - squares[start])
                 else:
                     sums[row, BRAGG_COUNTS] += photons
                     sums[row, BRAGG_EXPOSURE] += exposure

@@ -91,6 +91,7 @@ class VoxelAdder:
         self._keys = np.empty((1 << 16, 3), np.int64)
         self._sums = _empty_rows(1 << 16, N_SUMS)
         self._background_sums = np.empty((0, N_BACKGROUND_SUMS))
+        self._share_squares = np.empty(0)
         largest_key = int(np.prod(2 * reach + 1)) << CLASS_BITS
         self._integer = np.int32 if largest_key <= _LARGEST_SHORT_KEY else np.int64
         self._remembered = np.empty((REMEMBERED, 2), self._integer)
@@ -124,8 +125,8 @@ class VoxelAdder:
             setting_matrix: (3, 3) A of the image, or (m, 3, 3) at the middles of m equal parts of
                 its rotation. Every sum of a pixel is then shared equally between the m voxels it
                 goes through: photons are conserved, n/m of them with an exposure e/m leave n/e as it
-                is, and a variance from counts, n/e^2, is too large for one voxel by up to m but
-                right for the average over the voxels that share.
+                is, and the variance of counts goes by the squares of the shares. Voxels that share photons have
+                errors in common.
             seconds: exposure time.
             gain, pedestal: photons = (value - pedestal) / gain.
             background, background_variance: (slow, fast) float32 photons, both or neither.
@@ -154,14 +155,22 @@ class VoxelAdder:
             np.empty(n_fast + 1, np.int32),
             # A sum of integers is exact.
             np.zeros(n_fast + 1, np.int64 if values.dtype.kind in "iu" else float),
-            *np.empty((3, n_fast + 1)),
+            np.empty(n_fast + 1),
+            np.empty(n_fast + 1),
+            np.empty(n_fast + 1),
+            np.empty(n_fast, self._integer),
+            np.empty(n_fast, np.int32),
+            np.zeros(n_fast + 1, np.int64),
         )
         self._remembered.fill(SKIPPED)
         done = n_rows = 0
         while True:
             if has_background and len(self._background_sums) < len(self._sums):
                 self._background_sums = _longer(self._background_sums, len(self._sums))
-            rows = Rows(self._slot, self._keys, self._sums, self._background_sums)
+            if len(settings) > 1 and len(self._share_squares) < len(self._sums):
+                more = np.empty(len(self._sums) - len(self._share_squares))
+                self._share_squares = np.concatenate([self._share_squares, more])
+            rows = Rows(self._slot, self._keys, self._sums, self._background_sums, self._share_squares)
             done, n_rows = add_lines(done, pixels, turn, self._box, line, rows, n_rows)
             if done == len(values):
                 break
@@ -169,11 +178,12 @@ class VoxelAdder:
             self._keys = np.concatenate([self._keys, np.empty((n_more - len(self._keys), 3), np.int64)])
             self._sums = _longer(self._sums, n_more)
         forget(self._slot, self._keys, n_rows)
-        return _with_read_noise(self._table(image, panel, n_rows, has_background), read_noise)
+        return _with_read_noise(self._table(image, panel, n_rows, has_background, len(settings) > 1), read_noise)
 
-    def _table(self, image: int, panel: int, n_rows: int, has_background: bool) -> SumsTable:
+    def _table(self, image: int, panel: int, n_rows: int, has_background: bool, turns: bool) -> SumsTable:
         order = ascending(self._keys, n_rows, self._grid.size, len(self._box.operators))
-        columns = {name: np.empty(n_rows, kind) for name, kind in COLUMN_TYPES.items() if name not in _BACKGROUNDS}
+        others = (*_BACKGROUNDS, "share_squares")
+        columns = {name: np.empty(n_rows, kind) for name, kind in COLUMN_TYPES.items() if name not in others}
         columns["image"].fill(image)
         columns["panel"].fill(panel)
         filled = [values for name, values in columns.items() if name not in ("image", "panel")]
@@ -183,6 +193,8 @@ class VoxelAdder:
             columns[name] = (
                 self._background_sums[order, number].astype(kind) if has_background else np.zeros(n_rows, kind)
             )
+        if turns:
+            columns["share_squares"] = self._share_squares[order].astype(COLUMN_TYPES["share_squares"])
         return SumsTable(**columns)
 
 

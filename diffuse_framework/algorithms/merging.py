@@ -19,6 +19,7 @@ __all__ = [
     "inverse_variance_merge",
     "kept_rows",
     "merge_totals",
+    "mean_share",
     "poisson_merge",
     "scaled_columns",
     "seen_sums",
@@ -42,6 +43,7 @@ _SUMS = (
     "exposure",
     "exposure_squares",
     "pixels",
+    "share_squares",
     "multiplicity",
     "bragg_counts",
     "bragg_background",
@@ -111,12 +113,23 @@ def scaled_columns(table: SumsTable, scales: Scales) -> dict[str, np.ndarray]:
         "exposure": table.exposure * factor,
         "exposure_squares": (table.exposure * factor) ** 2,
         "pixels": table.pixels,
+        "share_squares": table.share_squares,
         "multiplicity": (table.exposure > 0).astype(float),
         "bragg_counts": table.bragg_counts,
         "bragg_background": table.bragg_background + table.bragg_exposure * offset,
         "bragg_background_variance": table.bragg_background_variance,
         "bragg_exposure": table.bragg_exposure * factor,
     }
+
+
+def mean_share(share_squares: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Return by what the variance of counts (n,) is smaller than their number: 1 where pixels are whole.
+
+    Args:
+        share_squares, pixels: of `SumsTable`, or sums of them.
+    """
+    known = (pixels > 0) & (share_squares > 0)
+    return np.where(known, np.minimum(share_squares / np.where(known, pixels, 1.0), 1.0), 1.0)
 
 
 def expected_counts(
@@ -126,6 +139,7 @@ def expected_counts(
     shell_intensity: np.ndarray,
     shell_spread: np.ndarray | None = None,
     noise: np.ndarray | float = 0.0,
+    share: np.ndarray | float = 1.0,
 ) -> np.ndarray:
     """Return the expectation of each voxel's counts, (n,): what its variance follows from.
 
@@ -142,11 +156,12 @@ def expected_counts(
         shell_spread: standard deviation of the true intensities within the shell; None takes an exponential
             prior, s = x, by which the expectation is ``(counts + 1) x / (1 + x)`` for pure counting.
         noise: variance of the counts that is not of counting, photons^2.
+        share: variance of the counts over their expectation (`mean_share`).
     """
     from_crystal = shell_intensity * exposure
     predicted = np.maximum(from_crystal + background, 1e-3 * from_crystal)
     spread = predicted if shell_spread is None else np.minimum(shell_spread * exposure, predicted)
-    trust = spread**2 / (spread**2 + predicted + noise)
+    trust = spread**2 / (spread**2 + share * predicted + noise)
     return predicted + trust * (np.maximum(counts, -np.asarray(noise)) - predicted)
 
 
@@ -164,7 +179,12 @@ def _means_of_shells(shells: np.ndarray, net_counts: np.ndarray, exposure: np.nd
 
 
 def shell_prior(
-    q: np.ndarray, counts: np.ndarray, background: np.ndarray, exposure: np.ndarray, noise: np.ndarray
+    q: np.ndarray,
+    counts: np.ndarray,
+    background: np.ndarray,
+    exposure: np.ndarray,
+    noise: np.ndarray,
+    share: np.ndarray | float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return for each voxel mean and spread of the true intensities of its resolution shell, (n,) each.
 
@@ -178,17 +198,18 @@ def shell_prior(
         q: |q|, 1/angstrom.
         counts, background, exposure: sums of voxels.
         noise: variance of the counts that is not of counting, photons^2.
+        share: variance of the counts over their expectation (`mean_share`).
     """
     shells, _ = shell_numbers(q, N_SHELLS)
     net = counts - background
     mean = _means_of_shells(shells, net, exposure)
     expected = mean[shells] * exposure
     # Each voxel's own square and its expectation are divided by what its variance is without any spread.
-    variance = np.maximum(expected + background, 1e-3 * expected) + noise
+    variance = share * np.maximum(expected + background, 1e-3 * expected) + noise
     # What a relative variance of 1 would add, and the variance of the sum of squares, of Poisson counts.
     excess = sum_by(shells, (net - expected) ** 2 / variance - 1, N_SHELLS)
     signal = sum_by(shells, expected**2 / variance, N_SHELLS)
-    precision = 1 / np.maximum(sum_by(shells, 2 + 1 / variance, N_SHELLS), 1e-300)
+    precision = 1 / np.maximum(sum_by(shells, 2 + share**2 / variance, N_SHELLS), 1e-300)
     known = max((signal**2 * precision).sum(), 1e-300)
     common = (signal * excess * precision).sum() / known - 1 / np.sqrt(known)
     common = min(max(common, _LEAST_SPREAD**2), 1.0)
@@ -262,8 +283,14 @@ def inverse_variance_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
     voxel = np.flatnonzero(totals["exposure"] > 0)
     seen = {name: values[voxel] for name, values in totals.items()}
     prior = np.zeros(grid.size)
+    share = mean_share(seen["share_squares"], seen["pixels"])
     shell, spread = shell_prior(
-        voxel_q(grid, voxel), *(seen[name] for name in ("counts", "background", "exposure", "background_variance"))
+        voxel_q(grid, voxel),
+        seen["counts"],
+        seen["background"],
+        seen["exposure"],
+        seen["background_variance"],
+        share,
     )
     prior[voxel] = shell
     weights, weighted, per_intensity, fixed, squares = (np.zeros(grid.size) for _ in range(5))
@@ -273,17 +300,18 @@ def inverse_variance_merge(sums: VoxelSums, scales: Scales) -> MergedMap:
         column = scaled_columns(rows, scales)
         exposure, background = column["exposure"], column["background"]
         from_crystal = prior[rows.voxel] * exposure
-        variance = np.maximum(from_crystal + background, 1e-3 * from_crystal) + rows.background_variance
+        shared = mean_share(rows.share_squares, rows.pixels)
+        variance = shared * np.maximum(from_crystal + background, 1e-3 * from_crystal) + rows.background_variance
         weight = exposure**2 / variance
         add_by(rows.voxel, weight, weights)
         add_by(rows.voxel, weight * (rows.counts - background) / exposure, weighted)
-        add_by(rows.voxel, weight**2 / exposure, per_intensity)
+        add_by(rows.voxel, shared * weight**2 / exposure, per_intensity)
         add_by(rows.voxel, weight**2, squares)
-        add_by(rows.voxel, weight**2 * (background + rows.background_variance) / exposure**2, fixed)
+        add_by(rows.voxel, weight**2 * (shared * background + rows.background_variance) / exposure**2, fixed)
     intensity = weighted[voxel] / weights[voxel]
     # The variance uses the voxel's own intensity, estimated as in `expected_counts`.
     noise = seen["background_variance"]
-    counts = expected_counts(seen["counts"], seen["background"], seen["exposure"], shell, spread, noise)
+    counts = expected_counts(seen["counts"], seen["background"], seen["exposure"], shell, spread, noise, share)
     own = np.maximum(counts - seen["background"], 1e-3 * shell * seen["exposure"]) / seen["exposure"]
     model = scales.error_model
     proportional = (model.fraction * own) ** 2 * squares[voxel]
@@ -298,9 +326,11 @@ def _ratio(grid: VoxelGrid, voxel: np.ndarray, seen: dict[str, np.ndarray]) -> t
     counts, background, exposure, noise = (
         seen[name] for name in ("counts", "background", "exposure", "background_variance")
     )
-    shell, spread = shell_prior(voxel_q(grid, voxel), counts, background, exposure, noise)
-    expected = expected_counts(counts, background, exposure, shell, spread, noise)
-    return (counts - background) / exposure, (expected + noise) / exposure**2
+    # Of both channels together nothing tells the shares of Bragg pixels: whole ones have the larger errors.
+    share = mean_share(seen["share_squares"], seen["pixels"]) if "share_squares" in seen else np.ones(len(voxel))
+    shell, spread = shell_prior(voxel_q(grid, voxel), counts, background, exposure, noise, share)
+    expected = expected_counts(counts, background, exposure, shell, spread, noise, share)
+    return (counts - background) / exposure, (share * expected + noise) / exposure**2
 
 
 def assemble(

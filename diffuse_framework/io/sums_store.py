@@ -30,7 +30,7 @@ from diffuse_framework.stages.work import Mapper
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "diffuse_framework sums 2"
+FORMAT = "diffuse_framework sums 3"
 _CHUNK_ROWS = 1 << 16
 # Attribute with the CRC-32 of each column: a bit that the disk turned is no other value.
 _CHECKSUMS = "crc32"
@@ -156,6 +156,12 @@ class StoredSums:
         try:
             with h5py.File(self.path, "r") as file:
                 if file.attrs.get("format") != FORMAT:
+                    found = str(file.attrs.get("format", ""))
+                    if found.startswith(FORMAT[:-1]):
+                        raise DataError(
+                            f"{path} holds {found}, written by another version; this one reads {FORMAT}: "
+                            "run diffuse.process again"
+                        )
                     raise DataError(f"{path} is not a file of sums ({FORMAT}); diffuse.process writes sums.h5")
                 self.grid = grid_from_numbers(json.loads(file.attrs["grid"]))
                 self.image_names = tuple(file["image_names"].asstr()[:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 import numpy as np
@@ -38,6 +38,8 @@ class SumsTable:
         fast, slow: (n,) their mean position in pixels.
         bragg_counts, bragg_background, bragg_background_variance, bragg_exposure,
             bragg_pixels: (n,) the same sums for pixels masked as Bragg peaks.
+        share_squares: (n,) sum of the squares of the shares of diffuse pixels: a photon that m voxels share adds
+            1/m to the counts of each, and 1/m^2 to their variance. As `pixels` where it is not given.
     """
 
     image: np.ndarray
@@ -56,6 +58,13 @@ class SumsTable:
     bragg_background_variance: np.ndarray
     bragg_exposure: np.ndarray
     bragg_pixels: np.ndarray
+    # A factory, so that the class has no attribute of that name: stored tables read a column that isn't there yet.
+    share_squares: np.ndarray = field(default_factory=lambda: None)  # type: ignore[arg-type,return-value]
+
+    def __post_init__(self) -> None:
+        """Take pixels to be whole where nothing says how they are shared."""
+        if self.share_squares is None:
+            object.__setattr__(self, "share_squares", self.pixels)
 
     def __len__(self) -> int:
         return len(self.image)
@@ -65,7 +74,7 @@ class SumsTable:
         return SumsTable(**{name: getattr(self, name)[rows] for name in COLUMNS})
 
 
-COLUMNS = tuple(field.name for field in fields(SumsTable))
+COLUMNS = tuple(column.name for column in fields(SumsTable))
 
 # Sums are formed in double precision and kept in single: 6e-8 is far below any counting error.
 COLUMN_TYPES: dict[str, np.dtype] = dict.fromkeys(COLUMNS, np.dtype(np.float32)) | {

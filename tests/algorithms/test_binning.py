@@ -114,6 +114,29 @@ def test_bragg_pixels_only_change_channels(seed):
     assert none.bragg_counts.sum() == 0
 
 
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 10**6), n_parts=st.integers(1, 6))
+def test_squares_of_shares_are_those_of_the_parts_that_fall_into_one_voxel(seed, n_parts):
+    rng = np.random.default_rng(seed)
+    grid = grid_of("P1", (20.0, 25.0, 30.0, 90.0, 95.0, 100.0))
+    panel = random_panel(rng, (13, 19))
+    angles = np.linspace(0, 0.1 * rng.random(), n_parts)
+    turns = [np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]]) for a in angles]
+    settings = np.array([turn @ grid.reciprocal_basis for turn in turns])
+    adder = VoxelAdder(grid)
+    whole = adder.add(0, 0, **panel, setting_matrix=settings, seconds=1.0)
+    # Pixel by pixel, a part at a time: the parts of one pixel in one voxel add before they are squared.
+    found = np.zeros(grid.size)
+    for slow, fast in np.argwhere(panel["mask"] == DIFFUSE):
+        alone = np.zeros_like(panel["mask"])
+        alone[slow, fast] = DIFFUSE
+        one = adder.add(0, 0, **(panel | {"mask": alone}), setting_matrix=settings, seconds=1.0)
+        for operator in np.unique(one.operator):
+            here = one.operator == operator
+            np.add.at(found, one.voxel[here], one.pixels[here].astype(float) ** 2)
+    assert np.allclose(np.bincount(whole.voxel, whole.share_squares, grid.size), found, atol=1e-5)
+
+
 def test_many_rows_and_a_second_image_reuse_the_scratch_memory():
     rng = np.random.default_rng(3)
     # So many voxels that nearly every pixel has its own, more than the first allocation holds.

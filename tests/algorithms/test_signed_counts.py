@@ -107,6 +107,24 @@ def test_errors_are_those_of_counting_and_noise(merger, read_noise, level):
     assert abs(net / true - 1) < 0.01
 
 
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("read_noise", [0.3, 1.5])
+def test_noise_makes_no_scale_too_small(read_noise, told):
+    """Images 5 to 9 share voxels with one other alone: intensities cut at zero would be too high there."""
+    z = []
+    for seed in range(6):
+        sums, _ = draw(seed, 0.3, read_noise, told)
+        parts = sums.grid.size // 5
+        pieces = tuple(
+            table if n < 5 else table.select((table.voxel // parts == n - 5) | (table.voxel // parts == (n - 4) % 5))
+            for n, table in enumerate(sums.pieces)
+        )
+        scales = PerImageScaler().fit(SumsInMemory(sums.grid, sums.image_names, pieces), None)
+        assert scales.statistics["converged"]
+        z.append((scales.per_image - 1) / scales.per_image_sigma)
+    assert np.sqrt(np.mean(np.square(z))) == pytest.approx(1, abs=0.4)
+
+
 @pytest.mark.parametrize("read_noise", [0.3, 1.0])
 def test_noise_that_is_told_makes_no_outliers_and_no_inflation(read_noise):
     sums, _ = draw(1, 0.3, read_noise)

@@ -6,8 +6,9 @@ The images are those of `tests/support/stranger.py`, read from mini-CBF files; o
 Three reductions of the same pixels are held against the truth: a perfect one of this script's own (true masks, true
 scales), the defaults, and the defaults with bad pixels and beam stop given. Correlations with the true
 intensity of each voxel: all, weighted by pixels, and of the part that differs within a shell of resolution
-(anisotropic), on and off the nodes of the lattice. Chi squared is that of the map against what the perfect reduction
-would give without noise.
+(anisotropic), on and off the nodes of the lattice. Chi squared is that of the map against what its own pixels would
+give by the true scales, without noise and without Bragg peaks; beside it that against the pixels of the perfect
+reduction, which lie elsewhere in their voxels ("other pixels").
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import logging
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from diffuse_framework.adapters.images.open import images_from_files, open_sourc
 from diffuse_framework.adapters.models.symmetry import symmetry_of
 from diffuse_framework.model.experiment import Experiment, Image, Rotation
 from diffuse_framework.model.source import ImageSource
+from diffuse_framework.pipeline.chunk import pixel_table
 from support.runs import run_known
 from support.stranger import MONOCLINIC, TETRAGONAL, TRICLINIC, Conditions, Crystal, Stranger
 
@@ -74,24 +77,35 @@ class Folding:
         return np.stack([number // size**2, number // size % size, number % size], -1) - self._reach
 
 
-def perfect(run: Stranger, folding: Folding, noise: bool) -> Reduced:
-    """Return the map that true masks and true scales give; without `noise` from expected counts."""
-    numbers, counts, exposures, shares = [], [], [], []
+def true_mask(run: Stranger, image: int) -> np.ndarray:
+    """Return which pixels (slow, fast) are usable, and not part of a peak."""
+    smooth, bragg = run.expected(image)
+    return run.usable & (bragg < 0.02 * smooth)
+
+
+def perfect(run: Stranger, folding: Folding, noise: bool, mask: Callable[[Stranger, int], np.ndarray]) -> Reduced:
+    """Return the map that a mask and true scales give; without `noise` from the expected counts of no Bragg peak."""
+    numbers, counts, exposures, shares, squares = [], [], [], [], []
     for image in range(run.conditions.n_images):
-        smooth, bragg = run.expected(image)
-        use = run.usable & (bragg < 0.02 * smooth)
+        smooth, _ = run.expected(image)
+        use = mask(run, image)
         photons = (run.photons(image) if noise else smooth)[use]
         exposure = (run.response * run.scales[image])[use]
         parts = 1 if run.conditions.width_deg == 0 else N_PARTS
+        before, held = np.zeros((2, len(photons)), np.int64)
         for part in (np.arange(parts) + 0.5) / parts:
             hkl = run.q[use] @ np.linalg.inv(run.setting(image, part)).T
             numbers.append(folding.number(np.rint(hkl * DIVISIONS).astype(np.int64)))
+            # What a pixel's photons add to the variance: the square of all that it gives a voxel.
+            held = np.where((numbers[-1] == before) & (held > 0), held + 2, 1)
+            before = numbers[-1]
+            squares.append(held / parts**2)
             counts.append(photons / parts)
             exposures.append(exposure / parts)
             shares.append(np.full(len(photons), 1 / parts))
     voxel, inverse = np.unique(np.concatenate(numbers), return_inverse=True)
-    n, e, m = (np.bincount(inverse, np.concatenate(one)) for one in (counts, exposures, shares))
-    return Reduced(voxel, n / e, (n + 1) / e**2, n, m)
+    n, e, m, s = (np.bincount(inverse, np.concatenate(one)) for one in (counts, exposures, shares, squares))
+    return Reduced(voxel, n / e, s / m * (n + 1) / e**2, n, m)
 
 
 def true_intensity(run: Stranger, folding: Folding, voxel: np.ndarray) -> np.ndarray:
@@ -113,8 +127,18 @@ def without_shells(values: np.ndarray, shell: np.ndarray, weights: np.ndarray) -
     return values - mean[shell]
 
 
-def judge(run: Stranger, folding: Folding, found: Reduced, expected: Reduced) -> dict[str, float]:
-    """Return correlations with the truth, and chi squared against `expected`."""
+def deviations(found: Reduced, expected: Reduced) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the squared deviations of common voxels (n,) in units of variance, expected counts, and which they are."""
+    _, here, there = np.intersect1d(found.voxel, expected.voxel, return_indices=True)
+    pixels = found.pixels[here]
+    scale = found.intensity[here] @ pixels / (expected.intensity[there] @ pixels)
+    deviation = (found.intensity[here] / scale - expected.intensity[there]) ** 2 * scale**2 / found.variance[here]
+    counts = expected.intensity[there] * found.counts[here] / np.maximum(found.intensity[here] / scale, 1e-300)
+    return deviation, counts, here
+
+
+def judge(run: Stranger, folding: Folding, found: Reduced, expected: Reduced, perfect: Reduced) -> dict[str, float]:
+    """Return correlations with the truth, and chi squared against `expected` and against `perfect`."""
     true = true_intensity(run, folding, found.voxel)
     index = folding.index(found.voxel)
     q = np.linalg.norm(index / DIVISIONS @ run.crystal.reciprocal.T, axis=1)
@@ -123,10 +147,7 @@ def judge(run: Stranger, folding: Folding, found: Reduced, expected: Reduced) ->
     rest, true_rest = (without_shells(x, shell, flat) for x in (found.intensity, true))
     weighted = [without_shells(x, shell, pixels) for x in (found.intensity, true)]
     node = (index % DIVISIONS == 0).all(axis=1)
-    _, here, there = np.intersect1d(found.voxel, expected.voxel, return_indices=True)
-    scale = found.intensity[here] @ pixels[here] / (expected.intensity[there] @ pixels[here])
-    deviation = (found.intensity[here] / scale - expected.intensity[there]) ** 2 * scale**2 / found.variance[here]
-    counts = expected.intensity[there] * found.counts[here] / np.maximum(found.intensity[here] / scale, 1e-300)
+    deviation, counts, here = deviations(found, expected)
     edges = np.array([0, 3, 10, 30, 100, 300, 1000, 3000, np.inf])
     by_counts = [deviation[(counts >= a) & (counts < b)] for a, b in zip(edges, edges[1:], strict=False)]
     by_q = [deviation[shell[here] // 10 == n] for n in range(5)]
@@ -139,6 +160,7 @@ def judge(run: Stranger, folding: Folding, found: Reduced, expected: Reduced) ->
         "on": correlation(weighted[0][node], weighted[1][node], pixels[node]) if node.sum() > 9 else np.nan,
         "off": correlation(weighted[0][~node], weighted[1][~node], pixels[~node]),
         "chi2": float(deviation.mean()),
+        "other pixels": float(deviations(found, perfect)[0].mean()),
         ">5 sigma": int((deviation > 25).sum()),
         "chi2 by counts": " ".join(f"{d.mean():.2f}" if len(d) > 20 else "-" for d in by_counts),
         "by q": " ".join(f"{d.mean():.2f}" if len(d) > 20 else "-" for d in by_q),
@@ -176,12 +198,27 @@ def experiment_of(run: Stranger, source: ImageSource) -> Experiment:
     return Experiment((source.geometry(0),), symmetry_of(run.crystal.space_group), tuple(images))
 
 
+def masks_of(outcome, source: ImageSource) -> Callable[[Stranger, int], np.ndarray]:
+    """Return what tells the diffuse pixels (slow, fast) of each image, as the run had them."""
+    geometry = outcome.experiment.geometries[0]
+    pixels = pixel_table(geometry, ())
+    static = [m.static_mask(geometry, pixels) for m in outcome.maskers]
+    good = np.min([m.panels[0] for m in static if m is not None] or [np.full(pixels.q[0].shape[:2], 2)], axis=0)
+    given = source.trusted_pixels(0)
+
+    def mask(run: Stranger, number: int) -> np.ndarray:
+        image, frame = outcome.experiment.images[number], source.read(number)
+        masks = [m.image_mask(frame, image, geometry, pixels) for m in outcome.maskers]
+        use = np.min([good, *(m.panels[0] for m in masks if m is not None)], axis=0) == 2
+        return use if given is None else use & given[0]
+
+    return mask
+
+
 def shares(run: Stranger, outcome, source: ImageSource) -> str:
     """Say what the maskers did: pixels taken, hot ones left, good ones lost to the static mask."""
     experiment = outcome.experiment
     geometry = experiment.geometries[0]
-    from diffuse_framework.pipeline.chunk import pixel_table
-
     pixels = pixel_table(geometry, ())
     static = [m.static_mask(geometry, pixels) for m in outcome.maskers]
     trusted = np.min([m.panels[0] for m in static if m is not None] or [np.full(run.gap.shape, 2)], axis=0) > 0
@@ -222,6 +259,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=0, help="per set; 0 for its own number")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--masker", action="append", default=[], help="further parameters to try, a row each")
+    parser.add_argument("--given", action="store_true", help="also with bad pixels and beam stop given")
     parser.add_argument("--log", action="store_true", help="print what the program logs")
     options = parser.parse_args()
     if options.log:
@@ -234,12 +272,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             source = open_source(images_from_files([str(path) for path in run.write(Path(folder))]))
             experiment = experiment_of(run, source)
-            expected = perfect(run, folding, noise=False)
-            rows.append({"reduction": "perfect"} | judge(run, folding, perfect(run, folding, noise=True), expected))
+            best = perfect(run, folding, False, true_mask)
+            noisy = perfect(run, folding, True, true_mask)
+            rows.append({"reduction": "perfect"} | judge(run, folding, noisy, best, best))
             given = Given(source, run.usable)
             for label, images, text in (
                 ("default", source, ""),
-                ("bad pixels, beam stop given", given, ""),
+                *([("bad pixels, beam stop given", given, "")] if options.given else []),
                 *((one, source, one) for one in options.masker),
             ):
                 start = time.process_time()
@@ -259,7 +298,8 @@ def main() -> None:
                         for column in ("intensity", "variance", "counts", "pixels")
                     ),
                 )
-                rows.append({"reduction": label} | judge(run, folding, found, expected) | {"s": f"{seconds:.0f}"})
+                expected = perfect(run, folding, False, masks_of(outcome, images))
+                rows.append({"reduction": label} | judge(run, folding, found, expected, best) | {"s": f"{seconds:.0f}"})
                 print(f"{name}, {label}:\n{shares(run, outcome, images)}", flush=True)
         print(tabulate(rows, "keys", "simple", floatfmt=".3f"), "\n", flush=True)
 

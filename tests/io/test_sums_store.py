@@ -66,6 +66,13 @@ def stored(tmp_path) -> StoredSums:
     return writer.finish()
 
 
+def test_sums_of_another_format_say_so(stored):
+    with h5py.File(stored.path, "r+") as file:
+        file.attrs["format"] = "diffuse_framework sums 2"
+    with pytest.raises(DataError, match="sums 2, written by another version.*run diffuse.process again"):
+        StoredSums(stored.path)
+
+
 def cut(path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])

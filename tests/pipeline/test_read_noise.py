@@ -77,6 +77,20 @@ def test_read_noise_makes_no_bias_and_is_in_the_errors(level, read_noise):
     assert agreement.chi_squared == pytest.approx(1, abs=0.1)
 
 
+def test_noise_that_is_told_makes_no_default_mask_much_larger():
+    """A core of twenty pixels is read with a noise of 4.5 photons: four standard deviations are not 4 photons."""
+    simulation = simulate(SimulationSettings(n_images=8, counts_per_pixel=0.5, seed=9))
+    source = Noisy(simulation.source, simulation.experiment, 1.0, -1000.0)
+    experiment = replace(simulation.experiment, geometries=source.of_all)
+    counting, merged = (
+        run_known(one, images, "grid.hkl.divisions = 2 2 2\ngrid.hkl.d_min = 2.5").map.merged
+        for one, images in ((simulation.source, simulation.experiment), (source, experiment))
+    )
+    assert abs(merged.pixels.sum() / counting.pixels.sum() - 1) < 0.1
+    mean, of_counting = (one.counts.sum() / one.pixels.sum() for one in (merged, counting))
+    assert abs(mean / of_counting - 1) < 0.03
+
+
 def test_a_range_that_starts_at_zero_photons_is_refused():
     simulation = simulate(SimulationSettings(n_images=4, counts_per_pixel=0.3, seed=9))
     source = Noisy(simulation.source, simulation.experiment, 0.6, 7.0)

@@ -149,7 +149,7 @@ def filled(blocks: np.ndarray) -> np.ndarray:
     return blocks[tuple(nearest)]
 
 
-def bright_above(levels: np.ndarray, variances: np.ndarray | None = None) -> np.ndarray:
+def bright_above(levels: np.ndarray, variances: np.ndarray | None = None, noise: float = 0.0) -> np.ndarray:
     """Return the photons above which a pixel is bright on one image, infinite where no level is known.
 
     Three halves of the level leave room for what differs from image to image, and eight standard deviations
@@ -157,12 +157,13 @@ def bright_above(levels: np.ndarray, variances: np.ndarray | None = None) -> np.
 
     Args:
         levels: what a pixel should count; NaN where that is not known.
-        variances: likewise; that of counted photons where they are not given.
+        variances: likewise; that of counted photons, and of the noise they are read with, where they are not given.
+        noise: variance of a pixel that is not of counting, photons^2.
     """
     level = 1.5 * np.maximum(levels.astype(float), 1e-3)
     variance = level if variances is None else np.maximum(level, 1.5 * variances)
     if variances is None:
-        return np.where(np.isfinite(level), level + _SIGMAS * np.sqrt(level) + _PHOTONS, np.inf)
+        return np.where(np.isfinite(level), level + _SIGMAS * np.sqrt(level + noise) + _PHOTONS, np.inf)
     # Where the variance exceeds the mean a photon counts for more than one.
     jump = np.minimum(variance / level, np.sqrt(variance) + 1)
     return np.where(np.isfinite(level), level + _SIGMAS * np.sqrt(variance) + _PHOTONS * jump, np.inf)
@@ -221,13 +222,13 @@ def bright_pixels(
 
 
 @njit(cache=True, nogil=True)
-def _are_single(values, pixels, levels, gain, pedestal, low, high, single):
+def _are_single(values, pixels, levels, gain, pedestal, low, high, noise, single):
     n_slow, n_fast = values.shape
     for n in range(len(pixels)):
         slow, fast = pixels[n, 0], pixels[n, 1]
         level = levels[slow // BLOCK, fast // BLOCK]
         excess = (values[slow, fast] - pedestal) / gain - level
-        most = max(_SHARED * excess, 4 * np.sqrt(level + 1))
+        most = max(_SHARED * excess, 4 * np.sqrt(level + 1 + noise))
         alone = True
         for i in range(max(slow - 1, 0), min(slow + 2, n_slow)):
             for j in range(max(fast - 1, 0), min(fast + 2, n_fast)):
@@ -244,6 +245,7 @@ def are_single(
     gain: float,
     pedestal: float,
     trusted: tuple[float, float],
+    noise: float = 0.0,
 ) -> np.ndarray:
     """Return which bright pixels (n,) have no neighbour that shares their light, as the neighbours in a peak do.
 
@@ -253,10 +255,11 @@ def are_single(
         levels: photons (blocks) on this image.
         gain, pedestal: photons = (value - pedestal) / gain.
         trusted: lowest and highest raw value that means something.
+        noise: variance of a pixel that is not of counting, photons^2.
     """
     single = np.empty(len(pixels), bool)
     low, high = map(float, trusted)
-    _are_single(values, pixels, levels.astype(float), float(gain), float(pedestal), low, high, single)
+    _are_single(values, pixels, levels.astype(float), float(gain), float(pedestal), low, high, float(noise), single)
     return single
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -19,6 +19,7 @@ FAR = 7
 
 MOST_GROWTH = 3
 _SIGMAS = 3.0
+_KNOWN = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +27,13 @@ class Leaks:
     """Sums over images, by bin of resolution and by distance from the mask; the last distance is far.
 
     Attributes:
-        photons, expected, variance: (bins, FAR) photons, the level there, and the variance of the photons.
+        photons, expected, squares: (bins, FAR) photons, the level there, and the squares of their differences.
         masked, seen: (bins,) pixels masked as Bragg, and all that can be used.
     """
 
     photons: np.ndarray
     expected: np.ndarray
+    squares: np.ndarray
     masked: np.ndarray
     seen: np.ndarray
 
@@ -39,16 +41,19 @@ class Leaks:
         """Return by how much pixels exceed those far from the mask, relative (bins, FAR - 1), and its error."""
         with np.errstate(invalid="ignore", divide="ignore"):
             ratio = self.photons / self.expected
-            error = ratio / np.sqrt(np.maximum(self.photons, 1))
+            # Of how pixels scatter: counting, the noise they are read with, and what blocks don't tell.
+            error = np.sqrt(np.maximum(self.squares, 1)) / self.expected
             excess = ratio[:, :-1] / ratio[:, -1:] - 1
             sigma = np.hypot(error[:, :-1] / ratio[:, -1:], error[:, -1:] / ratio[:, -1:])
-        good = np.isfinite(excess) & np.isfinite(sigma)
+        # Where noise hides what pixels count far away, there is nothing to compare with.
+        good = np.isfinite(excess) & np.isfinite(sigma) & (ratio[:, -1:] > _KNOWN * error[:, -1:])
         return np.where(good, excess, 0.0), np.where(good, sigma, np.inf)
 
     def beside(self) -> float:
         """Return the excess of pixels next to the mask, over all resolutions."""
-        weight = self.expected[:, 0]
-        return float((self.excess()[0][:, 0] * weight).sum() / max(weight.sum(), 1e-9))
+        excess, sigma = self.excess()
+        weight = np.where(np.isfinite(sigma[:, 0]), self.expected[:, 0], 0.0)
+        return float((excess[:, 0] * weight).sum() / max(weight.sum(), 1e-9))
 
     def total(self) -> float:
         """Return the excess of all pixels that are not masked, as a share of all photons in them."""
@@ -58,7 +63,8 @@ class Leaks:
 
 def nothing_leaked() -> Leaks:
     """Return what no image says."""
-    return Leaks(np.zeros((N_BINS, FAR)), np.zeros((N_BINS, FAR)), np.zeros(N_BINS), np.zeros(N_BINS))
+    by_distance = (N_BINS, FAR)
+    return Leaks(*(np.zeros(shape) for shape in (by_distance, by_distance, by_distance, N_BINS, N_BINS)))
 
 
 def add_leaks(one: Leaks, other: Leaks) -> Leaks:
@@ -67,7 +73,7 @@ def add_leaks(one: Leaks, other: Leaks) -> Leaks:
 
 
 @njit(cache=True, nogil=True)
-def _add_leaks(values, mask, distance, blocks, bins, gain, pedestal, low, high, photons, expected, masked, seen):
+def _add_leaks(values, mask, distance, blocks, bins, gain, pedestal, low, high, noise, sums, masked, seen):
     n_slow, n_fast = values.shape
     for slow in range(n_slow):
         block, level, limit, at = -1, 0.0, 0.0, 0
@@ -79,15 +85,16 @@ def _add_leaks(values, mask, distance, blocks, bins, gain, pedestal, low, high, 
                 block = fast // BLOCK
                 level, at = blocks[slow // BLOCK, block], bins[slow // BLOCK, block]
                 # Single bright pixels are no part of a peak's foot.
-                limit = 2 * level + 8 * np.sqrt(level) + 5
+                limit = 2 * level + 8 * np.sqrt(level + noise) + 5
             seen[at] += 1
             masked[at] += mask[slow, fast] == BRAGG
             away = distance[slow, fast]
             here = (value - pedestal) / gain
             if 1 <= away < 2 * FAR and here <= limit and np.isfinite(level):
                 away = min(away, FAR) - 1
-                photons[at, away] += here
-                expected[at, away] += level
+                sums[0, at, away] += here
+                sums[1, at, away] += level
+                sums[2, at, away] += (here - level) ** 2
 
 
 def leaks_around(
@@ -107,6 +114,7 @@ def leaks_around(
         q_max: of the detector, 1/angstrom.
     """
     total = nothing_leaked()
+    sums = np.zeros((3, N_BINS, FAR))
     for number, (values, mask, panel, blocks) in enumerate(zip(counts, classes, geometry.panels, levels, strict=True)):
         # The resolution hardly changes within a block.
         slow, fast = np.indices(blocks.shape).reshape(2, -1)
@@ -123,12 +131,12 @@ def leaks_around(
             float(panel.pedestal),
             float(panel.trusted_range[0]),
             float(panel.trusted_range[1]),
-            total.photons,
-            total.expected,
+            panel.read_noise**2,
+            sums,
             total.masked,
             total.seen,
         )
-    return total
+    return replace(total, photons=sums[0], expected=sums[1], squares=sums[2])
 
 
 def needed_growth(leaks: Leaks, share: float) -> np.ndarray:

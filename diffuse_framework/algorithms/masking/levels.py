@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
 from diffuse_framework.algorithms.masking.bad_pixels import BLOCK, filled
 from diffuse_framework.model.geometry import Panel
@@ -13,6 +14,39 @@ from diffuse_framework.model.geometry import Panel
 _ENOUGH = 20_000
 _CYCLES = 8
 _LEAST_LEVEL = 1e-3
+
+
+@njit(cache=True, nogil=True)
+def _sample(values, blocks, step, gain, pedestal, low, high, noise, found):
+    """Write photons, level and least variance of every `step`-th pixel to `found`; return how many there are."""
+    n = 0
+    for slow in range(step // 2, values.shape[0], step):
+        for fast in range(step // 2, values.shape[1], step):
+            value, level = values[slow, fast], blocks[slow // BLOCK, fast // BLOCK]
+            if low <= value <= high and np.isfinite(level):
+                found[n, 0], found[n, 1], found[n, 2] = (value - pedestal) / gain, level, 1 + noise
+                n += 1
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _brightness(found):
+    photons, level = found[:, 0].sum(), found[:, 1].sum()
+    if not level > 0:
+        return 1.0
+    ratio = max(photons / level, 1e-6)
+    for _ in range(_CYCLES):
+        before = ratio
+        photons = level = 0.0
+        for n in range(len(found)):
+            expected = ratio * found[n, 1]
+            if found[n, 0] <= 2 * expected + 6 * np.sqrt(expected + found[n, 2]):
+                photons += found[n, 0]
+                level += found[n, 1]
+        ratio = max(photons / max(level, 1e-12), 1e-6)
+        if ratio == before:
+            break
+    return ratio
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,25 +67,14 @@ class Levels:
             panels: which say what they mean.
         """
         step = max(int(np.sqrt(sum(values.size for values in counts) / _ENOUGH)) | 1, 1)
-        some, level = [], []
+        sampled = []
         for values, panel, blocks in zip(counts, panels, self.panels, strict=True):
-            here = np.ascontiguousarray(values[step // 2 :: step, step // 2 :: step])
-            rows, columns = (np.arange(n) * step + step // 2 for n in here.shape)
-            expected = blocks[np.ix_(rows // BLOCK, columns // BLOCK)]
-            kept = (here >= panel.trusted_range[0]) & (here <= panel.trusted_range[1]) & np.isfinite(expected)
-            some.append((here[kept] - panel.pedestal) / panel.gain)
-            level.append(expected[kept].astype(float))
-        n, e = np.concatenate(some), np.concatenate(level)
-        if not len(n) or not e.sum() > 0:
-            return 1.0
-        ratio = max(n.sum() / e.sum(), 1e-6)
-        for _ in range(_CYCLES):
-            before = ratio
-            kept = n <= 2 * ratio * e + 6 * np.sqrt(ratio * e + 1)
-            ratio = max(n[kept].sum() / max(e[kept].sum(), 1e-12), 1e-6)
-            if ratio == before:
-                break
-        return float(ratio)
+            found = np.empty((-(-values.shape[0] // step) * -(-values.shape[1] // step), 3))
+            low, high = map(float, panel.trusted_range)
+            gain, pedestal, noise = float(panel.gain), float(panel.pedestal), float(panel.read_noise**2)
+            n = _sample(values, blocks, step, gain, pedestal, low, high, noise, found)
+            sampled.append(found[:n])
+        return float(_brightness(np.concatenate(sampled)))
 
     def on(self, counts: tuple[np.ndarray, ...], panels: tuple[Panel, ...]) -> tuple[np.ndarray, ...]:
         """Return the photons (blocks) of each panel that pixels of an image should count, 0 where nothing is known."""

@@ -102,39 +102,63 @@ def predict(
     return Predicted(panel, px, off[ray], length[ray])
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _half_width(square, y2):
+    """Half the width of a disk's line at a squared distance `y2` from its middle; below 0 where it does not reach."""
+    return np.sqrt(square - y2) if y2 <= square else -1.0
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _segment(values, bad, i, first, end, low, most):
+    """Return number and sum of the pixels first ... end - 1 of line i that count."""
+    n, total = 0, 0.0
+    for j in range(first, end):
+        value = values[i, j]
+        # Free of branches: which pixels count is not to be guessed.
+        use = (value >= low) & (value <= most) & (not bad[i, j])
+        n += use
+        total += value if use else 0
+    return n, total
+
+
 @njit(cache=True, nogil=True)
-def _sums(values, bad, px, levels, gain, pedestal, low, high, core, inner, outer, out):
+def _sums(values, bad, px, levels, gain, pedestal, low, high, noise, core, inner, outer, out):
+    """Sum line by line and, of each line, block by block: ends and limits are not worked out for every pixel."""
     n_slow, n_fast = values.shape
-    whole = gain == 1
     core2, inner2, outer2 = core * core, inner * inner, outer * outer
     for n in range(len(px)):
         fast, slow = px[n, 0], px[n, 1]
-        first, last = max(int(fast - outer), 0), min(int(fast + outer) + 1, n_fast)
         n_core, in_core, level_core, n_ring, in_ring, level_ring = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-        for i in range(max(int(slow - outer), 0), min(int(slow + outer) + 1, n_slow)):
+        for i in range(max(int(np.ceil(slow - outer - 0.5)), 0), min(int(np.floor(slow + outer - 0.5)) + 1, n_slow)):
             y2 = (i + 0.5 - slow) ** 2
-            block, level, limit = -1, 0.0, 0.0
-            for j in range(first, last):
-                r2 = (j + 0.5 - fast) ** 2 + y2
-                if r2 > outer2 or core2 < r2 < inner2:
-                    continue
-                value = values[i, j]
-                if bad[i, j] or not (low <= value <= high):
-                    continue
-                # A root for each pixel would take as long as all the rest.
-                if j // BLOCK != block:
-                    block = j // BLOCK
-                    level = levels[i // BLOCK, block]
-                    limit = 1.5 * level + 8 * np.sqrt(1.5 * level) + 5
-                photons = value - pedestal if whole else (value - pedestal) / gain
-                if r2 <= core2:
-                    n_core += 1
-                    in_core += photons
-                    level_core += level
-                elif photons <= limit:
-                    n_ring += 1
-                    in_ring += photons
-                    level_ring += level
+            half = np.sqrt(max(outer2 - y2, 0.0))
+            start, stop = max(int(np.ceil(fast - half - 0.5)), 0), min(int(np.floor(fast + half - 0.5)) + 1, n_fast)
+            # What lies between is nearer than the ring, and some of it within the core.
+            left, right, core_start, core_stop = stop, stop, stop, stop
+            if y2 < inner2:
+                half = np.sqrt(inner2 - y2)
+                left = min(max(int(np.floor(fast - half - 0.5)) + 1, start), stop)
+                right = min(max(int(np.ceil(fast + half - 0.5)), left), stop)
+            if y2 <= core2:
+                half = np.sqrt(core2 - y2)
+                core_start = max(int(np.ceil(fast - half - 0.5)), 0)
+                core_stop = min(int(np.floor(fast + half - 0.5)) + 1, n_fast)
+            while start < stop:
+                block = start // BLOCK
+                end = min((block + 1) * BLOCK, stop)
+                level = levels[i // BLOCK, block]
+                most = min(high, (1.5 * level + 8 * np.sqrt(1.5 * level + noise) + 5) * gain + pedestal)
+                m, total = _segment(values, bad, i, start, min(end, left), low, most)
+                more, more_total = _segment(values, bad, i, max(start, right), end, low, most)
+                m, total = m + more, total + more_total
+                n_ring += m
+                in_ring += (total - m * pedestal) / gain
+                level_ring += m * level
+                m, total = _segment(values, bad, i, max(start, core_start), min(end, core_stop), low, high)
+                n_core += m
+                in_core += (total - m * pedestal) / gain
+                level_core += m * level
+                start = end
         out[n, 0], out[n, 1], out[n, 2] = n_core, in_core, level_core
         out[n, 3], out[n, 4], out[n, 5] = n_ring, in_ring, level_ring
 
@@ -147,6 +171,7 @@ def photon_sums(
     gain: float,
     pedestal: float,
     trusted: tuple[float, float],
+    noise: float = 0.0,
     core: float = CORE,
 ) -> np.ndarray:
     """Return pixels, photons and level (n, 6) within the core of each spot, and the same in a ring around it.
@@ -158,11 +183,14 @@ def photon_sums(
         levels: photons (blocks) on this image; no NaN.
         gain, pedestal: photons = (value - pedestal) / gain.
         trusted: lowest and highest raw value that means something.
+        noise: variance of a pixel that is not of counting, photons^2.
         core: radius in pixels.
     """
     out = np.empty((len(px), 6))
     low, high = map(float, trusted)
-    _sums(values, bad, px, levels, float(gain), float(pedestal), low, high, float(core), _INNER, _OUTER, out)
+    _sums(
+        values, bad, px, levels, float(gain), float(pedestal), low, high, float(noise), float(core), _INNER, _OUTER, out
+    )
     return out
 
 
@@ -231,7 +259,7 @@ def paint_ellipses(
 
 
 @njit(cache=True, nogil=True)
-def _stand_out(values, places, gain, pedestal, low, high, out):
+def _stand_out(values, places, gain, pedestal, low, high, noise, out):
     n_slow, n_fast = values.shape
     around = np.empty(300, np.float64)
     for n in range(len(places)):
@@ -256,15 +284,20 @@ def _stand_out(values, places, gain, pedestal, low, high, out):
         if m > 8:
             # What stands out of the mean of all does so of the lower ones': most peaks need no sorting.
             level = max(1.2 * total / m, 0.01) * (1 + 1e-9)
-            if value <= 1.5 * level + 8 * np.sqrt(1.5 * level) + 5:
+            if value <= 1.5 * level + 8 * np.sqrt(1.5 * level + noise) + 5:
                 # Without the highest, lest other peaks raise it.
                 ordered = np.sort(around[:m])
                 level = max(1.2 * np.mean(ordered[: (3 * m) // 4]), 0.01)
-        out[n] = value > 1.5 * level + 8 * np.sqrt(1.5 * level) + 5
+        out[n] = value > 1.5 * level + 8 * np.sqrt(1.5 * level + noise) + 5
 
 
 def stand_out(
-    values: np.ndarray, places: np.ndarray, gain: float, pedestal: float, trusted: tuple[float, float]
+    values: np.ndarray,
+    places: np.ndarray,
+    gain: float,
+    pedestal: float,
+    trusted: tuple[float, float],
+    noise: float = 0.0,
 ) -> np.ndarray:
     """Return which bright pixels (n,) are the highest around and stand out from what is five to eight pixels away.
 
@@ -273,28 +306,41 @@ def stand_out(
     Args:
         values: (slow, fast) raw values.
         places: (n, 2) (slow, fast).
-        gain, pedestal, trusted: as `photon_sums` has them.
+        gain, pedestal, trusted, noise: as `photon_sums` has them.
     """
     out = np.empty(len(places), bool)
     low, high = map(float, trusted)
-    _stand_out(values, places, float(gain), float(pedestal), low, high, out)
+    _stand_out(values, places, float(gain), float(pedestal), low, high, float(noise), out)
     return out
 
 
-@njit(cache=True, nogil=True)
-def _may_show(values, bad, px, levels, gain, pedestal, low, high, out):
+@njit(cache=True, nogil=True, inline="always")
+def _nine(values, bad, levels, slow, fast, low, high, sums, look):
+    """Write number, raw sum and level of the pixels around one to `sums`; faults are looked for only if `look`."""
     n_slow, n_fast = values.shape
-    whole = gain == 1
+    n = total = expected = 0.0
+    for i in range(max(slow - 1, 0), min(slow + 2, n_slow)):
+        for j in range(max(fast - 1, 0), min(fast + 2, n_fast)):
+            value = values[i, j]
+            if low <= value <= high and not (look and bad[i, j]):
+                n += 1.0
+                total += value
+                expected += levels[i // BLOCK, j // BLOCK]
+    sums[0], sums[1], sums[2] = n, total, expected
+
+
+@njit(cache=True, nogil=True)
+def _may_show(values, bad, px, levels, gain, pedestal, low, high, noise, out):
+    sums = np.zeros(3)
     for n in range(len(px)):
         fast, slow = int(np.floor(px[n, 0])), int(np.floor(px[n, 1]))
-        expected = total = 0.0
-        for i in range(max(slow - 1, 0), min(slow + 2, n_slow)):
-            for j in range(max(fast - 1, 0), min(fast + 2, n_fast)):
-                value = values[i, j]
-                if low <= value <= high and not bad[i, j]:
-                    total += value - pedestal if whole else (value - pedestal) / gain
-                    expected += levels[i // BLOCK, j // BLOCK]
-        out[n] = total > expected + 1.5 * np.sqrt(expected)
+        # Faults are bright: most reflections don't show with them either, and their memory need not be fetched.
+        for look in range(2):
+            _nine(values, bad, levels, slow, fast, low, high, sums, look == 1)
+            photons = (sums[1] - sums[0] * pedestal) / gain
+            out[n] = photons > sums[2] + 1.5 * np.sqrt(sums[2] + sums[0] * noise)
+            if not out[n]:
+                break
 
 
 def may_show(
@@ -305,6 +351,7 @@ def may_show(
     gain: float,
     pedestal: float,
     trusted: tuple[float, float],
+    noise: float = 0.0,
 ) -> np.ndarray:
     """Return which reflections (n,) count more in their nine middle pixels than most do that don't show at all.
 
@@ -312,5 +359,5 @@ def may_show(
     """
     out = np.empty(len(px), bool)
     low, high = map(float, trusted)
-    _may_show(values, bad, px, levels, float(gain), float(pedestal), low, high, out)
+    _may_show(values, bad, px, levels, float(gain), float(pedestal), low, high, float(noise), out)
     return out

@@ -26,9 +26,12 @@ from diffuse_framework.model.geometry import Geometry
 DARK, DIM = 0.4, 0.85
 # Photons that the mean over neighbours must rest on.
 _PHOTONS = 150.0
+# Of fewer than these in the widest window, darkness is noise.
+_LEAST_PHOTONS = 40.0
 _WIDEST = 25
 # Pixels of the smallest shadow, and how far its edge reaches from the dark.
 _SMALLEST, _EDGE = 40, 8
+_LEAST_DIM = 0.6
 # Towards the beam expected counts may fall with this power of the distance, not faster.
 _POWER = 4
 _QUANTILE = 0.75
@@ -38,7 +41,9 @@ _FAINT = 0.15
 _CONTRAST = 2.0
 
 
-def find_shadow(total: np.ndarray, seen: np.ndarray, expected: np.ndarray, ring: np.ndarray, margin: int) -> np.ndarray:
+def find_shadow(
+    total: np.ndarray, seen: np.ndarray, expected: np.ndarray, ring: np.ndarray, margin: int, noise: float = 0.0
+) -> np.ndarray:
     """Return True (slow, fast) in the shadows on one panel.
 
     Args:
@@ -48,11 +53,15 @@ def find_shadow(total: np.ndarray, seen: np.ndarray, expected: np.ndarray, ring:
         expected: (rings,) of `ring_levels`: photons of a pixel of each ring per brightness.
         ring: (slow, fast) number of each pixel's ring.
         margin: pixels that are added all around.
+        noise: variance of a pixel's total that is not of counting, photons^2.
     """
     if not (seen > 0).any():
         return np.zeros(total.shape, bool)
     should = expected[ring]
-    window = smoothing_window(float(np.median((should * seen)[seen > 0])))
+    photons = float(np.median((should * seen)[seen > 0]))
+    window = smoothing_window(photons, noise)
+    if window * window * weight_of(photons, noise) < _LEAST_PHOTONS:
+        return np.zeros(total.shape, bool)
     ratio = smoothed(total, seen, window) / np.maximum(should, 1e-12)
     known = np.isfinite(ratio)
     # Where scattering itself is faint, as near the beam without air, darkness says nothing.
@@ -79,8 +88,13 @@ def find_shadow(total: np.ndarray, seen: np.ndarray, expected: np.ndarray, ring:
     core, known, ratio = core[box], known[box], ratio[box]
     # The edge: outwards from the dark as long as pixels are dim beside what lies just outside.
     near = binary_dilation(core, iterations=_EDGE)
-    local = local_level(rate[box], known & ~near)
-    shadow = binary_propagation(core, mask=near & (~known | (rate[box] < DIM * local)))
+    outside = known & ~near
+    local = local_level(rate[box], outside)
+    # Of a crystal that turns little, what is beside a shadow is uneven by itself.
+    beside = (rate[box] / local)[outside & binary_dilation(near, iterations=_EDGE)]
+    uneven = 1.4826 * float(np.median(np.abs(beside - 1))) if beside.size else 0.0
+    dim = np.clip(1 - 2 * uneven, _LEAST_DIM, DIM)
+    shadow = binary_propagation(core, mask=near & (~known | (rate[box] < dim * local)))
     shadow = binary_fill_holes(shadow)
     whole = np.zeros(total.shape, bool)
     whole[box] = binary_dilation(shadow, iterations=margin) if margin else shadow
@@ -123,9 +137,15 @@ def ring_width(geometry: Geometry) -> float:
     return float(smallest / geometry.beam.wavelength)
 
 
-def smoothing_window(photons: float) -> int:
+def weight_of(photons: float, noise: float) -> float:
+    """Return how many photons, counted without noise, tell as much as a pixel of so many with a variance of `noise`."""
+    photons = max(photons, 1e-9)
+    return photons / (1 + noise / photons)
+
+
+def smoothing_window(photons: float, noise: float = 0.0) -> int:
     """Return the odd width of the window over which pixels of so many photons are averaged."""
-    width = int(np.ceil(np.sqrt(_PHOTONS / max(photons, 1e-9))))
+    width = int(np.ceil(np.sqrt(_PHOTONS / max(weight_of(photons, noise), 1e-9))))
     return int(np.clip(width | 1, 3, _WIDEST))
 
 
@@ -137,7 +157,9 @@ def smoothed(total: np.ndarray, seen: np.ndarray, window: int) -> np.ndarray:
         return np.where((seen > 0) & (weight > 0), value / weight, np.nan)
 
 
-def ring_levels(totals: list[np.ndarray], seen: list[np.ndarray], radii: list[np.ndarray]) -> np.ndarray:
+def ring_levels(
+    totals: list[np.ndarray], seen: list[np.ndarray], radii: list[np.ndarray], noise: float = 0.0
+) -> np.ndarray:
     """Return what a pixel of each ring counts where it is not in a shadow, (rings,), per brightness.
 
     The upper quartile of the ring; towards the beam no less than a steep power law makes of the ring outside it.
@@ -146,7 +168,7 @@ def ring_levels(totals: list[np.ndarray], seen: list[np.ndarray], radii: list[np
         return np.zeros(max(int(radius.max()) for radius in radii) + 1)
     n_rings = max(int(radius.max()) for radius in radii) + 1
     middle = np.median(np.concatenate([t[s > 0] for t, s in zip(totals, seen, strict=True)] or [np.zeros(1)]))
-    window = smoothing_window(float(middle))
+    window = smoothing_window(float(middle), noise)
     rings, values = [], []
     for total, use, radius in zip(totals, seen, radii, strict=True):
         mean = smoothed(total, use, window)

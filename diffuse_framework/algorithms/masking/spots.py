@@ -91,7 +91,7 @@ def _stack(values, bad, px, weight, bins, radial, levels, gain, pedestal, low, h
 
 
 @njit(cache=True, nogil=True)
-def _add_rings(values, bad, px, bins, steps, levels, gain, pedestal, low, high, rings):
+def _add_rings(values, bad, px, bins, steps, levels, gain, pedestal, low, high, noise, rings):
     n_slow, n_fast = values.shape
     for n in range(len(px)):
         fast, slow = px[n, 0], px[n, 1]
@@ -104,11 +104,11 @@ def _add_rings(values, bad, px, bins, steps, levels, gain, pedestal, low, high, 
                 level = levels[i // BLOCK, j // BLOCK]
                 photons = (value - pedestal) / gain
                 # Not what belongs to another peak.
-                if ring > CORE and photons > 1.5 * level + 8 * np.sqrt(1.5 * level) + 5:
+                if ring > CORE and photons > 1.5 * level + 8 * np.sqrt(1.5 * level + noise) + 5:
                     continue
                 rings[bins[n], steps[n], ring, 0] += 1
                 rings[bins[n], steps[n], ring, 1] += photons - level
-                rings[bins[n], steps[n], ring, 2] += max(photons, 0.0)
+                rings[bins[n], steps[n], ring, 2] += max(photons, 0.0) + noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +120,8 @@ class Measured:
             and number of pixels, along and across the direction of the beam's centre.
         strong, weighted: (bins,) number of strong peaks, and their photons, weighted.
         n: (bins, widths) number of reflections by excitation error, those that show by themselves left out.
-        rings: (bins, widths, radii, 3) of them: pixels, photons above the level, and photons, by distance in pixels.
+        rings: (bins, widths, radii, 3) of them, by distance in pixels: pixels, photons above the level, and the
+            variance of those.
         level, pixels_in: (bins,) sum of the level in all cores, and number of their pixels.
     """
 
@@ -174,13 +175,14 @@ def measure(
     for number, (values, panel, blocks, faults) in enumerate(everything):
         here = np.flatnonzero(predicted.panel == number)
         px = np.ascontiguousarray(predicted.px[here])
-        meaning = (blocks, panel.gain, panel.pedestal, panel.trusted_range)
+        noise = panel.read_noise**2
+        meaning = (blocks, panel.gain, panel.pedestal, panel.trusted_range, noise)
         sums = photon_sums(values, faults, px, *meaning)
         n, photons, level, n_ring, in_ring, ring_level = sums.T
         whole = (n > 0.9 * np.pi * CORE**2) & (n_ring > 20)
         with np.errstate(invalid="ignore", divide="ignore"):
             local = np.where(n_ring > 0, in_ring / n_ring, 0.0) * n
-            sigma = np.sqrt(np.maximum(photons, 1) + local * n / np.maximum(n_ring, 1))
+            sigma = np.sqrt(np.maximum(photons, 1) + noise * n + (local + noise * n) * n / np.maximum(n_ring, 1))
         excess = photons - local
         strong = whole & (excess > _STRONG * sigma) & (excess > level)
         # A cosmic ray or a fault may lie where a reflection is predicted.
@@ -213,9 +215,8 @@ def measure(
         usual = whole & ~shows(excess, sigma, local)
         at = (bins[here[usual]], step[here[usual]])
         np.add.at(found.n, at, 1)
-        _add_rings(
-            values, faults, px[usual], *at, blocks, float(panel.gain), float(panel.pedestal), low, high, found.rings
-        )
+        scale = (float(panel.gain), float(panel.pedestal), low, high, noise)
+        _add_rings(values, faults, px[usual], *at, blocks, *scale, found.rings)
         np.add.at(found.level, bins[here[whole]], local[whole])
         np.add.at(found.pixels_in, bins[here[whole]], n[whole])
     return found

@@ -10,7 +10,13 @@ from numba import njit
 from diffuse_framework.algorithms.binning import shell_numbers
 from diffuse_framework.algorithms.scaling.observations import Observations
 from diffuse_framework.algorithms.scaling.shrinkage import shrunk_intensities
-from diffuse_framework.algorithms.scaling.voxel_totals import RowModel, scaled_row, voxel_totals, with_model
+from diffuse_framework.algorithms.scaling.voxel_totals import (
+    RowModel,
+    scaled_row,
+    share_of,
+    voxel_totals,
+    with_model,
+)
 from diffuse_framework.model.scales import ErrorModel
 
 # Bins of equal numbers, roughly, in which chi squared is reported and the error model fitted.
@@ -69,13 +75,14 @@ def _scatter(
             if share > 0.999999:
                 continue
             noise = rows[row].background_variance
-            own = max(exposure * (mean if noise > 0 else max(mean, 0.0)) + background, -noise) + noise
+            of_photon = share_of(rows, row)
+            own = max(of_photon * (exposure * (mean if noise > 0 else max(mean, 0.0)) + background), -noise) + noise
             counting = (1 - 2 * share) * own + share * share * all_variance[v]
             by_signal = (1 - 2 * share) * exposure * exposure + share * share * totals.exposure_squares[v]
             by_signal *= squared_mean
             residual = counts - background - exposure * mean
             expected = exposure * typical[v]
-            variance = max(expected + background, 1e-12) + noise
+            variance = of_photon * max(expected + background, 1e-12) + noise
             if residual * residual > limit * limit * (variance + 0.25 * max(by_signal, 0.0)):
                 continue
             weight = 1.0 / variance
@@ -87,12 +94,12 @@ def _scatter(
             signal[k, 2] += counting * weight
             signal[k, 3] += by_signal * weight
             # Of the square of a Poisson difference: 2 variance^2 + variance, here with variance / variance = 1.
-            signal[k, 4] += 2 + weight
+            signal[k, 4] += 2 + of_photon * of_photon * weight
             of_voxel[0] += 1
             of_voxel[1] += residual * residual * weight
             of_voxel[2] += counting * weight
             of_voxel[3] += by_signal * weight
-            of_voxel[4] += 2 + weight
+            of_voxel[4] += 2 + of_photon * of_photon * weight
         for n in range(len(tables)):
             for m in range(5):
                 tables[n, bins[n, v], m] += of_voxel[m]
@@ -110,7 +117,8 @@ class NormalisedDeviations:
         self._typical, _ = shrunk_intensities(observations.q, net, totals.exposure, totals.background, noise)
         # Of counts that read noise makes negative too: cut at zero their mean would be too high.
         mean = np.where(noise > 0, totals.intensity, np.maximum(totals.intensity, 0))
-        expected = np.maximum(totals.exposure * mean + totals.background, -noise)
+        share = np.divide(totals.shared, totals.exposure, out=np.ones_like(net), where=totals.exposure > 0)
+        expected = np.maximum(share * (totals.exposure * mean + totals.background), -noise)
         self._variance = expected + totals.background_variance
 
     def by_signal(self, limit: float = 20.0) -> Scatter:

@@ -16,6 +16,7 @@ import numpy as np
 from numba import njit
 
 from diffuse_framework.algorithms.geometry import voxel_q
+from diffuse_framework.algorithms.merging import mean_share
 from diffuse_framework.algorithms.scaling.failures import NoSpaceError
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.voxels import SumsTable, VoxelSums
@@ -34,6 +35,7 @@ ROW = np.dtype(
     [
         ("image", "i4"),
         ("operator", "u1"),
+        ("shared", "u1"),
         ("panel", "u2"),
         ("counts", "f4"),
         ("background", "f4"),
@@ -46,7 +48,8 @@ ROW = np.dtype(
 )
 """One observation, 32 bytes; fields are those of `SumsTable`, but for a Bragg reflection: its operator is
 `REFLECTION`, its counts are its intensity, its background variance is the variance of that, and its exposure what
-its intensity is proportional to."""
+its intensity is proportional to. By how much less than its counts an observation's variance is, because pixels are
+shared, is `shared`, in 255ths."""
 
 
 class Block(NamedTuple):
@@ -229,6 +232,7 @@ class _Kept:
             table.background,
             table.background_variance,
             table.exposure,
+            shared_255ths(table),
             table.fast if self._places else nowhere,
             table.slow if self._places else nowhere,
         )
@@ -248,6 +252,11 @@ class _Kept:
                 self.columns(table)
             yield table
         self._tables = kept
+
+
+def shared_255ths(table: SumsTable) -> np.ndarray:
+    """Return the field `shared` of the rows of a table (n,) uint8: 0 where pixels are whole."""
+    return np.rint(255 * (1 - mean_share(table.share_squares, table.pixels))).astype(np.uint8)
 
 
 def _widen(bounds: dict[int, np.ndarray], table: SumsTable) -> None:
@@ -373,7 +382,7 @@ def _count(voxel, image, counts, background, exposure, n_rows, net):
 @njit(cache=True)
 def _take(columns, number, places, rows):
     """Copy the rows that have exposure and whose voxel has a number; return how many there are."""
-    voxel, image, operator, panel, counts, background, background_variance, exposure, fast, slow = columns
+    voxel, image, operator, panel, counts, background, background_variance, exposure, shared, fast, slow = columns
     n = 0
     for row in range(len(voxel)):
         place = number[voxel[row]] - 1
@@ -382,6 +391,7 @@ def _take(columns, number, places, rows):
         places[n] = place
         rows[n].image = image[row]
         rows[n].operator = operator[row]
+        rows[n].shared = shared[row]
         rows[n].panel = panel[row]
         rows[n].counts = counts[row]
         rows[n].background = background[row]

@@ -9,7 +9,7 @@ from numba import njit
 
 from diffuse_framework.algorithms.binning import shell_numbers
 from diffuse_framework.algorithms.scaling.observations import Observations
-from diffuse_framework.algorithms.scaling.voxel_totals import RowModel, scaled_row, sums_of_voxel, with_model
+from diffuse_framework.algorithms.scaling.voxel_totals import RowModel, scaled_row, share_of, sums_of_voxel, with_model
 from diffuse_framework.model.scales import ErrorModel
 
 
@@ -68,7 +68,7 @@ def _reject(first, rows, accepted, factor, offset, inflation, fraction, limit, m
     """Take outliers off `accepted` and write how far off they are; return the number of disputed voxels."""
     disputed = 0
     for v in range(len(first) - 1):
-        n, b, e, _, seen, noise = sums_of_voxel(first, rows, accepted, factor, offset, v)
+        n, b, e, _, seen, noise, _ = sums_of_voxel(first, rows, accepted, factor, offset, v)
         n += noise
         b += noise
         for _ in range(max_rounds):
@@ -76,7 +76,8 @@ def _reject(first, rows, accepted, factor, offset, inflation, fraction, limit, m
             for row in range(first[v], first[v + 1]):
                 if accepted[row]:
                     counts, background, exposure = _moved_row(rows, row, factor, offset)
-                    z = _deviation(counts, background, exposure, n, b, e, inflation, fraction, limit)
+                    inflated = inflation * share_of(rows, row)
+                    z = _deviation(counts, background, exposure, n, b, e, inflated, fraction, limit)
                     if abs(z) > abs(worst):
                         worst, at = z, row
             if at < 0:

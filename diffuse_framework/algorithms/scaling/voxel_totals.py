@@ -34,6 +34,7 @@ class VoxelTotals(NamedTuple):
         exposure_squares: sum of squares of the observations' scaled exposures.
         multiplicity: number of observations.
         background_variance: what of the variance is not of counting.
+        shared: sum of the scaled exposures, each times the variance of its counts over their expectation.
     """
 
     counts: np.ndarray
@@ -42,6 +43,7 @@ class VoxelTotals(NamedTuple):
     exposure_squares: np.ndarray
     multiplicity: np.ndarray
     background_variance: np.ndarray
+    shared: np.ndarray
 
     def part(self, voxels: slice) -> VoxelTotals:
         """Return those of some voxels."""
@@ -70,9 +72,15 @@ def scaled_row(rows, row, factor, offset):
 
 
 @njit(cache=True, error_model="numpy", inline="always")
+def share_of(rows, row):
+    """Return the variance of a row's counts over their expectation: 1 where its pixels are whole."""
+    return 1.0 - rows[row].shared / 255.0
+
+
+@njit(cache=True, error_model="numpy", inline="always")
 def sums_of_voxel(first, rows, accepted, factor, offset, v):
     """Return sums over the accepted rows of a voxel, in the order of `VoxelTotals`."""
-    n = b = e = e2 = bv = 0.0
+    n = b = e = e2 = bv = shared = 0.0
     seen = 0
     for row in range(first[v], first[v + 1]):
         if accepted[row]:
@@ -82,13 +90,14 @@ def sums_of_voxel(first, rows, accepted, factor, offset, v):
             e += exposure
             e2 += exposure * exposure
             bv += rows[row].background_variance
+            shared += exposure * share_of(rows, row)
             seen += 1
-    return n, b, e, e2, seen, bv
+    return n, b, e, e2, seen, bv, shared
 
 
 def voxel_totals(observations: Observations, scales: RowModel) -> VoxelTotals:
     """Return the sums of the accepted observations, reading them once."""
-    totals = VoxelTotals(*np.zeros((6, len(observations.voxel))))
+    totals = VoxelTotals(*np.zeros((7, len(observations.voxel))))
     for block, factor, offset in with_model(observations, scales):
         _add_up(block.first, block.rows, block.accepted, factor, offset, totals.part(block.voxels))
     return totals
@@ -97,6 +106,7 @@ def voxel_totals(observations: Observations, scales: RowModel) -> VoxelTotals:
 @njit(cache=True, error_model="numpy")
 def _add_up(first, rows, accepted, factor, offset, totals):
     for v in range(len(first) - 1):
-        n, b, e, e2, seen, bv = sums_of_voxel(first, rows, accepted, factor, offset, v)
+        n, b, e, e2, seen, bv, shared = sums_of_voxel(first, rows, accepted, factor, offset, v)
         totals.counts[v], totals.background[v], totals.exposure[v] = n, b, e
         totals.exposure_squares[v], totals.multiplicity[v], totals.background_variance[v] = e2, seen, bv
+        totals.shared[v] = shared

@@ -92,7 +92,7 @@ def check_stills(
         lowest: score below which a still is rejected.
         advice: what to try, for the reason of a rejection.
     """
-    stills = [image for image in experiment.images if image.rotation is None]
+    stills = [image for image in experiment.images_by_name() if image.rotation is None]
     numbers = np.unique(np.linspace(0, len(stills) - 1, SAMPLE).astype(int)) if stills else []
     check = _look([stills[number] for number in numbers], experiment, source, spread, lowest)
     if check.failed and len(numbers) < len(stills):

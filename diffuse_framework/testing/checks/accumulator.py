@@ -118,6 +118,11 @@ def _check_sums_table(accumulator: Any, table: SumsTable, number: int, grid: Any
     )
     for name in ("exposure", "pixels", "bragg_exposure", "bragg_pixels"):
         require((getattr(table, name) >= 0).all(), accumulator, f"column {name} is negative")
+    require(
+        ((table.share_squares >= 0) & (table.share_squares <= table.pixels * (1 + 1e-5))).all(),
+        accumulator,
+        "column share_squares is no sum of squares of shares: it is that of pixels at most, and not negative",
+    )
 
 
 def _expected_sums(given: dict[str, Any]) -> dict[str, float]:

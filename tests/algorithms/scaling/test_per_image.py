@@ -11,6 +11,7 @@ from diffuse_framework.algorithms import merging
 from diffuse_framework.algorithms.merging import inverse_variance_merge, poisson_merge
 from diffuse_framework.algorithms.scaling.model import ScalingOptions
 from diffuse_framework.algorithms.scaling.per_image import fit_image_scales
+from diffuse_framework.algorithms.scaling.per_image_sums import expected_photons
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.scales import ImageScales
 from diffuse_framework.model.voxels import COLUMN_TYPES, COLUMNS, SumsInMemory, SumsTable, concatenate
@@ -140,6 +141,35 @@ def test_a_chain_of_images_that_overlap_little_converges_to_the_truth(seed, newt
         assert np.sqrt(np.mean(z**2)) < 3
 
 
+@pytest.mark.parametrize("newton", [True, False])
+def test_a_voxel_whose_observations_are_all_rejected_stops_no_fit(newton, monkeypatch):
+    """Two observations that disagree are both left out of the fit; nothing is left of their voxel."""
+    if not newton:
+        monkeypatch.setattr("diffuse_framework.algorithms.scaling.per_image.MOST_IN_MATRIX", 0)
+    sums, truth, _ = simulated_sums(5, 20.0, n_images=6, rows=1500)
+    seen = np.bincount(np.concatenate([table.voxel for table in sums.pieces]), minlength=sums.grid.size)
+    twice = np.flatnonzero(seen == 2)[:3]
+    pieces = []
+    for number, table in enumerate(sums.pieces):
+        counts = table.counts.copy()
+        counts[np.isin(table.voxel, twice)] = 1000.0 if number < 3 else 0.0
+        pieces.append(replace(table, counts=counts))
+    scales = fit_image_scales(SumsInMemory(sums.grid, sums.image_names, tuple(pieces)), 1e-4, 200, outlier_limit=6.0)
+    assert scales.statistics["outliers"]["disputed_voxels"]
+    assert scales.statistics["converged"]
+    assert np.isfinite(scales.statistics["r_factor"])
+    assert (np.abs(scales.per_image - truth) < 5 * scales.per_image_sigma).all()
+
+
+def test_scales_that_are_no_numbers_are_an_error(monkeypatch):
+    from diffuse_plugins import scaler_per_image
+
+    nothing = ImageScales(np.ones(2), np.ones(2), {"converged": False, "largest_change_beyond_errors": np.nan})
+    monkeypatch.setattr(scaler_per_image, "fit_image_scales", lambda *args, **options: nothing)
+    with pytest.raises(DataError, match="did not converge"):
+        scaler_per_image.PerImageScaler().fit(None, None)
+
+
 def test_steps_never_lower_the_likelihood(monkeypatch):
     from diffuse_framework.algorithms.scaling import per_image
 
@@ -149,7 +179,7 @@ def test_steps_never_lower_the_likelihood(monkeypatch):
     for cycles in range(2, 20):
         scales = per_image.fit_image_scales(sums, 1e-12, cycles)
         observations, _ = per_image.gather(sums, 320.0, places=False)
-        likelihoods.append(per_image._expected(observations, scales.per_image)[1])
+        likelihoods.append(expected_photons(observations, scales.per_image)[1])
     assert (np.diff(likelihoods) >= -1e-9 * abs(likelihoods[0])).all()
 
 
