@@ -33,7 +33,7 @@ N_SHELLS = 50
 # Relative to the mean, of the true intensities of a shell.
 _LEAST_SPREAD = 0.05
 
-# Voxels of a grid whose sums are simply kept for the whole box, 88 bytes a voxel.
+# Voxels of a grid whose sums are simply kept for the whole box, 96 bytes a voxel.
 _SMALL_GRID = 1 << 23
 
 _SUMS = (
