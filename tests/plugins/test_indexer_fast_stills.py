@@ -17,6 +17,7 @@ from iotbx.phil import parse
 from diffuse_framework.adapters.images.open import images_from_files, open_source
 from diffuse_framework.adapters.indexing.common import INDEXING, StillOutcome
 from diffuse_framework.adapters.indexing.fast import with_fallback
+from diffuse_framework.adapters.indexing.ssx import default_work
 from diffuse_framework.adapters.models.symmetry import symmetry_of
 from diffuse_framework.algorithms.indexing.known_cell import known_cell
 from diffuse_framework.command_line import simulate
@@ -188,6 +189,15 @@ def test_images_that_fail_go_to_dials_up_to_a_share(caplog):
     assert "DIALS indexed 1 of 2 images" in caplog.text
     assert with_fallback(first, again, 1, lambda work, items: map(work, items), "dials_ssx") == first
     assert "more than DIALS is given to try again (1)" in caplog.text and tried == [1, 3]
+
+
+@pytest.mark.parametrize("integrate", [False, True])
+def test_what_images_fall_back_on_indexes_them(source, truth, integrate):
+    outcome = default_work(source, HINTS, integrate)(1)
+    still = outcome.still()
+    assert still is not None, outcome.reason
+    setting = np.array(still.experiment.crystal.get_A()).reshape(3, 3)
+    assert angle_deg(setting, truth[1], known_cell(CELL, symmetry_of("P212121"))) < 0.2
 
 
 @pytest.mark.real_data
