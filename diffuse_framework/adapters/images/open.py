@@ -31,6 +31,7 @@ from diffuse_framework.adapters.images.checksums import damage_of
 from diffuse_framework.adapters.images.detection import DETECT, STILL_WIDTH_DEG, STILLS, choose_kind, detect
 from diffuse_framework.adapters.images.duplicates import REFUSE, without_duplicates
 from diffuse_framework.adapters.images.hdf5 import what_is_missing
+from diffuse_framework.adapters.images.scans import one_scan_a_template
 from diffuse_framework.adapters.images.sequences import SequenceSource
 from diffuse_framework.adapters.images.source import DxtbxSource, exposure_of
 from diffuse_framework.adapters.images.widths import with_header_widths
@@ -69,7 +70,7 @@ def images_from_files(paths: list[str]) -> ExperimentList:
     refuse_pickles(paths)
     unhandled: list[str] = []
     try:
-        with quiet_dxtbx():
+        with quiet_dxtbx(), one_scan_a_template():
             experiments = ExperimentListFactory.from_filenames(paths, unhandled=unhandled)
     # What a damaged header makes of format classes: KeyError, ValueError, UnicodeDecodeError ...
     except Exception as error:

@@ -19,6 +19,7 @@ from diffuse_framework.adapters.guards.phil import refuse_includes
 from diffuse_framework.adapters.guards.pickles import refuse_pickle
 from diffuse_framework.adapters.images.hdf5 import what_is_missing
 from diffuse_framework.adapters.images.open import UnreadableFile, can_be_read, left_out_of, quiet_dxtbx
+from diffuse_framework.adapters.images.scans import one_scan_a_template
 from diffuse_framework.command_line.shared.abbreviations import in_full
 from diffuse_framework.config.values import refuse_impossible
 from diffuse_framework.errors import ConfigError
@@ -67,7 +68,7 @@ def _parsed_without_unreadable(parser: Any, args: list[str]) -> tuple[Any, Any]:
 
 def _parsed(parser: Any, args: list[str]) -> tuple[Any, Any]:
     try:
-        with quiet_dxtbx(), _files_are_no_settings():
+        with quiet_dxtbx(), one_scan_a_template(), _files_are_no_settings():
             params, options = parser.parse_args(args, show_diff_phil=False)
             options.unreadable = ()
             return params, options
