@@ -32,6 +32,7 @@ from diffuse_framework.adapters.images.detection import DETECT, STILL_WIDTH_DEG,
 from diffuse_framework.adapters.images.duplicates import REFUSE, without_duplicates
 from diffuse_framework.adapters.images.expt_files import experiments_from_file
 from diffuse_framework.adapters.images.hdf5 import what_is_missing
+from diffuse_framework.adapters.images.photons import set_estimates, warn_of_photons
 from diffuse_framework.adapters.images.sequences import SequenceSource
 from diffuse_framework.adapters.images.source import DxtbxSource, exposure_of
 from diffuse_framework.adapters.images.widths import with_header_widths
@@ -172,12 +173,14 @@ class PanelValues:
         gain, pedestal: photons = (raw value - pedestal) / gain.
         trusted_range: lowest and highest raw value.
         read_noise: of a pixel, photons: one value for all panels, or one for each.
+        estimate: "gain", "pedestal" or both: taken from the images.
     """
 
     gain: float | None = None
     pedestal: float | None = None
     trusted_range: tuple[float, float] | None = None
     read_noise: tuple[float, ...] = ()
+    estimate: tuple[str, ...] = ()
 
 
 def _set_panels(experiments: Any, values: PanelValues) -> None:
@@ -238,11 +241,16 @@ def open_source(
     if overrides is not None:
         experiments = _override(experiments, overrides)
     _set_panels(experiments, panels)
-    if choose_kind(detect(experiments), kind) == STILLS:
-        source = DxtbxSource(experiments, reflections, panels.read_noise)
-    else:
+    make: type[DxtbxSource] = DxtbxSource
+    if choose_kind(detect(experiments), kind) != STILLS:
         _refuse_widthless(experiments)
-        source = SequenceSource(experiments, reflections, panels.read_noise)
+        make = SequenceSource
+    source = make(experiments, reflections, panels.read_noise)
+    if panels.estimate:
+        set_estimates(source, panels.estimate, experiments)
+        source = make(experiments, reflections, panels.read_noise)
+    else:
+        warn_of_photons(source)
     if source.without_exposure:
         logger.warning(
             "Nothing tells the exposure time of %d of %d images, for example %s: 1 second is taken. If they were "
