@@ -62,8 +62,8 @@ def warn_of_photons(source: DxtbxSource) -> None:
     lifted = "" if found.pedestal is None else f" detector.pedestal={found.pedestal:.3g}"
     logger.warning(
         "Raw values are not photons by gain %g and pedestal %g: the variance of smooth parts of the images is %.2g "
-        "times what counting gives. They suggest detector.gain=%.2g%s, within a third or so; estimate in place of the "
-        "numbers takes them as they are",
+        "times what counting gives. They suggest detector.gain=%.2g%s, within a third or so (estimate in place of "
+        "numbers takes them), unless a background was subtracted from the images already",
         panel.gain,
         panel.pedestal,
         found.ratio,

@@ -203,7 +203,8 @@ def split_experiments(args: list[str]) -> tuple[list[str], list[str]]:
 
     DIALS says of a file whose images have moved that it is none; reading it apart lets the reason be said.
     """
-    files, others = [], []
+    files: list[str] = []
+    others: list[str] = []
     for arg in args:
         setting = re.match(r"(?:input\s*\.\s*)?experiments\s*=\s*(.+)", arg) if is_setting(arg) else None
         path = setting[1].strip("\"'") if setting else arg

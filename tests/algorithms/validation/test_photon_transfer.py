@@ -87,3 +87,11 @@ def test_nothing_is_said_of_blank_or_hidden_images():
     assert found(nothing) is None
     assert photon_transfer(noise_blocks(image(5), np.zeros(SHAPE, bool), 100), 1, 0) is None
     assert found(image(5)[:64, :64]) is None
+
+
+def test_a_background_that_was_subtracted_before_shows():
+    values = image(5)
+    assert found(values).agrees
+    transfer = found(values - 1.5)
+    assert not transfer.agrees
+    assert transfer.ratio > 1.33
