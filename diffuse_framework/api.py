@@ -25,7 +25,8 @@ from iotbx.phil import parse
 
 from diffuse_framework.adapters.guards.phil import refuse_includes
 from diffuse_framework.adapters.guards.pickles import trusting_pickles
-from diffuse_framework.adapters.images.open import experiments_from_file, open_source, readable_images
+from diffuse_framework.adapters.images.expt_files import experiments_from_file
+from diffuse_framework.adapters.images.open import open_source, readable_images
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.indexing.automatic import AutomaticIndexer
 from diffuse_framework.algorithms.comparison.alignment import AlignmentOptions

@@ -8,6 +8,18 @@ from __future__ import annotations
 __all__ = ["ConfigError", "DataError", "DiffuseError", "GeometryError", "PluginError"]
 
 
+_LONGEST = 400
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return all that an error says in one line, or its kind where it says nothing; tracebacks within are left out."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = " ".join(line for line in lines if line and not line.startswith(("Traceback", 'File "', "raise ", "^")))
+    if not said:
+        return type(error).__name__
+    return said if len(said) <= _LONGEST else said[:_LONGEST].rpartition(" ")[0] + " ..."
+
+
 class DiffuseError(Exception):
     """Anything the user can mend; never raised for a mistake in this code."""
 

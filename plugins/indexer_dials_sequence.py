@@ -15,7 +15,7 @@ from diffuse_framework.adapters.images.sequences import (
     save_sweeps,
 )
 from diffuse_framework.adapters.images.source import DxtbxSource
-from diffuse_framework.adapters.indexing.common import dials_logger, warn_of_symmetry
+from diffuse_framework.adapters.indexing.common import dials_logger, spots_advice, warn_of_symmetry
 from diffuse_framework.adapters.indexing.dials_phil import DialsParameters, hint_text, phil_paths, user_texts
 from diffuse_framework.adapters.indexing.sequence import (
     INTEGRATE_DEFAULTS,
@@ -134,7 +134,7 @@ class DialsSequenceIndexer:
             _log(source, outcome)
         experiment, kept = build_sequence_experiment(source, sweeps, rejected, hints)
         if not kept:
-            raise DataError(_nothing_left(experiment.rejected))
+            raise DataError(_nothing_left(experiment.rejected, all(sweep.n_images == 1 for sweep in source.sweeps)))
         warn_of_symmetry(kept, hints)
         save_sweeps(source, kept, folder)
         return experiment
@@ -206,10 +206,10 @@ def _log(source: SequenceSource, outcome: SweepOutcome) -> None:
         )
 
 
-def _nothing_left(rejected: tuple[Rejected, ...]) -> str:
+def _nothing_left(rejected: tuple[Rejected, ...], one_image: bool) -> str:
     first = rejected[0]
     tries = {
-        "spot finding": "spotfinder.* in a file for indexer.dials_sequence.find_spots_phil",
+        "spot finding": spots_advice(first.reason, "indexer.dials_sequence.find_spots_phil"),
         REFINEMENT: "indexer.dials_sequence.scan_varying=False, or refinement.* in a file for "
         "indexer.dials_sequence.refine_phil",
     }.get(
@@ -217,6 +217,8 @@ def _nothing_left(rejected: tuple[Rejected, ...]) -> str:
         "crystal.unit_cell= and crystal.space_group=, check beam centre, distance and rotation axis (geometry.*)",
     )
     example = f"{first.name}, at {first.stage}: {first.reason}"
+    if one_image and first.stage != "reading":
+        tries = f"input.kind=stills, for a single image may not tell how the crystal turned; or {tries}"
     return f"no sweep could be indexed (for example {example}). Try: {tries}"
 
 

@@ -185,8 +185,8 @@ class DialsSsxIndexer:
 
 
 ADVICE = {
-    "spot finding": "lower indexer.dials_ssx.min_spots, or spotfinder.* in a file for "
-    "indexer.dials_ssx.find_spots_phil",
+    "spot finding": "indexer.dials_ssx.find_spots_phil",
+    "min_spots": "indexer.dials_ssx.min_spots",
     "indexing": "indexer.dials_ssx.method, or parameters in a file for indexer.dials_ssx.index_phil",
     "integration": "indexer.dials_ssx.integrate=False",
 }

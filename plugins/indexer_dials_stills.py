@@ -113,7 +113,8 @@ class DialsStillsIndexer:
 
 
 ADVICE = {
-    "spot finding": "lower indexer.dials_stills.min_spots, or spotfinder.* in a file for indexer.dials_stills.phil",
+    "spot finding": "indexer.dials_stills.phil",
+    "min_spots": "indexer.dials_stills.min_spots",
     "indexing": "indexing.stills.method_list and other parameters in a file for indexer.dials_stills.phil",
     "integration": "indexer.dials_stills.integrate=False",
 }

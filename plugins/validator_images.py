@@ -101,6 +101,12 @@ def _report(check: OrientationCheck) -> None:
             "cell or orientations are somewhat off, or many images have further lattices",
             middle,
         )
+    beside = check.displacement
+    if beside is not None and beside.complaints:
+        logger.warning(
+            "Bright pixels lie %s: index the images again, so that geometry and cell are refined, or correct them",
+            " and ".join(beside.complaints),
+        )
     low = [
         name
         for name, found in zip(check.names, check.found, strict=True)

@@ -103,6 +103,13 @@ def kept_rows(table: SumsTable, scales: Scales) -> SumsTable:
     return table if keep.all() else table.select(keep)
 
 
+def rows_of(table: SumsTable, voxels: np.ndarray) -> tuple[SumsTable, np.ndarray]:
+    """Return the rows of voxels (n,), which ascend, and the place of each row's voxel among them."""
+    place = np.searchsorted(voxels, table.voxel)
+    inside = voxels[np.minimum(place, len(voxels) - 1)] == table.voxel if len(voxels) else np.zeros(len(table), bool)
+    return table.select(inside), place[inside]
+
+
 def scaled_columns(table: SumsTable, scales: Scales) -> dict[str, np.ndarray]:
     """Return what each row adds to its voxel, by name of the sum."""
     factor, offset = scales.factor(table), scales.offset(table)

@@ -6,7 +6,7 @@ their own. The scale of every file is written into it.
 
 Examples::
 
-  diffuse.export diffuse/voxel_data_absolute.npz
+  diffuse.export diffuse
   diffuse.export diffuse/voxel_data_absolute.npz formats=mtz+vtk+text d_min=2.5
   diffuse.export diffuse/voxel_data_relative.nxs formats=ccp4+pdf isotropic=remove
 """
@@ -25,17 +25,18 @@ from iotbx.phil import parse
 from diffuse_framework.adapters.models.reflections import write_voxels
 from diffuse_framework.adapters.models.symmetry import laue_group_hall, point_group_hall
 from diffuse_framework.algorithms.expansion import BoxTooLarge
-from diffuse_framework.command_line.shared.arguments import parse_arguments
+from diffuse_framework.command_line.shared.arguments import parse_arguments, with_files_of_folders
 from diffuse_framework.command_line.shared.failures import report_failures
 from diffuse_framework.command_line.shared.logs import start_logs
 from diffuse_framework.errors import ConfigError, DataError
+from diffuse_framework.io import filenames
 from diffuse_framework.io.atomic import make_folder, writing
 from diffuse_framework.io.export.export import Export, ExportOptions
 from diffuse_framework.io.export.stored_map import read_stored_map
 
 logger = logging.getLogger(__name__)
 
-USAGE = "diffuse.export [options] voxel_data_absolute.npz [formats=ccp4+mtz] [isotropic=remove]"
+USAGE = "diffuse.export [options] FOLDER|voxel_data_absolute.npz [formats=ccp4+mtz] [isotropic=remove]"
 
 phil_scope = parse((files("diffuse_phil") / "export.phil").read_text())
 
@@ -48,10 +49,13 @@ def run(args: list[str] | None = None) -> None:
     if not args:
         parser.print_help()
         return
+    args = with_files_of_folders(args, (filenames.ABSOLUTE_MAP, filenames.RELATIVE_MAP))
     endings = {".npz": "input.map", ".nxs": "input.map", ".json": "input.grid"}
     params, options = parse_arguments(parser, args, endings)
     if not params.input.map:
-        raise ConfigError("no map: give voxel_data_absolute.npz or voxel_data_relative.npz of a run")
+        raise ConfigError(
+            "no map: give the output folder of a run, or voxel_data_absolute.npz or voxel_data_relative.npz"
+        )
     path = Path(params.input.map)
     prefix = Path(params.output.prefix) if params.output.prefix else path.with_suffix("")
     start_logs(options.verbose, make_folder(prefix.parent) / params.output.log)

@@ -4,9 +4,9 @@ What is not typed is as in that run: its merger, its absolute scaler and their p
 
 Examples::
 
-  diffuse.merge diffuse/sums.h5
-  diffuse.merge diffuse/sums.h5 merger.plugin=inverse_variance output.directory=weighted
-  diffuse.merge diffuse/sums.h5 absolute_scaler.plugin=krogh_moe \\
+  diffuse.merge diffuse
+  diffuse.merge diffuse merger.plugin=inverse_variance output.directory=weighted
+  diffuse.merge diffuse absolute_scaler.plugin=krogh_moe \\
     krogh_moe.contents.sequence=lysozyme.fasta krogh_moe.wavelength=0.98
 """
 
@@ -23,7 +23,7 @@ from diffuse_framework.io.scales import read_maker
 from diffuse_framework.pipeline.run import make_map
 from diffuse_framework.stages.steps import MergingSteps
 
-USAGE = "diffuse.merge [options] [params.phil] sums.h5 [refined_scaling_model_params.json]"
+USAGE = "diffuse.merge [options] [params.phil] FOLDER|sums.h5 [refined_scaling_model_params.json]"
 
 
 @report_failures()

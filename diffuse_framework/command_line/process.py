@@ -32,12 +32,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dials.util.options import ArgumentParser
+from dials.util.options import ArgumentParser, FilenameDataWrapper
 from iotbx.phil import parse
 
+from diffuse_framework.adapters.images.expt_files import experiments_from_file, image_places
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.indexing.automatic import AutomaticIndexer
-from diffuse_framework.command_line.shared.arguments import parse_arguments, without_images
+from diffuse_framework.command_line.shared.arguments import parse_arguments, split_experiments, without_images
 from diffuse_framework.command_line.shared.failures import report_failures
 from diffuse_framework.command_line.shared.live import follow, mentions_live, settings_of, split_images
 from diffuse_framework.command_line.shared.logs import log_start, logger, run_description, start_logs
@@ -127,9 +128,14 @@ def _parser(registry: Registry) -> ArgumentParser:
 def _parsed(args: list[str], registry: Registry) -> tuple[Any, Any, str]:
     """Return parameters, options, and what differs from the defaults."""
     parser = _parser(registry)
-    params, options = parse_arguments(parser, args)
+    files, others = split_experiments(args)
+    params, options = parse_arguments(parser, others)
     params.input.__inject__("unreadable", options.unreadable)
-    return params, options, parser.diff_phil.as_str()
+    places = image_places(params.input.image_folder, params.input.image_map or [])
+    for path in files:
+        params.input.experiments.append(FilenameDataWrapper(path, experiments_from_file(path, places=places)))
+    listed = "".join(f'input {{\n  experiments = "{path}"\n}}\n' for path in files)
+    return params, options, listed + parser.diff_phil.as_str()
 
 
 def _chosen(params: Any, registry: Registry) -> Steps:
@@ -178,7 +184,7 @@ def _process(
     watch = Stopwatch()
     with watch("opening images"):
         source = open_images(params)
-    logger.info("%d images", len(source))
+    logger.info("%d image%s", len(source), "" if len(source) == 1 else "s")
     if frozen is not None:
         steps = freeze(steps, frozen)
     settings = RunSettings(

@@ -4,8 +4,8 @@ What is not typed is as in that run: its scaler and its parameters.
 
 Examples::
 
-  diffuse.scale diffuse/sums.h5 scaler.per_image.tolerance=1e-6
-  diffuse.scale diffuse/sums.h5 scaler.plugin=smooth scaler.smooth.offset.refine=True
+  diffuse.scale diffuse scaler.per_image.tolerance=1e-6
+  diffuse.scale diffuse scaler.plugin=smooth scaler.smooth.offset.refine=True
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from diffuse_framework.host.registry import Registry
 from diffuse_framework.io import filenames
 from diffuse_framework.pipeline.run import scale
 
-USAGE = "diffuse.scale [options] [params.phil] sums.h5"
+USAGE = "diffuse.scale [options] [params.phil] FOLDER|sums.h5"
 
 
 @report_failures()

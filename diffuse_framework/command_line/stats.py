@@ -5,8 +5,8 @@ the two maps are compared. The merger is that of the run, unless another is type
 
 Examples::
 
-  diffuse.stats diffuse/sums.h5
-  diffuse.stats diffuse/sums.h5 statistics.shells=20 statistics.half_maps=True
+  diffuse.stats diffuse
+  diffuse.stats diffuse statistics.shells=20 statistics.half_maps=True
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from diffuse_framework.config.selection import select
 from diffuse_framework.host.registry import Registry
 from diffuse_framework.pipeline.run import statistics, write_statistics
 
-USAGE = "diffuse.stats [options] [params.phil] sums.h5 [refined_scaling_model_params.json]"
+USAGE = "diffuse.stats [options] [params.phil] FOLDER|sums.h5 [refined_scaling_model_params.json]"
 
 
 @report_failures()

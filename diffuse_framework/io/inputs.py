@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from diffuse_framework.errors import DataError
+from diffuse_framework.errors import DataError, in_one_line
 from diffuse_framework.io.grid_file import checked_grid, grid_from_numbers
 from diffuse_framework.model.experiment import Symmetry
 from diffuse_framework.model.grid import VoxelGrid
@@ -74,8 +74,7 @@ def read_arrays(path: Path, needed: tuple[str, ...]) -> dict[str, np.ndarray]:
         raise DataError(f"there is no file {path}") from error
     # What h5py and numpy make of damaged files: OSError, RuntimeError, BadZipFile, zlib.error, NotImplementedError ...
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"can't read {path}: it is cut short or damaged ({first})") from error
+        raise DataError(f"can't read {path}: it is cut short or damaged ({in_one_line(error)})") from error
     missing = [name for name in needed if name not in arrays]
     if missing:
         raise DataError(f"{path} has no array {', '.join(missing)}; it has {', '.join(arrays) or 'none'}")

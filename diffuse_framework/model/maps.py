@@ -76,6 +76,7 @@ class ScaleEstimate:
         q: (n,) cutoffs or shells, 1/angstrom.
         scales: (n,) k up to each cutoff, or of each shell.
         b_factor: square angstrom; only from Wilson's plot.
+        sigma_sampling: its uncertainty because shells were observed in part.
     """
 
     method: str
@@ -85,11 +86,12 @@ class ScaleEstimate:
     q: np.ndarray
     scales: np.ndarray
     b_factor: float | None = None
+    sigma_sampling: float = 0.0
 
     @property
     def sigma(self) -> float:
-        """Uncertainty of k from both."""
-        return float(np.hypot(self.sigma_counting, self.sigma_spread))
+        """Uncertainty of k from all three."""
+        return float(np.linalg.norm([self.sigma_counting, self.sigma_spread, self.sigma_sampling]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +137,7 @@ class AbsoluteReport:
                     "sigma": one.sigma,
                     "sigma_counting": one.sigma_counting,
                     "sigma_spread": one.sigma_spread,
+                    "sigma_sampling": one.sigma_sampling,
                     "b_factor": one.b_factor,
                     "q": one.q,
                     "k_of_q": one.scales,

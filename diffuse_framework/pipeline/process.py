@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -13,6 +14,8 @@ from typing import Protocol
 import numpy as np
 
 from diffuse_framework.algorithms.indexing.ambiguity import reindexed_experiment, reindexed_tables
+from diffuse_framework.algorithms.validation.laue import laue_check
+from diffuse_framework.algorithms.validation.response import response_checks
 from diffuse_framework.errors import DataError
 from diffuse_framework.host.registry import PluginRecord, record_of
 from diffuse_framework.model.experiment import CrystalHints, Experiment
@@ -29,6 +32,8 @@ from diffuse_framework.stages.reindexer import Reindexer
 from diffuse_framework.stages.scaler import Scaler
 from diffuse_framework.stages.steps import MergingSteps, Steps
 from diffuse_framework.stages.work import Mapper
+
+logger = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
@@ -136,6 +141,7 @@ def process(source: ImageSource, steps: Steps, hints: CrystalHints, around: Surr
         scales = fit_scales(sums, steps.scaler, experiment)
     with around.watch("merging"):
         final = merge(sums, scales, steps.merging, experiment)
+    warn_of_faults(sums, scales, steps, experiment, final.merged.voxel)
     return Outcome(experiment, sums, scales, maker_of(steps.scaler), final, maskers)
 
 
@@ -230,6 +236,15 @@ def fit_scales(sums: VoxelSums, scaler: Scaler, experiment: Experiment | None) -
                 "image out, or take another scaler"
             )
     return scales
+
+
+def warn_of_faults(sums: VoxelSums, scales: Scales, steps: Steps, experiment: Experiment, voxels: np.ndarray) -> None:
+    """Warn of corrections and of a symmetry that observations of the same voxels (n,) deny."""
+    names = tuple(corrector.name for corrector in steps.correctors)
+    checks = [*response_checks(sums, scales, experiment, names, voxels), laue_check(sums, scales, voxels)]
+    for check in checks:
+        if check is not None and check.complaint:
+            logger.warning("%s", check.complaint)
 
 
 def maker_of(scaler: Scaler) -> PluginRecord:

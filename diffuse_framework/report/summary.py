@@ -259,6 +259,7 @@ def absolute_text(report: AbsoluteReport) -> str:
             f"{one.sigma:.2g}",
             f"{one.sigma_counting:.2g}",
             f"{one.sigma_spread:.2g}",
+            f"{one.sigma_sampling:.2g}",
         )
         for one in report.estimates.values()
     ]
@@ -278,7 +279,9 @@ def absolute_text(report: AbsoluteReport) -> str:
             "",
             tabulate(atoms, ("per cell", "ordered", "solvent"), "simple"),
             "",
-            tabulate(methods, ("method", "k", "sigma", "of counting", "of the range"), "simple"),
+            tabulate(
+                methods, ("method", "k", "sigma", "of counting", "of the range", "of what was not seen"), "simple"
+            ),
             "",
             tabulate(rows, ("cutoff (1/A)", *columns), "simple"),
             "",

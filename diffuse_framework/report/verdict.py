@@ -241,12 +241,12 @@ def _chi_squared(e: Evidence) -> Point | None:
     value = e.chi_squared
     if value < 1:
         what = f"Chi squared per observation is {value:.2f}: images agree better than photons can"
-        gain = f"geometry.detector.panel.gain={value:.2g} (times the gain so far), if counts aren't photons"
+        gain = f"detector.gain={value:.2g} (times the gain so far), if counts aren't photons"
         return _point(grade("chi_squared_low", value), what, gain)
     what = f"Chi squared per observation is {value:.3g}: images differ by more than photons let them"
     todo = (
         "scaler.plugin=smooth (absorption, background, outliers); or, where counts aren't photons, "
-        f"geometry.detector.panel.gain={value:.2g} (times the gain so far)"
+        f"detector.gain={value:.2g} (times the gain so far)"
     )
     return _point(grade("chi_squared_high", value), what, todo)
 

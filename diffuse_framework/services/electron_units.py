@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from diffuse_framework.algorithms.absolute.estimate import apply, disagreements, estimate
-from diffuse_framework.algorithms.absolute.profile import IncompleteMap, RadialProfile
+from diffuse_framework.algorithms.absolute.profile import MIN_COMPLETENESS, IncompleteMap, RadialProfile
 from diffuse_framework.errors import ConfigError, DataError
 from diffuse_framework.model.experiment import Experiment
 from diffuse_framework.model.maps import AbsoluteMap, AbsoluteReport, MergedMap
@@ -37,9 +37,11 @@ interference = *bonded none
   .type = choice
   .help = "Count the interference between atoms of the same residue or water molecule, within 2.7 A. Without"
           "it k comes out some 10 per cent low for proteins; atoms that are not bonded have none."
-min_completeness = 0.5
+min_completeness = None
   .type = float(value_min=0, value_max=1)
-  .help = "Shells of |q| count up to the last that is observed to this fraction at least."
+  .help = "Shells of |q| count up to the last that is observed to this fraction at least. None takes one half; where"
+          "that ends below half of the map's limit, as for a few stills, it takes shells for the samples that they are,"
+          "and what they leave open is part of the uncertainty."
 """
 )
 
@@ -61,7 +63,8 @@ class AbsoluteSettings:
         wavelength: angstrom, None for the images'.
         breit_dirac: whether the recoil factor is applied.
         bonded: whether interference between bonded atoms counts.
-        min_completeness: of the last shell that counts.
+        min_completeness: of the last shell that counts, None as in
+            `diffuse_framework.algorithms.absolute.profile.usable_limit`.
         span: the method's range of |q| in 1/angstrom, None for its default.
     """
 
@@ -71,7 +74,7 @@ class AbsoluteSettings:
     wavelength: float | None = None
     breit_dirac: bool = True
     bonded: bool = True
-    min_completeness: float = 0.5
+    min_completeness: float | None = None
     span: tuple[float, float] | None = None
 
     @classmethod
@@ -130,17 +133,36 @@ class AbsoluteSettings:
             report = estimate(merged, contents, theory, ranges, self.min_completeness, with_bragg)
         except IncompleteMap as error:
             raise DataError(
-                f"{error}. {self.where}.min_completeness={self.min_completeness:g} says how complete a shell must be; "
+                f"{error}. {self.where}.min_completeness={self.min_completeness} says how complete a shell must be; "
                 "grid.hkl.divisions how fine voxels are"
             ) from error
         if method not in report.estimates:
             raise DataError(
                 f"absolute_scaler.plugin={method} finds no scale: {report.failures[method]}. Its range of |q| is "
-                f"{self.where}.range"
+                f"{self.where}.range, and shells count up to |q| = {report.limit:.3f} by {self.where}.min_completeness="
+                f"{self.min_completeness}"
             )
         final = apply(merged, report, method)
         _log(report)
+        self._log_sparse(report, method)
         return final
+
+    def _log_sparse(self, report: AbsoluteReport, method: str) -> None:
+        """Warn where the scale rests on a sample of the map."""
+        used = (report.q < report.limit) & (report.q > 0)
+        complete = float(np.average(report.completeness[used], weights=report.q[used] ** 2)) if used.any() else 0.0
+        if complete >= MIN_COMPLETENESS:
+            return
+        found = report.estimates[method]
+        logging.getLogger("diffuse_framework.absolute").warning(
+            "The absolute scale rests on a sparse map: up to |q| = %.2f 1/angstrom %.0f %% of the voxels were "
+            "observed. That alone leaves k uncertain by %.1f %%, if what was observed is like the rest "
+            "(%s.min_completeness sets how complete a shell must be)",
+            report.limit,
+            100 * complete,
+            100 * found.sigma_sampling / found.scale,
+            self.where,
+        )
 
     def _wavelength(self, experiment: Experiment | None) -> float | None:
         if not self.breit_dirac or self.wavelength:

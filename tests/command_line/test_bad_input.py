@@ -11,7 +11,7 @@ import pytest
 from libtbx import Auto
 
 from diffuse_framework import api
-from diffuse_framework.command_line import merge, process, scale
+from diffuse_framework.command_line import merge, process, scale, stats
 from diffuse_framework.config.scope import build_scope
 from diffuse_framework.config.selection import select_named
 from diffuse_framework.errors import ConfigError
@@ -65,6 +65,9 @@ def here(tmp_path, monkeypatch, stills) -> Path:
         (["sim_00001.cbf", "input.reference_geometry=nothing.expt"], "there is no file nothing.expt"),
         (["sim_00001.cbf", "crystal.reference=nothing.pdb"], "nothing.pdb"),
         (["sim_00001.cbf", "geometry.beam.wavelength=-1"], "wavelength"),
+        (["sim_00001.cbf", "detector.gain=much"], "detector.gain=much is neither a number nor estimate"),
+        (["sim_00001.cbf", "detector.gain=0"], "detector.gain=0 must be above 0"),
+        (["sim_00001.cbf", "detector.pedestal=inf"], "detector.pedestal=inf is no value"),
         (["sim_00001.cbf", "sim_00001.cbf"], "more than once"),
         (["cut.cbf"], "hold a number"),
         (["input.experiments=nothing.expt"], "File nothing.expt does not exist"),
@@ -83,7 +86,7 @@ def test_arguments_that_cannot_be(here, capsys, args, message):
         ("bad.phil", b"\xff\xfe\x00", "bad.phil"),
         ("empty.cbf", b"", "empty.cbf is neither an image"),
         ("text.cbf", b"hello\n", "text.cbf is neither an image"),
-        ("text.expt", b"{}", "text.expt is neither an image"),
+        ("text.expt", b"{}", "text.expt is not an .expt file that can be read (it holds no list"),
         ("two words ä.cbf", b"", "two words ä.cbf is neither an image"),
     ],
 )
@@ -151,6 +154,28 @@ def test_sums_that_are_none(here, capsys, command):
     (here / "sums.h5").write_bytes(b"nothing")
     assert "sums.h5" in refusal(capsys, command, "sums.h5")
     assert "no sums" in refusal(capsys, command, "output.directory=x")
+    (here / "empty").mkdir()
+    assert "empty holds no sums.h5: give the output folder" in refusal(capsys, command, "empty")
+
+
+@pytest.mark.parametrize("command", [scale, merge, stats])
+def test_the_folder_of_a_run_stands_for_its_sums(processed, here, command):
+    shutil.copytree(processed, "run", ignore=shutil.ignore_patterns("images", "indexing.parts"))
+    command.run(["run", "output.directory=out"])
+    assert list((here / "out").glob("*.json"))
+
+
+def test_images_of_experiments_that_are_found_in_another_folder(processed, stills, here, capsys):
+    text = (processed / "indexed.expt").read_text()
+    assert str(stills) in text
+    (here / "moved.expt").write_text(text.replace(str(stills), "/nowhere"))
+    said = refusal(capsys, process, "moved.expt", processed / "indexed.refl")
+    assert "moved.expt names 6 of 6 images that are not there, for example /nowhere/sim_00001.cbf" in said
+    where = f'input.image_map="/nowhere" "{stills}"'
+    for args in (("moved.expt", where), ("input.experiments=moved.expt", f"input.image_folder={stills}")):
+        finished = process._parsed(process.with_presets([*args]), process.load_registry())
+        assert [one.filename for one in finished[0].input.experiments] == ["moved.expt"]
+        assert "moved.expt" in finished[2]
 
 
 def test_merging_with_the_scales_of_other_sums(processed, here, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -278,3 +279,10 @@ def test_other_files_are_refused(tmp_path, folder):
     for path in (tmp_path / "x.npz", folder / "out_box.npz", folder / "out_box.nxs"):
         with pytest.raises(SystemExit):
             run([str(path)])
+
+
+def test_the_folder_of_a_run_will_do(folder, tmp_path, capsys):
+    shutil.copy(folder / "voxel_data_relative.npz", tmp_path)
+    shutil.copy(folder / "global_voxel_grid_definition.json", tmp_path)
+    run([str(tmp_path), "formats=ccp4"])
+    assert list(tmp_path.glob("*.ccp4")) + list(tmp_path.glob("*.mrc"))

@@ -30,7 +30,6 @@ UNITS = (
 # Numbers that have no bounds, and why.
 UNBOUNDED = {
     "detector.beam_centre": "the beam may miss the detector",
-    "detector.pedestal": "raw values of signed counts lie on both sides of zero",
     "detector.trusted_range": "likewise",
     "masker.filter.min_intensity": "a background may be subtracted from it",
     "masker.filter.max_intensity": "likewise",

@@ -38,7 +38,7 @@ def test_a_method_that_finds_no_scale_names_its_range():
 
 
 def test_a_map_with_too_few_voxels_names_the_completeness():
-    with pytest.raises(DataError, match="complete.*absolute_scaler.wilson.min_completeness=0.5"):
+    with pytest.raises(DataError, match="complete.*absolute_scaler.wilson.min_completeness=None"):
         settings(CELL).scale(flat_map(9), None, "wilson")
 
 

@@ -203,6 +203,7 @@ def spots_of(table: Any, detector: Any, foreground: np.ndarray | None = None) ->
     nothing = no_spots() if foreground is None else replace(no_spots(), foreground=foreground)
     if table is None or len(table) == 0:
         return nothing
+    table = with_predicted_px(table, detector)
     if "miller_index" not in table or "xyzcal.px" not in table:
         raise DataError(
             "the reflections have no Miller indices or no predicted positions: give those of dials.index, "
@@ -219,10 +220,12 @@ def spots_of(table: Any, detector: Any, foreground: np.ndarray | None = None) ->
             f"the reflections are on panel {panel.max()}, but the detector has {len(detector)}: they belong "
             "to other images"
         )
-    flags = flumpy.to_numpy(table["flags"]).astype(np.int64)
+    flags = flumpy.to_numpy(table["flags"]).astype(np.int64) if "flags" in table else np.zeros(len(table), np.int64)
     found = flags & (int(table.flags.strong) | int(table.flags.indexed)) != 0
-    observed = flumpy.to_numpy(table["xyzobs.px.value"])[:, :2].copy()
-    observed[~found] = np.nan
+    # Those of dials.predict were never observed.
+    observed = np.full((len(table), 2), np.nan)
+    if "xyzobs.px.value" in table:
+        observed[found] = flumpy.to_numpy(table["xyzobs.px.value"])[found, :2]
     intensity, variance, integrated = _intensities(table, flags)
     partiality = np.full(len(table), np.nan)
     if "partiality" in table:
@@ -237,6 +240,38 @@ def spots_of(table: Any, detector: Any, foreground: np.ndarray | None = None) ->
         predicted_px=flumpy.to_numpy(table["xyzcal.px"])[:, :2].copy(),
         foreground=_foreground(table, detector) if foreground is None else foreground,
     )
+
+
+def with_predicted_px(table: Any, detector: Any, scan: Any = None) -> Any:
+    """Return a table with predicted positions in pixels, from those in mm and radians where it has no others.
+
+    The same table comes back where there is nothing to do.
+
+    Args:
+        table: reflections.
+        detector: of dxtbx.
+        scan: of dxtbx, None for a still.
+    """
+    from dials.array_family import flex
+
+    if table is None or len(table) == 0 or "xyzcal.px" in table or not {"xyzcal.mm", "panel"} <= set(table.keys()):
+        return table
+    table = copy.copy(table)
+    panel = flumpy.to_numpy(table["panel"]).astype(int)
+    mm = flumpy.to_numpy(table["xyzcal.mm"])
+    px = np.zeros((len(table), 3))
+    for number in np.unique(panel):
+        if number >= len(detector):
+            # `spots_of` says so.
+            continue
+        rows = panel == number
+        found = detector[int(number)].millimeter_to_pixel(flumpy.vec_from_numpy(np.ascontiguousarray(mm[rows, :2])))
+        px[rows, :2] = flumpy.to_numpy(found)
+    if scan is not None:
+        start, width = scan.get_oscillation()
+        px[:, 2] = scan.get_array_range()[0] + (np.degrees(mm[:, 2]) - start) / width
+    table["xyzcal.px"] = flex.vec3_double(px)
+    return table
 
 
 def _intensities(table: Any, flags: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

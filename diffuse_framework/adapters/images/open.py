@@ -26,16 +26,18 @@ from dxtbx.model.goniometer import GoniometerFactory
 from dxtbx.model.scan import ScanFactory
 from scitbx.array_family import flex
 
-from diffuse_framework.adapters.guards.pickles import refuse_pickle, refuse_pickles
+from diffuse_framework.adapters.guards.pickles import refuse_pickles
 from diffuse_framework.adapters.images.checksums import damage_of
 from diffuse_framework.adapters.images.detection import DETECT, STILL_WIDTH_DEG, STILLS, choose_kind, detect
 from diffuse_framework.adapters.images.duplicates import REFUSE, without_duplicates
+from diffuse_framework.adapters.images.expt_files import experiments_from_file
 from diffuse_framework.adapters.images.hdf5 import what_is_missing
+from diffuse_framework.adapters.images.photons import set_estimates, warn_of_photons
 from diffuse_framework.adapters.images.scans import one_scan_a_template
 from diffuse_framework.adapters.images.sequences import SequenceSource
 from diffuse_framework.adapters.images.source import DxtbxSource, exposure_of
 from diffuse_framework.adapters.images.widths import with_header_widths
-from diffuse_framework.errors import ConfigError, DataError, GeometryError
+from diffuse_framework.errors import ConfigError, DataError, GeometryError, in_one_line
 from diffuse_framework.model.experiment import Rejected
 
 logger = logging.getLogger(__name__)
@@ -78,36 +80,12 @@ def images_from_files(paths: list[str]) -> ExperimentList:
             for path in paths:
                 # The one that is damaged says so by its name.
                 images_from_files([path])
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(
-            what_is_missing(paths[0]) or f"{paths[0]} can't be read; it is cut short or damaged ({first})"
+            what_is_missing(paths[0]) or f"{paths[0]} can't be read; it is cut short or damaged ({in_one_line(error)})"
         ) from error
     if unhandled:
         raise DataError(f"{unhandled[0]} is not an image that dxtbx can read")
     return with_header_widths(experiments)
-
-
-def experiments_from_file(path: str | Path, check_format: bool = True) -> ExperimentList:
-    """Return the experiments of an .expt file.
-
-    Args:
-        path: of the file.
-        check_format: whether its images are opened, and its masks read.
-
-    Raises:
-        DataError: it can't be read, or names files that can't be.
-    """
-    refuse_pickle(path)
-    try:
-        return ExperimentListFactory.from_json_file(str(path), check_format=check_format)
-    except DataError:
-        raise
-    except OSError as error:
-        raise DataError(f"can't read {path}: {error.strerror or error}") from error
-    # Whatever can be wrong with a text file: dxtbx raises KeyError, ValueError, RuntimeError, its own ...
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path} is not an .expt file that can be read ({first})") from error
 
 
 @dataclass(frozen=True)
@@ -196,12 +174,14 @@ class PanelValues:
         gain, pedestal: photons = (raw value - pedestal) / gain.
         trusted_range: lowest and highest raw value.
         read_noise: of a pixel, photons: one value for all panels, or one for each.
+        estimate: "gain", "pedestal" or both: taken from the images.
     """
 
     gain: float | None = None
     pedestal: float | None = None
     trusted_range: tuple[float, float] | None = None
     read_noise: tuple[float, ...] = ()
+    estimate: tuple[str, ...] = ()
 
 
 def _set_panels(experiments: Any, values: PanelValues) -> None:
@@ -262,11 +242,16 @@ def open_source(
     if overrides is not None:
         experiments = _override(experiments, overrides)
     _set_panels(experiments, panels)
-    if choose_kind(detect(experiments), kind) == STILLS:
-        source = DxtbxSource(experiments, reflections, panels.read_noise)
-    else:
+    make: type[DxtbxSource] = DxtbxSource
+    if choose_kind(detect(experiments), kind) != STILLS:
         _refuse_widthless(experiments)
-        source = SequenceSource(experiments, reflections, panels.read_noise)
+        make = SequenceSource
+    source = make(experiments, reflections, panels.read_noise)
+    if panels.estimate:
+        set_estimates(source, panels.estimate, experiments)
+        source = make(experiments, reflections, panels.read_noise)
+    else:
+        warn_of_photons(source)
     if source.without_exposure:
         logger.warning(
             "Nothing tells the exposure time of %d of %d images, for example %s: 1 second is taken. If they were "
@@ -349,6 +334,8 @@ def _adopt_geometry(experiments: Any, path: Path) -> None:
 
 def _override(experiments: Any, overrides: Any) -> ExperimentList:
     """Apply single values; the factories of dxtbx change the models in place and leave the rest."""
+    if not _any_value(overrides):
+        return experiments
     _refuse_negative(overrides)
     try:
         for beam in experiments.beams():
@@ -365,8 +352,18 @@ def _override(experiments: Any, overrides: Any) -> ExperimentList:
         raise
     # The factories raise whatever a value leads to: RuntimeError, Sorry, TypeError, AssertionError ...
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise GeometryError(f"the values of geometry.* can't be applied: {first}") from error
+        raise GeometryError(f"the values of geometry.* can't be applied: {in_one_line(error)}") from error
+
+
+def _any_value(scope: Any) -> bool:
+    """Whether a scope of geometry parameters, or one within it, asks for something; numbers of panels do not."""
+    for name, value in vars(scope).items():
+        if name.startswith("_") or name in ("id", "type"):
+            continue
+        for one in _list(value):
+            if _any_value(one) if hasattr(one, "__dict__") else one is not None and one is not False:
+                return True
+    return False
 
 
 def _refuse_negative(overrides: Any) -> None:

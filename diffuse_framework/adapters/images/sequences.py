@@ -25,6 +25,7 @@ from diffuse_framework.adapters.images.experiments import (
     reset_ids,
     save_pair,
     spots_of,
+    with_predicted_px,
 )
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.models.geometry import geometry_of
@@ -270,6 +271,7 @@ def spots_by_frame(table: Any, experiment: Any) -> list[BraggSpots]:
     n_images = experiment.scan.get_num_images()
     if table is None or len(table) == 0:
         return [no_spots()] * n_images
+    table = with_predicted_px(table, experiment.detector, experiment.scan)
     if "xyzcal.px" not in table:
         spots_of(table, experiment.detector)
     table = _predicted(table)

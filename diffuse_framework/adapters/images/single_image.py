@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from diffuse_framework.adapters.images.detection import STILL_WIDTH_DEG
-from diffuse_framework.adapters.images.open import experiments_from_file, images_from_files
+from diffuse_framework.adapters.images.expt_files import experiments_from_file
+from diffuse_framework.adapters.images.open import images_from_files
 from diffuse_framework.adapters.images.sequences import orientations
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.models.geometry import geometry_of

@@ -22,7 +22,7 @@ from diffuse_framework.adapters.guards.memory import raise_if_short
 from diffuse_framework.adapters.images.checksums import Compared, damage_of, stamp_of
 from diffuse_framework.adapters.images.hdf5 import Series, is_hdf5, series_of, what_is_missing
 from diffuse_framework.adapters.models.geometry import geometry_of
-from diffuse_framework.errors import DataError, GeometryError, UnreadableImage
+from diffuse_framework.errors import DataError, GeometryError, UnreadableImage, in_one_line
 from diffuse_framework.model.experiment import Rejected
 from diffuse_framework.model.geometry import Geometry, with_read_noise
 from diffuse_framework.model.source import Frame
@@ -118,7 +118,7 @@ class DxtbxSource:
         except (_Unreadable, OSError, KeyError, RuntimeError) as error:
             raise UnreadableImage(
                 what_is_missing(path, number + 1)
-                or f"{path}: can't read the image; it is cut short or damaged ({_first_line(error)})"
+                or f"{path}: can't read the image; it is cut short or damaged ({in_one_line(error)})"
             ) from error
         self._refuse_other(index)
         return Frame(self.names[index], panels)
@@ -241,7 +241,7 @@ def _by_dxtbx(imageset: Any, n_pixels: int) -> tuple[np.ndarray, ...]:
     # Format classes raise whatever their decoder does: OSError, RuntimeError, AssertionError ...
     except Exception as error:
         raise_if_short(error, n_pixels)
-        raise _Unreadable(_first_line(error)) from error
+        raise _Unreadable(in_one_line(error)) from error
     # The image set would keep the image, and there is one image set per image.
     imageset.clear_cache()
     return panels
@@ -310,10 +310,6 @@ def _model_numbers(experiments: ExperimentList) -> list[tuple[int, int]]:
 def _describe(shape: tuple) -> str:
     fast, slow = shape[0]
     return f"{len(shape)} panel{'s' if len(shape) > 1 else ''} of {fast} x {slow} pixels"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no details"])[0]
 
 
 def _single_stills(experiments: Any) -> tuple[ExperimentList, tuple[float, ...]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from dxtbx.model.experiment_list import ExperimentListFactory
 
-from diffuse_framework.errors import DataError
+from diffuse_framework.errors import DataError, in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +57,7 @@ def read_xds(folder: Path) -> tuple[Any, Any]:
                 table = flex.reflection_table.from_file(target)
     # The readers raise whatever a text that is not as expected leads to.
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"input.xds: the files of XDS in {folder} can't be read ({first})") from error
+        raise DataError(f"input.xds: the files of XDS in {folder} can't be read ({in_one_line(error)})") from error
     logger.debug("Reading %s:\n%s", folder, captured_log.getvalue())
     logger.info("Geometry and crystal of %s are those of XDS in %s", Path(models).name, folder)
     return experiments, table

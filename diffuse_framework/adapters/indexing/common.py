@@ -24,7 +24,7 @@ from diffuse_framework.adapters.images.experiments import (
 )
 from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.adapters.indexing.packing import Packed, unpack
-from diffuse_framework.errors import DataError
+from diffuse_framework.errors import DataError, in_one_line
 from diffuse_framework.model.experiment import CrystalHints, Experiment, Rejected
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 dials_logger = logging.getLogger("dials")
 
 READING, SPOTS, INDEXING, INTEGRATION = "reading", "spot finding", "indexing", "integration"
+# Which parameter says how many spots are needed; beside the stages in what an indexer advises.
+MIN_SPOTS = "min_spots"
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,12 +104,6 @@ def capture_dials_log() -> Iterator[io.StringIO]:
         dials_logger.setLevel(before[2])
 
 
-def one_line(error: BaseException) -> str:
-    """Return the first line of an error, or its kind where it says nothing."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
 def refuse_damaged(source: DxtbxSource, index: int) -> None:
     """Refuse an image whose bytes are not those that were written; DIALS would look for spots on them.
 
@@ -126,7 +122,7 @@ def spot_finding_failure(source: DxtbxSource, index: int, error: BaseException) 
         source.read(index)
     except DataError as unreadable:
         return ImageRejected(READING, str(unreadable).removeprefix(f"{source.names[index]}: "))
-    return ImageRejected(SPOTS, one_line(error))
+    return ImageRejected(SPOTS, in_one_line(error))
 
 
 def best_lattice(
@@ -259,7 +255,10 @@ def _nothing_left(rejected: tuple[Rejected, ...], hints: CrystalHints, advice: d
             f"(for example {example.name}: {example.reason})"
         )
     stages = {item.stage for item in rejected}
-    tries = [advice[stage] for stage in (SPOTS, INDEXING, INTEGRATION) if stage in stages and stage in advice]
+    tries = [advice[stage] for stage in (INDEXING, INTEGRATION) if stage in stages and stage in advice]
+    reasons = dict.fromkeys(item.reason for item in rejected if item.stage == SPOTS)
+    if SPOTS in advice:
+        tries[:0] = dict.fromkeys(spots_advice(reason, advice[SPOTS], advice.get(MIN_SPOTS, "")) for reason in reasons)
     if INDEXING in stages:
         missing = [f"crystal.{field}=" for field in ("unit_cell", "space_group") if getattr(hints, field) is None]
         crystal_advice = "check crystal.unit_cell and crystal.space_group"
@@ -267,6 +266,24 @@ def _nothing_left(rejected: tuple[Rejected, ...], hints: CrystalHints, advice: d
             crystal_advice = f"give {' and '.join(missing)}"
         tries.insert(0, f"{crystal_advice}, check beam centre and distance (input.reference_geometry=)")
     return f"{start}. Try: {'; '.join(tries)}" if tries else start
+
+
+def spots_advice(reason: str, where: str, least: str = "") -> str:
+    """Return what to try about an image whose spots could not be used.
+
+    Args:
+        reason: of its rejection.
+        where: the parameter for a file with parameters of the spot finder.
+        least: the parameter that says how many spots are needed, "" where there is none.
+    """
+    if "allowed" in reason:
+        return (
+            f"raw values that are no photons look like spots: give detector.gain=, or spotfinder.threshold.* in a file "
+            f"for {where}"
+        )
+    if least and "needed" in reason:
+        return f"lower {least}, or spotfinder.* in a file for {where}"
+    return f"spotfinder.* in a file for {where}"
 
 
 def warn_of_symmetry(stills: tuple[Any, ...], hints: CrystalHints) -> None:

@@ -20,11 +20,11 @@ from diffuse_framework.adapters.indexing.common import (
     SPOTS,
     ImageRejected,
     capture_dials_log,
-    one_line,
 )
 from diffuse_framework.adapters.indexing.dials_phil import DialsParameters
 from diffuse_framework.adapters.indexing.packing import VERSIONS, model_texts, pack, unpack
 from diffuse_framework.adapters.indexing.shims import provide_missing_modules
+from diffuse_framework.errors import in_one_line
 from diffuse_framework.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ class _step:
         if error is None or isinstance(error, ImageRejected | KeyboardInterrupt):
             return
         spots = f" ({self.n_found} spots found)" if self.n_found else ""
-        raise ImageRejected(self.stage, f"{one_line(error)}{spots}", self.n_found) from error
+        raise ImageRejected(self.stage, f"{in_one_line(error)}{spots}", self.n_found) from error
 
 
 def run_sequences(

@@ -20,12 +20,12 @@ from diffuse_framework.adapters.indexing.common import (
     StillOutcome,
     best_lattice,
     capture_dials_log,
-    one_line,
     refuse_damaged,
     spot_finding_failure,
 )
 from diffuse_framework.adapters.indexing.dials_phil import DialsParameters, hint_text
 from diffuse_framework.adapters.indexing.packing import VERSIONS, model_texts, pack
+from diffuse_framework.errors import in_one_line
 from diffuse_framework.fingerprint import fingerprint
 from diffuse_framework.model.experiment import CrystalHints
 
@@ -243,7 +243,7 @@ class IndexWork(GivesOutcomes):
         # DIALS raises whatever its parts do: RuntimeError, AssertionError, Sorry, IndexError ...
         except Exception as error:
             raise_if_short(error, self.source.geometry(spots.source_index).n_pixels)
-            raise ImageRejected(INDEXING, f"{one_line(error)} ({spots.n_found} spots found)") from error
+            raise ImageRejected(INDEXING, f"{in_one_line(error)} ({spots.n_found} spots found)") from error
         if len(experiments) == 0:
             reason = _last_error(captured_log) or "no lattice was found"
             raise ImageRejected(INDEXING, f"{reason} ({spots.n_found} spots found)")
@@ -270,7 +270,7 @@ class IndexWork(GivesOutcomes):
                     _append(integrated_experiments, integrated, one[0], reflections)
         # DIALS raises whatever its parts do: RuntimeError, AssertionError, Sorry, IndexError ...
         except Exception as error:
-            raise ImageRejected(INTEGRATION, one_line(error)) from error
+            raise ImageRejected(INTEGRATION, in_one_line(error)) from error
         if len(integrated_experiments) == 0:
             raise ImageRejected(INTEGRATION, _last_error(captured_log) or "no reflection was integrated")
         return integrated_experiments, integrated

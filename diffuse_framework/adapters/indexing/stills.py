@@ -19,12 +19,12 @@ from diffuse_framework.adapters.indexing.common import (
     StillOutcome,
     best_lattice,
     capture_dials_log,
-    one_line,
     refuse_damaged,
     spot_finding_failure,
 )
 from diffuse_framework.adapters.indexing.dials_phil import DialsParameters
 from diffuse_framework.adapters.indexing.packing import VERSIONS, model_texts, pack
+from diffuse_framework.errors import in_one_line
 from diffuse_framework.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class StillsWork(GivesOutcomes):
                 raise spot_finding_failure(self.source, index, error) from error
             what = "" if processor.step != "refinement" else "refinement failed: "
             stage = INDEXING if processor.step == "refinement" else processor.step
-            raise ImageRejected(stage, f"{what}{one_line(error)} ({processor.n_found} spots found)") from error
+            raise ImageRejected(stage, f"{what}{in_one_line(error)} ({processor.n_found} spots found)") from error
         return self._best(index, processor)
 
     def _best(self, index: int, processor: Any) -> tuple[IndexedStill, tuple[int, ...]]:

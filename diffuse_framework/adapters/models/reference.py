@@ -8,7 +8,7 @@ import numpy as np
 from cctbx import sgtbx, uctbx
 
 from diffuse_framework.adapters.models.symmetry import cell_of
-from diffuse_framework.errors import DataError
+from diffuse_framework.errors import DataError, in_one_line
 from diffuse_framework.model.lattice import Cell
 
 _CIF = (".cif", ".mmcif")
@@ -38,8 +38,7 @@ def reference_cell(path: Path) -> tuple[Cell, str | None]:
         raise
     # The readers raise whatever went wrong inside: RuntimeError, ValueError, Sorry, AssertionError ...
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: can't be read ({first})") from error
+        raise DataError(f"{path}: can't be read ({in_one_line(error)})") from error
     if cell is None or cell.volume() < 2:
         # A PDB file without a crystal has the cell 1 1 1 90 90 90.
         raise DataError(f"{path}: has no unit cell")

@@ -10,7 +10,6 @@ import numpy as np
 from diffuse_framework.algorithms.absolute import krogh_moe, norman, wilson
 from diffuse_framework.algorithms.absolute.krogh_moe import SumRuleShares, sum_rule_shares
 from diffuse_framework.algorithms.absolute.profile import (
-    MIN_COMPLETENESS,
     RadialProfile,
     spherical_averages,
     usable_limit,
@@ -38,7 +37,7 @@ def estimate(
     contents: CellContents,
     theory: Theory,
     ranges: Mapping[str, tuple[float, float]] | None = None,
-    min_completeness: float = MIN_COMPLETENESS,
+    min_completeness: float | None = None,
     with_bragg: Callable[[RadialProfile], RadialProfile] | None = None,
 ) -> AbsoluteReport:
     """Return what every method finds; the method asked for is chosen by `apply`.
@@ -47,7 +46,7 @@ def estimate(
         merged: the map.
         contents, theory: of the cell.
         ranges: of |q| in 1/angstrom, for methods that are not to use their own.
-        min_completeness: of the last shell that counts.
+        min_completeness: of the last shell that counts; None as in `profile.usable_limit`.
         with_bragg: puts other Bragg intensities than the map's into its profile, for Wilson's plot.
 
     Raises:

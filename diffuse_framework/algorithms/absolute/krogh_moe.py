@@ -64,6 +64,7 @@ def krogh_moe(profile: RadialProfile, theory: Theory, cutoffs: tuple[float, floa
     whole, _ = filled(profile)
     observed = np.cumsum(whole.total * whole.volume)
     variance = np.cumsum(whole.total_variance * whole.volume**2)
+    sampling = np.cumsum(whole.total_sampling * whole.volume**2)
     expected = _atoms(profile, theory) - theory.f000_squared_density
     ends = profile.edges[1:]
     chosen = _between(profile, cutoffs)
@@ -83,6 +84,7 @@ def krogh_moe(profile: RadialProfile, theory: Theory, cutoffs: tuple[float, floa
         sigma_counting=float(k * np.sqrt(variance[last]) / observed[last]),
         # Cumulative values move together: their deviation is not divided by their number.
         sigma_spread=float(np.sqrt(np.mean(np.square(table - k)))),
+        sigma_sampling=float(k * np.sqrt(sampling[last]) / observed[last]),
         q=ends[listed],
         scales=table,
     )

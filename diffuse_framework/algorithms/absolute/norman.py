@@ -55,6 +55,7 @@ def norman(profile: RadialProfile, theory: Theory, limits: tuple[float, float]) 
         scale=k,
         sigma_counting=float(k * np.sqrt(variance.sum()) / running[-1]),
         sigma_spread=spread,
+        sigma_sampling=float(k * np.sqrt((whole.total_sampling * volume**2)[chosen].sum()) / running[-1]),
         q=profile.edges[chosen + 1][table],
         scales=(running_expected / np.where(table, running, 1))[table],
     )

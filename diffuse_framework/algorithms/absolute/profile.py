@@ -12,10 +12,22 @@ from diffuse_framework.algorithms.symmetry import orbit_sizes
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.maps import MergedMap
 
-__all__ = ["MIN_COMPLETENESS", "IncompleteMap", "RadialProfile", "filled", "spherical_averages", "usable_limit"]
+__all__ = [
+    "MIN_COMPLETENESS",
+    "SPARSE_COMPLETENESS",
+    "IncompleteMap",
+    "RadialProfile",
+    "filled",
+    "spherical_averages",
+    "usable_limit",
+]
 
 N_SHELLS = 100
 MIN_COMPLETENESS = 0.5
+# Of a sparse map: what shells hold then is a sample, and its scatter an uncertainty of the scale.
+SPARSE_COMPLETENESS = 0.03
+# Lattice points in three shells, so that the scatter of Bragg peaks tells how well their mean is known.
+_ENOUGH_PEAKS = 30
 # Voxels of the asymmetric unit in three shells: of fewer, half may be seen by chance.
 _ENOUGH_TO_TELL = 20
 _LATTICE, _BETWEEN = 0, 1
@@ -33,6 +45,8 @@ class RadialProfile:
         edges: (n + 1,) of the shells, 1/angstrom, from 0.
         total, total_variance: (n,) mean of diffuse and Bragg scattering, and the counting variance of
             that mean; NaN where a shell holds no voxel.
+        total_sampling: (n,) the variance of that mean because only part of the shell's voxels was observed; 0 where
+            all were.
         bragg, bragg_variance: (n,) the part of the total above the diffuse scattering.
         completeness: (n,) part of the shell's voxels that was observed, in either channel.
         lattice_points: (n,) reciprocal lattice points observed, symmetry-unique.
@@ -42,6 +56,7 @@ class RadialProfile:
     edges: np.ndarray
     total: np.ndarray
     total_variance: np.ndarray
+    total_sampling: np.ndarray
     bragg: np.ndarray
     bragg_variance: np.ndarray
     completeness: np.ndarray
@@ -92,14 +107,16 @@ def spherical_averages(merged: MergedMap, n_shells: int = N_SHELLS) -> RadialPro
     diffuse_variance = np.concatenate([merged.variance, np.zeros(len(merged.bragg_voxel))])
     possible = voxels_possible(grid, edges)
     possible[0] -= np.isinf(grid.d_max)
+    complete = np.nan_to_num(completeness(np.bincount(shell[keep], minlength=n_shells), possible))
     return RadialProfile(
         edges=edges,
         total=means.mean(total),
         total_variance=means.variance(total_variance),
+        total_sampling=means.sampling_variance(total, np.minimum(complete, 1)),
         bragg=means.mean(total - diffuse),
         # The two share their diffuse pixels: the sum is an upper bound, and 0 where there is no peak.
         bragg_variance=means.variance(np.where(total != diffuse, total_variance + diffuse_variance, 0.0)),
-        completeness=np.nan_to_num(completeness(np.bincount(shell[keep], minlength=n_shells), possible)),
+        completeness=complete,
         lattice_points=np.bincount(shell[(kind == _LATTICE) & keep], minlength=n_shells),
         possible=possible,
     )
@@ -142,6 +159,22 @@ class _Strata:
         of_means = np.divide(sums, weights**2, out=np.zeros_like(sums), where=weights > 0)
         return np.where(weights.sum(0) > 0, (of_means * shares**2).sum(0), np.nan)
 
+    def sampling_variance(self, values: np.ndarray, observed: np.ndarray) -> np.ndarray:
+        """Variances (n_shells,) of the means because only the part `observed` of each shell was sampled; NaN for empty.
+
+        That of a mean over a finite population (Cochran, 1977, Sampling Techniques, ch. 2). Voxels between lattice
+        points are like their neighbours: all in one cell of the reciprocal lattice count as one draw.
+        """
+        weights, shares = self._shares()
+        sums, squares = self._sums(self.weight * values), self._sums(self.weight * values**2)
+        seen = weights > 0
+        means = np.divide(sums, weights, out=np.zeros_like(sums), where=seen)
+        scatter = np.divide(squares, weights, out=np.zeros_like(sums), where=seen) - means**2
+        draws = np.divide(weights**2, self._sums(self.weight.astype(float) ** 2), out=np.zeros_like(sums), where=seen)
+        draws[_BETWEEN] *= self.lattice_share
+        of_means = np.maximum(scatter, 0) / np.maximum(draws, 1)
+        return np.where(weights.sum(0) > 0, (of_means * shares**2).sum(0) * (1 - observed), np.nan)
+
 
 def filled(profile: RadialProfile) -> tuple[RadialProfile, np.ndarray]:
     """Return the profile without holes, and which shells (n,) were filled.
@@ -166,6 +199,7 @@ def filled(profile: RadialProfile) -> tuple[RadialProfile, np.ndarray]:
             profile,
             total=fill(profile.total),
             total_variance=fill(profile.total_variance),
+            total_sampling=fill(profile.total_sampling),
             bragg=fill(profile.bragg),
             bragg_variance=fill(profile.bragg_variance),
         ),
@@ -173,22 +207,37 @@ def filled(profile: RadialProfile) -> tuple[RadialProfile, np.ndarray]:
     )
 
 
-def usable_limit(profile: RadialProfile, min_completeness: float = MIN_COMPLETENESS) -> float:
+def usable_limit(profile: RadialProfile, min_completeness: float | None = None) -> float:
     """Return the |q| in 1/angstrom up to which shells are complete enough, holes at low |q| aside.
+
+    Args:
+        profile: of a map.
+        min_completeness: of the last shell that counts. None asks for one half, and where that ends below half of
+            the map's limit, as for a few stills, for what a sample must have: `RadialProfile.total_sampling` is the
+            variance that follows.
 
     Raises:
         IncompleteMap: no shell is.
     """
+    wanted = MIN_COMPLETENESS if min_completeness is None else min_completeness
+    last = _last_complete(profile, wanted)
+    if min_completeness is None and (last < 0 or profile.edges[last + 1] < 0.5 * profile.edges[-1]):
+        last, wanted = max(last, _last_complete(profile, SPARSE_COMPLETENESS, _ENOUGH_PEAKS)), SPARSE_COMPLETENESS
+    if last < 0:
+        raise IncompleteMap(
+            f"no shell of the map is more than {wanted:.0%} complete: the sum rule needs the scattering in all "
+            "directions. Add images, or use coarser voxels"
+        )
+    return float(profile.edges[last + 1])
+
+
+def _last_complete(profile: RadialProfile, wanted: float, lattice_points: int = 0) -> int:
+    """Return the number of the last shell that is so complete and holds so many lattice points; -1 if there is none."""
     # A shell of few voxels may seem complete or incomplete by chance: three together decide.
     observed = profile.completeness * profile.possible
-    seen, possible = (np.convolve(values, np.ones(3), mode="same") for values in (observed, profile.possible))
-    smooth = completeness(seen, possible)
-    good = np.flatnonzero(
-        (smooth >= min_completeness) & (profile.completeness > 0.5 * min_completeness) & (possible >= _ENOUGH_TO_TELL)
+    seen, possible, peaks = (
+        np.convolve(values, np.ones(3), mode="same") for values in (observed, profile.possible, profile.lattice_points)
     )
-    if not len(good):
-        raise IncompleteMap(
-            f"no shell of the map is more than {min_completeness:.0%} complete: the sum rule needs the "
-            "scattering in all directions. Add images, or use coarser voxels"
-        )
-    return float(profile.edges[good[-1] + 1])
+    good = (completeness(seen, possible) >= wanted) & (profile.completeness > 0.5 * wanted)
+    good &= (possible >= _ENOUGH_TO_TELL) & (peaks >= lattice_points)
+    return int(np.flatnonzero(good)[-1]) if good.any() else -1

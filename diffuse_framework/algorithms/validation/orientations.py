@@ -17,6 +17,7 @@ from diffuse_framework.algorithms.validation.bright_pixels import (
     sightings,
     still_agreement,
 )
+from diffuse_framework.algorithms.validation.displacement import Displacement, displacement
 from diffuse_framework.errors import DataError
 from diffuse_framework.model.experiment import Experiment, Image, Rejected
 from diffuse_framework.model.geometry import Geometry
@@ -39,11 +40,14 @@ class OrientationCheck:
         names: of the stills looked at.
         found: agreement of each, None where it can't be told.
         failed: names of those that are rejected.
+        displacement: of the bright pixels of the others from where reflections are predicted; None where it can't be
+            told.
     """
 
     names: tuple[str, ...]
     found: tuple[BrightPixels | None, ...]
     failed: tuple[str, ...]
+    displacement: Displacement | None = None
 
     @property
     def scores(self) -> np.ndarray:
@@ -135,7 +139,21 @@ def _look(
     failed = tuple(
         name for name, agreed in zip(names, found, strict=True) if agreed is not None and agreed.score < lowest
     )
-    return OrientationCheck(names, found, failed)
+    good = [
+        (image, _without(sighted, faulty).bright)
+        for image, sighted in zip(stills, seen, strict=True)
+        if sighted is not None and image.name not in failed and not image.other_lattices
+    ]
+    if not good:
+        return OrientationCheck(names, found, failed)
+    # Images of one data set share a geometry but for what was refined.
+    usual = Counter(image.geometry for image, _ in good).most_common(1)[0][0]
+    beside = displacement(
+        [bright for image, bright in good if image.geometry == usual],
+        [image.setting_matrix for image, _ in good if image.geometry == usual],
+        experiment.geometries[usual],
+    )
+    return OrientationCheck(names, found, failed, beside)
 
 
 def _faulty_pixels(seen: list[Sightings]) -> set[tuple[int, ...]]:

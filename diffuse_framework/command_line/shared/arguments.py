@@ -22,7 +22,7 @@ from diffuse_framework.adapters.images.open import UnreadableFile, can_be_read, 
 from diffuse_framework.adapters.images.scans import one_scan_a_template
 from diffuse_framework.command_line.shared.abbreviations import in_full
 from diffuse_framework.config.values import refuse_impossible
-from diffuse_framework.errors import ConfigError
+from diffuse_framework.errors import ConfigError, in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -199,6 +199,45 @@ def is_setting(arg: str) -> bool:
     return not (glob.has_magic(arg) or "#" in arg) or not glob.glob(_as_pattern(arg))
 
 
+def split_experiments(args: list[str]) -> tuple[list[str], list[str]]:
+    """Return the .expt files of a command line, and its other arguments.
+
+    DIALS says of a file whose images have moved that it is none; reading it apart lets the reason be said.
+    """
+    files: list[str] = []
+    others: list[str] = []
+    for arg in args:
+        setting = re.match(r"(?:input\s*\.\s*)?experiments\s*=\s*(.+)", arg) if is_setting(arg) else None
+        path = setting[1].strip("\"'") if setting else arg
+        is_pattern = glob.has_magic(path) and not Path(path).exists()
+        found = sorted(glob.glob(path)) if is_pattern else [path]
+        if path.endswith(".expt") and (setting or not is_setting(arg)) and all(Path(one).is_file() for one in found):
+            files += found
+            if is_pattern and not found:
+                others.append(arg)
+        else:
+            others.append(arg)
+    return files, others
+
+
+def with_files_of_folders(args: list[str], names: tuple[str, ...]) -> list[str]:
+    """Replace the output folder of a run, where it stands for its results, by the first of files `names` that it holds.
+
+    Raises:
+        ConfigError: it holds none.
+    """
+    result = []
+    for arg in args:
+        if is_setting(arg) or not Path(arg).is_dir():
+            result.append(arg)
+            continue
+        found = [Path(arg, name) for name in names if Path(arg, name).is_file()]
+        if not found:
+            raise ConfigError(f"{arg} holds no {' or '.join(names)}: give the output folder of a finished run")
+        result.append(str(found[0]))
+    return result
+
+
 def _as_parameter(arg: str, file_parameters: dict[str, str]) -> str:
     name = file_parameters.get(Path(arg).suffix) if Path(arg).exists() else None
     return f'{name}="{arg}"' if name else arg
@@ -261,6 +300,4 @@ def _check_phil(path: str) -> None:
 
 def _in_one_line(text: str) -> str:
     """Fold a message of several lines, without the tracebacks that DIALS puts in."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    kept = [line for line in lines if not line.startswith(("Traceback", 'File "', "raise ", "^"))]
-    return " ".join(kept[:4])
+    return in_one_line(ValueError(text))

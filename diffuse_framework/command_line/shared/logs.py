@@ -52,6 +52,8 @@ def start_logs(verbosity: int, path: Path | None, packages: Iterable[str] = ()) 
         except OSError as error:
             raise DataError(f"can't write the log {path}: {reason(error)}") from error
         handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    for handler in (terminal, *handlers):
+        handler.addFilter(WarningsOnce())
     level = logging.DEBUG if verbosity else logging.INFO
     for name in {*OURS, *packages}:
         _set(name, level, [terminal, *handlers])
@@ -62,6 +64,24 @@ def start_logs(verbosity: int, path: Path | None, packages: Iterable[str] = ()) 
     logging.captureWarnings(True)
     # A log that can't be written, on a full disk say, must not hide the message that says why.
     logging.raiseExceptions = False
+
+
+class WarningsOnce(logging.Filter):
+    """Lets a warning that was said word by word before pass no more; a run of hundreds of images repeats some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether to write a record."""
+        if record.levelno != logging.WARNING:
+            return True
+        text = record.getMessage()
+        if text in self._said:
+            return False
+        self._said.add(text)
+        return True
 
 
 class AroundBars(logging.StreamHandler):

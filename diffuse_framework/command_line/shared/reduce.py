@@ -11,11 +11,11 @@ from dials.util.options import ArgumentParser
 from iotbx.phil import parse
 
 from diffuse_framework.adapters.guards.phil import refuse_includes
-from diffuse_framework.command_line.shared.arguments import parse_arguments
+from diffuse_framework.command_line.shared.arguments import parse_arguments, with_files_of_folders
 from diffuse_framework.command_line.shared.logs import log_start, start_logs
 from diffuse_framework.config.idle import refuse_idle
 from diffuse_framework.config.scope import build_scope
-from diffuse_framework.errors import ConfigError, DataError
+from diffuse_framework.errors import ConfigError, DataError, in_one_line
 from diffuse_framework.host.loader import load_registry
 from diffuse_framework.host.registry import Registry
 from diffuse_framework.io import filenames
@@ -71,10 +71,11 @@ def open_sums(
     if not args:
         parser.print_help()
         return None
+    args = with_files_of_folders(args, (filenames.SUMS,))
     files_by_ending = {".h5": "input.sums", ".json": "input.scales"}
     params, options = parse_arguments(parser, args, files_by_ending)
     if not params.input.sums:
-        raise ConfigError(f"no sums: give the file {filenames.SUMS} that diffuse.process left in its output folder")
+        raise ConfigError(f"no sums: give the output folder of diffuse.process, or the file {filenames.SUMS} in it")
     sums = StoredSums(Path(params.input.sums))
     as_before = run_parameters(sums.path.with_name(filenames.PARAMETERS), stages)
     if as_before:
@@ -102,5 +103,5 @@ def run_parameters(path: Path, stages: tuple[str, ...]) -> str:
         refuse_includes(str(path), text)
         found = parse(text)
     except (OSError, UnicodeDecodeError, RuntimeError) as error:
-        raise DataError(f"can't read {path}: {str(error).splitlines()[0]}; remove it to go by the defaults") from error
+        raise DataError(f"can't read {path}: {in_one_line(error)}; remove it to go by the defaults") from error
     return "\n".join(item.as_str() for item in found.objects if item.name in stages)

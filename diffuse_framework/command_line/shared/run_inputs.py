@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from dials.util.options import flatten_experiments, flatten_reflections
 from libtbx import Auto
 
@@ -27,6 +28,8 @@ from diffuse_framework.stages.work import Mapper
 
 # A cell edge below this, in angstrom, is a mistake: PHIL completes a cell of too few numbers with ones.
 SHORTEST_AXIS = 2.0
+# In place of a number: from the images.
+ESTIMATE = "estimate"
 
 
 def refuse_no_images(params: Any) -> None:
@@ -71,10 +74,35 @@ def open_images(params: Any) -> DxtbxSource:
 
 
 def panel_values(detector: Any) -> PanelValues:
-    """Return what the parameters say of all panels."""
+    """Return what the parameters say of all panels.
+
+    Raises:
+        ConfigError: a gain or pedestal that is neither a number nor "estimate".
+    """
     trusted = detector.trusted_range
     noise = tuple(detector.read_noise or ())
-    return PanelValues(detector.gain, detector.pedestal, None if trusted is None else tuple(trusted), noise)
+    gain, pedestal = (_number_or_estimate(name, getattr(detector, name)) for name in ("gain", "pedestal"))
+    if isinstance(gain, float) and not 1e-6 <= gain < np.inf:
+        raise ConfigError(f"detector.gain={detector.gain} must be above 0")
+    return PanelValues(
+        gain if isinstance(gain, float) else None,
+        pedestal if isinstance(pedestal, float) else None,
+        None if trusted is None else tuple(trusted),
+        noise,
+        tuple(name for name, value in (("gain", gain), ("pedestal", pedestal)) if value == ESTIMATE),
+    )
+
+
+def _number_or_estimate(name: str, text: str | None) -> float | str | None:
+    if text is None or text.strip().lower() == ESTIMATE:
+        return None if text is None else ESTIMATE
+    try:
+        value = float(text)
+    except ValueError as error:
+        raise ConfigError(f"detector.{name}={text} is neither a number nor estimate") from error
+    if not np.isfinite(value):
+        raise ConfigError(f"detector.{name}={text} is no value that it can have")
+    return value
 
 
 def hints_of(params: Any) -> CrystalHints:

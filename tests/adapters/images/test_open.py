@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from iotbx.phil import parse
 from scitbx.array_family import flex
 
 from diffuse_framework.adapters.images.open import PanelValues, all_have_crystals, images_from_files, open_source
+from diffuse_framework.adapters.images.source import DxtbxSource
 from diffuse_framework.command_line import simulate
 from diffuse_framework.errors import ConfigError, DataError, GeometryError
+from diffuse_framework.model.source import Frame
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +156,62 @@ def test_an_exposure_time_that_is_guessed_is_said(stills, tmp_path, caplog):
         source = open_source(experiments)
     assert source.exposure_s(0) == 1.0
     assert caplog.text.count("exposure time of 2 of 2 images") == 1
+
+
+class Charge:
+    """Reads images as a detector that integrates charge would give them: 20 a photon above 100, with noise of 4."""
+
+    def __init__(self, read):
+        self.read = read
+
+    def __call__(self, source, index):
+        frame = self.read(source, index)
+        rng = np.random.default_rng(index)
+        raw = [
+            np.where(counts < 0, -1e6, 20.0 * counts + 100 + 4 * rng.normal(size=counts.shape))
+            for counts in frame.counts
+        ]
+        return replace(frame, counts=tuple(raw))
+
+
+@pytest.fixture
+def charged(monkeypatch):
+    as_charge = Charge(DxtbxSource.read)
+    monkeypatch.setattr(DxtbxSource, "read", lambda self, index: as_charge(self, index))
+
+
+def test_raw_values_that_are_no_photons_are_warned_of_and_left_alone(stills, charged, caplog):
+    caplog.set_level(logging.INFO)
+    source = open_source(images_from_files(stills), panels=PanelValues(trusted_range=(-1000, 1e6)))
+    said = [record.getMessage() for record in caplog.records if "are not photons" in record.getMessage()]
+    assert len(said) == 1
+    assert "gain 1 and pedestal 0" in said[0]
+    gain = float(said[0].split("detector.gain=")[1].split()[0].rstrip(","))
+    pedestal = float(said[0].split("detector.pedestal=")[1].split()[0].rstrip(","))
+    assert gain == pytest.approx(20, rel=0.25)
+    assert pedestal == pytest.approx(100, abs=12)
+    panel = source.geometry(0).panels[0]
+    assert (panel.gain, panel.pedestal) == (1, 0)
+
+
+def test_estimated_values_are_taken_where_they_are_asked_for(stills, charged, caplog):
+    caplog.set_level(logging.INFO)
+    values = PanelValues(trusted_range=(-1000, 1e6), estimate=("gain", "pedestal"))
+    source = open_source(images_from_files(stills), panels=values)
+    panel = source.geometry(2).panels[0]
+    assert panel.gain == pytest.approx(20, rel=0.25)
+    assert panel.pedestal == pytest.approx(100, abs=12)
+    # What DIALS indexes with.
+    assert source.experiments[0].detector[0].get_gain() == panel.gain
+    assert "Estimated from" in caplog.text and "are not photons" not in caplog.text
+
+
+def test_photons_are_not_warned_of(stills, caplog):
+    open_source(images_from_files(stills))
+    assert "photons" not in caplog.text
+
+
+def test_an_estimate_that_images_do_not_allow_is_refused(stills, monkeypatch):
+    monkeypatch.setattr(DxtbxSource, "read", lambda self, index: Frame("a", (np.zeros((619, 487)),)))
+    with pytest.raises(ConfigError, match=r"detector.gain=estimate: the images have too few smooth parts"):
+        open_source(images_from_files(stills), panels=PanelValues(estimate=("gain",)))

@@ -28,10 +28,10 @@ from diffuse_framework.adapters.indexing.common import (
     capture_dials_log,
     dials_logger,
     has_indexing_ambiguity,
-    one_line,
+    spots_advice,
 )
 from diffuse_framework.adapters.indexing.dials_phil import DialsParameters, hint_text, phil_paths, user_texts
-from diffuse_framework.errors import ConfigError, DataError
+from diffuse_framework.errors import ConfigError, DataError, in_one_line
 from diffuse_framework.model.experiment import CrystalHints
 
 
@@ -221,9 +221,27 @@ def test_captured_log_is_collected_and_the_logger_restored(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_errors_become_one_line():
-    assert one_line(RuntimeError("\n  what\nelse")) == "what"
-    assert one_line(AssertionError()) == "AssertionError"
+def test_errors_become_one_line_that_is_not_cut():
+    assert in_one_line(RuntimeError("\n  what\nelse")) == "what else"
+    assert in_one_line(RuntimeError('why\nTraceback (most recent call last):\n  File "x.py", line 1')) == "why"
+    assert in_one_line(AssertionError()) == "AssertionError"
+    assert len(in_one_line(RuntimeError("word " * 1000))) < 410
+
+
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        ("12 spots found, 16 needed", "lower indexer.a.min_spots"),
+        # What dials.find_spots says of a detector whose raw values are no photons.
+        ("The number of strong pixels found (1413475) is greater than the maximum allowed (1231)", "detector.gain="),
+        ("90000 spots found, at most 1000 allowed", "detector.gain="),
+        ("an assertion", "spotfinder.* in a file for indexer.a.phil"),
+    ],
+)
+def test_the_cure_fits_the_reason(reason, advice):
+    said = spots_advice(reason, "indexer.a.phil", "indexer.a.min_spots")
+    assert said.startswith(advice) or advice in said
+    assert ("min_spots" in said) == ("needed" in reason)
 
 
 def test_a_module_is_stood_in_for_only_where_it_is_missing(monkeypatch):

@@ -62,7 +62,7 @@ def test_spots_take_the_scale_of_the_map():
     spots = MergedBragg(hkl[seen], np.full(seen.sum(), 7.0), np.ones(seen.sum()), np.ones(seen.sum(), int))
     edges = np.linspace(0, 0.5, 11)
     flat = np.full(10, 30.0)
-    profile = RadialProfile(edges, flat, flat, flat, flat, np.ones(10), np.ones(10, int), np.ones(10, int))
+    profile = RadialProfile(edges, flat, flat, flat * 0, flat, flat, np.ones(10), np.ones(10, int), np.ones(10, int))
     found = with_spots(profile, grid, spots, lambda index: index.sum(axis=1) % 2 == 1)
     # Half of the reflections are extinct and count as 0: means are those of the map all the same.
     assert np.allclose(found.bragg[4:], 30, rtol=0.1)

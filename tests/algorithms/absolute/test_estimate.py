@@ -139,6 +139,32 @@ def test_lost_voxels_do_not_matter(orthorhombic):
     assert report.estimates["krogh_moe"].scale == pytest.approx(whole, rel=0.015)
 
 
+@pytest.mark.parametrize("n_images", [1, 4])
+def test_a_sparse_map_of_stills_has_a_scale_with_the_error_that_follows(orthorhombic, n_images):
+    contents, theory, truth = orthorhombic
+    rng = np.random.default_rng(6)
+    axes = np.stack(np.meshgrid(*[(1, -1)] * 3), -1).reshape(-1, 3)
+    q = truth.grid.q_of(truth.voxel)
+    z = []
+    for _ in range(8):
+        # Nearly one orientation: spheres of a wavelength of 1 A that hardly differ, folded by mmm.
+        beams = random_rotations(1, rng)[0][2] + rng.normal(0, 0.02, (n_images, 3))
+        beams /= np.linalg.norm(beams, axis=1, keepdims=True)
+        seen = [np.abs(np.linalg.norm(q * axis + beam, axis=1) - 1) < 0.006 for beam in beams for axis in axes]
+        report = estimate(rows(truth, np.any(seen, axis=0)), contents, theory)
+        assert 0.03 < np.median(report.completeness) < 0.3
+        assert report.limit > 0.8
+        for method in ("krogh_moe", "norman"):
+            found = report.estimates[method]
+            assert 0.0005 < found.sigma_sampling < 0.02
+            z.append((found.scale - 1) / found.sigma)
+    assert np.abs(z).max() < 3
+    # Asked for half of the voxels, no shell has enough.
+    with pytest.raises(DataError, match="no shell of the map is more than 50% complete"):
+        estimate(rows(truth, seen[0]), contents, theory, min_completeness=0.5)
+    assert estimate(truth, contents, theory).estimates["krogh_moe"].sigma_sampling < 1e-4
+
+
 def test_voxels_wholly_inside_peaks_count(orthorhombic):
     contents, theory, truth = orthorhombic
     lattice = (truth.grid.index_of(truth.voxel) % 2 == 0).all(axis=1)
@@ -178,8 +204,11 @@ def test_incomplete_shells_end_the_range(orthorhombic):
     # The corners of a detector see some directions only.
     seen = (q < 0.65) | (truth.grid.hkl_of(truth.voxel)[:, 0] > 15)
     assert usable_limit(spherical_averages(rows(truth, seen))) == pytest.approx(0.65, abs=0.02)
-    with pytest.raises(DataError, match="complete"):
-        estimate(rows(truth, np.arange(len(truth)) % 9 == 0), contents, theory)
+    with pytest.raises(DataError, match="more than 50% complete"):
+        estimate(rows(truth, np.arange(len(truth)) % 9 == 0), contents, theory, min_completeness=0.5)
+    # A sample may be small, but not that small.
+    with pytest.raises(DataError, match="more than 3% complete"):
+        estimate(rows(truth, np.arange(len(truth)) % 61 == 0), contents, theory)
 
 
 def test_wrong_contents_make_the_methods_disagree(orthorhombic):
