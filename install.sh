@@ -50,6 +50,9 @@ apt_install() {
     fi
 }
 
+# An earlier install may have left the list of plugins of then in the checkout, which Python finds before the new one.
+rm -rf diffuse_framework.egg-info
+
 pip_install() {
     PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 .venv/bin/python -m pip install -qq "$@"
 }
