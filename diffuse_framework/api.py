@@ -56,6 +56,7 @@ from diffuse_framework.pipeline.rebin import rebin as rebin_path
 from diffuse_framework.pipeline.run import RunSettings
 from diffuse_framework.pipeline.run import run as run_pipeline
 from diffuse_framework.pipeline.stored import StoredScaler
+from diffuse_framework.report.warned import warnings_kept
 from diffuse_framework.stages.steps import Steps
 
 __all__ = ["make_steps", "open_images", "run", "trusting_pickles", "write"]
@@ -195,8 +196,8 @@ def run(
     engine = process_engine(nproc)
     if folder is None:
         return run_pipeline(source, steps, engine, RunSettings(hints=hints, n_workers=nproc))
-    with only_run_in(make_folder(Path(folder)).absolute()) as path:
-        settings = RunSettings(path, hints, n_workers=nproc, parameters=_last_steps(steps))
+    with only_run_in(make_folder(Path(folder)).absolute()) as path, warnings_kept() as warned:
+        settings = RunSettings(path, hints, n_workers=nproc, parameters=_last_steps(steps), warned=warned)
         return run_pipeline(source, steps, engine, settings)
 
 

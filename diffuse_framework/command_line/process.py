@@ -66,6 +66,7 @@ from diffuse_framework.pipeline.run import RunSettings
 from diffuse_framework.pipeline.run import run as run_pipeline
 from diffuse_framework.pipeline.stored import StoredScaler
 from diffuse_framework.report.summary import Stopwatch
+from diffuse_framework.report.warned import warnings_kept
 from diffuse_framework.stages.steps import Steps
 
 USAGE = "diffuse.process [options] [params.phil] image_*.cbf | indexed.expt indexed.refl"
@@ -154,8 +155,6 @@ def _output_folder(params: Any, options: Any, changed: str, registry: Registry) 
     with only_run_in(folder):
         start_logs(options.verbose, log, registry.modules())
         log_start(changed, registry)
-        for sentence in idle_parameters(params, [item.path for item in parse(changed).all_definitions()]):
-            logger.warning("%s", sentence)
         yield folder
 
 
@@ -182,24 +181,28 @@ def _process(
         prune: remove finished work that these results have no use for.
     """
     watch = Stopwatch()
-    with watch("opening images"):
-        source = open_images(params)
-    logger.info("%d image%s", len(source), "" if len(source) == 1 else "s")
-    if frozen is not None:
-        steps = freeze(steps, frozen)
-    settings = RunSettings(
-        folder=folder,
-        hints=hints,
-        chunk_size=params.mp.chunk,
-        n_workers=local_workers(params),
-        write_pixels=image_files_of(params, folder),
-        prune=prune,
-        parameters=without_images(changed),
-        description=run_description(changed, registry),
-        called=params.output.directory,
-    )
-    with engine_of(params) as engine:
-        outcome = run_pipeline(source, steps, ShowProgress(engine, lambda: watch.now), settings, watch)
+    with warnings_kept() as warned:
+        for sentence in idle_parameters(params, [item.path for item in parse(changed).all_definitions()]):
+            logger.warning("%s", sentence)
+        with watch("opening images"):
+            source = open_images(params)
+        logger.info("%d image%s", len(source), "" if len(source) == 1 else "s")
+        if frozen is not None:
+            steps = freeze(steps, frozen)
+        settings = RunSettings(
+            folder=folder,
+            hints=hints,
+            chunk_size=params.mp.chunk,
+            n_workers=local_workers(params),
+            write_pixels=image_files_of(params, folder),
+            prune=prune,
+            parameters=without_images(changed),
+            description=run_description(changed, registry),
+            warned=warned,
+            called=params.output.directory,
+        )
+        with engine_of(params) as engine:
+            outcome = run_pipeline(source, steps, ShowProgress(engine, lambda: watch.now), settings, watch)
     return Finished(folder, source, outcome)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -66,6 +66,7 @@ class RunSettings:
         prune: remove finished work of earlier runs that these results have no use for.
         parameters: PHIL text of what differs from the defaults, kept beside the results.
         description: what else ``summary.json`` says of the run.
+        warned: what was warned of, which grows as the run goes on (`report.warned`); it takes part in the verdict.
         called: what the user calls the folder, for the line that says where results are; "" leaves that out.
     """
 
@@ -77,6 +78,7 @@ class RunSettings:
     prune: bool = True
     parameters: str = ""
     description: Mapping[str, Any] = field(default_factory=dict)
+    warned: Sequence[str] = ()
     called: str = ""
 
 
@@ -120,7 +122,9 @@ def run(
         journal.prune()
         StoredSums(sums_path).prune()
     with watch("judging"):
-        judgement = judge(outcome.map.merged, outcome.sums, outcome.scales, steps.merger.merge)
+        judgement = judge(
+            outcome.map.merged, outcome.sums, outcome.scales, steps.merger.merge, warned=tuple(settings.warned)
+        )
     of_map = _of_map(outcome.map.merged, judgement)
     logger.info("\n%s", scales_text(outcome.scales, outcome.sums.image_names))
     outliers = outcome.scales.statistics.get("outliers")
@@ -132,7 +136,7 @@ def run(
     write_json(
         settings.folder / filenames.SUMMARY,
         run_summary(_n_given(source), outcome.experiment, outcome.scales, of_map, watch)
-        | {"run": dict(settings.description)},
+        | {"run": dict(settings.description), "warnings": list(settings.warned)},
     )
     if settings.called:
         logger.info("Results are in %s; diffuse.report %s shows them\n", settings.called, settings.called)

@@ -6,7 +6,7 @@ The thresholds are those of `report.limits`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -77,6 +77,7 @@ def judge(
     scales: Scales,
     merge: Callable[[VoxelSums, Scales], MergedMap],
     seed: int = 0,
+    warned: Sequence[str] = (),
 ) -> Judgement:
     """Judge a map by all there is: two more merges give its halves.
 
@@ -86,6 +87,7 @@ def judge(
         scales: of its images.
         merge: the merger that made it.
         seed: of the random numbers that split the images into halves.
+        warned: what the run warned of.
     """
     halves = None
     if len(sums.image_names) > 1:
@@ -93,7 +95,7 @@ def judge(
         halves = halves if len(halves[0]) and len(halves[1]) else None
     statistics = shell_statistics(merged, halves, N_SHELLS)
     evidence = gather_evidence(merged, halves, statistics, scales, LEAST_CC)
-    return Judgement(verdict(evidence, merged.grid.divisions, sums.image_names), statistics)
+    return Judgement(verdict(evidence, merged.grid.divisions, sums.image_names, warned), statistics)
 
 
 def _slim(merge: Callable[[VoxelSums, Scales], MergedMap], sums: VoxelSums, scales: Scales) -> MergedMap:
@@ -111,13 +113,16 @@ def _slim(merge: Callable[[VoxelSums, Scales], MergedMap], sums: VoxelSums, scal
     )
 
 
-def verdict(evidence: Evidence, divisions: tuple[int, ...], image_names: tuple[str, ...]) -> Verdict:
+def verdict(
+    evidence: Evidence, divisions: tuple[int, ...], image_names: tuple[str, ...], warned: Sequence[str] = ()
+) -> Verdict:
     """Put evidence into words.
 
     Args:
         evidence: on the map.
         divisions: of its grid.
         image_names: of its images.
+        warned: what the run warned of.
     """
     found = [
         _signal(evidence, divisions),
@@ -131,6 +136,7 @@ def verdict(evidence: Evidence, divisions: tuple[int, ...], image_names: tuple[s
         _negative(evidence),
         _scale_ratio(evidence, image_names),
         _drift(evidence),
+        _warned(warned),
     ]
     points = sorted((point for point in found if point), key=lambda point: point.grade != BAD)
     grades = {point.grade for point in points}
@@ -268,6 +274,14 @@ def _drift(e: Evidence) -> Point | None:
     what = f"Scales drift by a factor of {e.scales.drift:.3g} from the first image to the last"
     todo = "scaler.plugin=smooth scaler.smooth.resolution.refine=True (radiation damage), or fewer images"
     return _point(grade("drift", factor), what, todo)
+
+
+def _warned(sentences: Sequence[str]) -> Point | None:
+    if not sentences:
+        return None
+    n = len(sentences)
+    what = f"The run warned: {sentences[0]}" if n == 1 else f"The run warned of {n} things, first: {sentences[0]}"
+    return Point(LOOK, what, "look for what the log says before, and mend it")
 
 
 def _point(level: str, what: str, todo: str) -> Point | None:

@@ -16,6 +16,7 @@ from diffuse_framework.io.inputs import read_json
 from diffuse_framework.io.results import read_map_npz
 from diffuse_framework.pipeline.run import RunSettings, make_map, statistics
 from diffuse_framework.report.map.pictures import map_quality_text
+from diffuse_framework.report.warned import warnings_kept
 from diffuse_framework.simulate.detector import header_beam, pilatus
 from diffuse_framework.simulate.experiment import SimulationSettings, simulate
 from support.runs import known_steps, run_known
@@ -136,3 +137,21 @@ def test_a_single_image_has_no_verdict_on_signal_and_says_so(tmp_path, caplog):
         run_known(one.source, one.experiment, GRID, settings=RunSettings(tmp_path))
     assert "can't be told" in caplog.records[-1].getMessage() and caplog.records[-1].levelno == logging.WARNING
     assert np.isfinite(read_json(tmp_path / filenames.SUMMARY)["verdict"]["evidence"]["completeness"])
+
+
+def test_what_the_run_warned_of_is_part_of_the_verdict(tmp_path):
+    logger = logging.getLogger("diffuse_framework.adapters.images.open")
+    with warnings_kept() as warned:
+        logger.warning("the exposure time is guessed\nand more of it")
+        logger.warning("the exposure time is guessed\nand more of it")
+        logger.info("all is well")
+        logging.getLogger("diffuse_plugins.scaler_smooth").warning("it did not converge")
+        bright = simulation()
+        run_known(bright.source, bright.experiment, GRID, settings=RunSettings(tmp_path, warned=warned))
+    logger.warning("too late")
+    summary = read_json(tmp_path / filenames.SUMMARY)
+    assert summary["warnings"][:2] == ["the exposure time is guessed", "it did not converge"]
+    assert "too late" not in warned
+    (point,) = [point for point in summary["verdict"]["points"] if "warned" in point["what"]]
+    assert f"warned of {len(summary['warnings'])} things, first: the exposure time is guessed" in point["what"]
+    assert "to look at" in summary["verdict"]["sentence"]
