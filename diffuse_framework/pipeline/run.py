@@ -247,7 +247,7 @@ def _n_given(source: ImageSource) -> int:
 
 
 def _n_pixels(source: ImageSource) -> int:
-    return source.geometry(0).n_pixels if len(source) else 0
+    return source.geometry(0).n_pixels if source.names else 0
 
 
 def _around(source: ImageSource, folder: Path, mapper: Mapper, settings: RunSettings, watch: Stopwatch) -> Surroundings:
