@@ -1,4 +1,4 @@
-"""Indexing of stills of a known cell within a tenth of a second an image."""
+"""Indexing of stills of a known cell, in a fraction of a second an image."""
 
 from __future__ import annotations
 

@@ -73,6 +73,11 @@ def read_run_file(path: Path) -> dict[str, Any]:
     """
     content = read_json(path)
     check_run_file(path, content, _SHAPES[path.name])
+    if path.name == filenames.ABSOLUTE_SCALE:
+        curves = {f"estimates.{method}": curve for method, curve in (content.get("estimates") or {}).items()}
+        for where, curve in (curves | {"profile": content.get("profile") or {}}).items():
+            if len({len(values) for values in curve.values() if isinstance(values, list)}) > 1:
+                raise _other(path, where, "lists of one length", curve)
     return content
 
 

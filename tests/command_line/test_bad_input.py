@@ -65,6 +65,7 @@ def here(tmp_path, monkeypatch, stills) -> Path:
         (["sim_00001.cbf", "input.reference_geometry=nothing.expt"], "there is no file nothing.expt"),
         (["sim_00001.cbf", "crystal.reference=nothing.pdb"], "nothing.pdb"),
         (["sim_00001.cbf", "geometry.beam.wavelength=-1"], "wavelength"),
+        (["sim_00001.cbf", "geometry.beam.wavelength=1e-300"], "wavelength is 1e-300"),
         (["sim_00001.cbf", "detector.gain=much"], "detector.gain=much is neither a number nor estimate"),
         (["sim_00001.cbf", "detector.gain=0"], "detector.gain=0 must be above 0"),
         (["sim_00001.cbf", "detector.pedestal=inf"], "detector.pedestal=inf is no value"),

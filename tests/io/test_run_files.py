@@ -72,3 +72,5 @@ def test_shells_of_the_statistics_and_curves_of_the_scale(tmp_path):
         read_run_file(written(tmp_path, {"shells": [{}]}, "merging_statistics.json"))
     with pytest.raises(DataError, match=r"estimates.norman.q\[1\] is a text"):
         read_run_file(written(tmp_path, {"estimates": {"norman": {"q": [0.1, "x"]}}}, "absolute_scale.json"))
+    with pytest.raises(DataError, match="estimates.norman is an object where lists of one length should be"):
+        read_run_file(written(tmp_path, {"estimates": {"norman": {"q": [0.1], "k_of_q": []}}}, "absolute_scale.json"))

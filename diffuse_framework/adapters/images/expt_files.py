@@ -16,6 +16,9 @@ from dxtbx.serialize.filename import resolve_path
 from diffuse_framework.adapters.guards.pickles import refuse_pickle
 from diffuse_framework.errors import ConfigError, DataError, in_one_line
 
+# More than a scan can have: numbers of a file that was damaged.
+_MOST_IMAGES = 10_000_000
+
 
 @dataclass(frozen=True)
 class ImagePlaces:
@@ -78,10 +81,10 @@ def experiments_from_file(
     refuse_pickle(path)
     content = _content(Path(path))
     directory = str(Path(path).absolute().parent)
-    if check_format:
-        _refuse_without_images(path, content)
-        _relocate(path, content, directory, places)
     try:
+        if check_format:
+            _refuse_without_images(path, content)
+            _relocate(path, content, directory, places)
         return ExperimentListFactory.from_dict(content, check_format=check_format, directory=directory)
     except DataError:
         raise
@@ -175,7 +178,9 @@ def _image_numbers(content: dict[str, Any], imageset: int) -> list[int | str]:
         scan = experiment.get("scan")
         if experiment.get("imageset") == imageset and isinstance(scan, int) and 0 <= scan < len(scans):
             first, last = scans[scan].get("image_range", (1, 0))
-            found.update(range(int(first), int(last) + 1))
+            if not 0 <= last + 1 - first <= _MOST_IMAGES:
+                raise ValueError(f"the image range {first}, {last}")
+            found.update(range(first, last + 1))
     return sorted(found) or [""]
 
 

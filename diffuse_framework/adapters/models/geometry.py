@@ -10,12 +10,15 @@ from scitbx.array_family import flex
 from diffuse_framework.errors import GeometryError
 from diffuse_framework.model.geometry import Beam, Geometry, Panel
 
+# Wavelengths in angstrom beyond which a header or a parameter is mistaken.
+_SHORTEST, _LONGEST = 1e-3, 1e3
+
 
 def geometry_of(beam: dxtbx.model.Beam, detector: dxtbx.model.Detector) -> Geometry:
     """Return the numbers of a dxtbx beam and detector.
 
     Raises:
-        GeometryError: a detector without pixels, or a beam without wavelength.
+        GeometryError: a detector without pixels, or a beam whose wavelength is no X-ray's.
     """
     if len(detector) == 0:
         raise GeometryError("the detector has no panel; give a geometry with input.reference_geometry=")
@@ -23,7 +26,7 @@ def geometry_of(beam: dxtbx.model.Beam, detector: dxtbx.model.Detector) -> Geome
 
 
 def _beam(beam: dxtbx.model.Beam) -> Beam:
-    if not beam.get_wavelength() > 0:
+    if not _SHORTEST <= beam.get_wavelength() <= _LONGEST:
         raise GeometryError(
             f"the beam's wavelength is {beam.get_wavelength()}; set geometry.beam.wavelength=, in angstrom"
         )

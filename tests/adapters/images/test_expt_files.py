@@ -129,6 +129,19 @@ def test_experiments_without_image_sets_are_refused_in_one_line(stills, tmp_path
     assert len(open_source(images_from_files(images), reference_geometry=path)) == 3
 
 
+@pytest.mark.parametrize("image_range", [[None, 3], ["a", "b"], [1], [1, 10**15], [5, 1]])
+def test_image_ranges_that_are_none_are_refused(sweep, tmp_path, image_range):
+    content = json.loads((sweep / "truth.expt").read_text())
+    content["scan"][0]["image_range"] = image_range
+    path = sweep / "odd.expt"
+    path.write_text(json.dumps(content))
+    try:
+        with pytest.raises(DataError, match=r"odd.expt is not an .expt file that can be read"):
+            experiments_from_file(path)
+    finally:
+        path.unlink()
+
+
 @pytest.mark.parametrize("text", ["[1, 2]", '{"a": 1}', "not json", ""])
 def test_files_of_something_else_are_refused(tmp_path, text):
     path = tmp_path / "x.expt"
