@@ -15,8 +15,10 @@ from support.browser import find_browser
 
 pytest_plugins = ["support.skips"]
 
-# The first example of a test may compile numba kernels.
-settings.register_profile("diffuse", deadline=None)
+# The first example of a test may compile numba kernels. Draws are the same each time, so that a change is judged and
+# not the luck of its draws; --hypothesis-profile=explore draws anew, to look for what nobody thought of.
+settings.register_profile("diffuse", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
 settings.load_profile("diffuse")
 
 DATA_SET = "thaumatin_grid_scan"

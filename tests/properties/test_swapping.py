@@ -73,6 +73,11 @@ def ours(plugin: Plugin) -> bool:
     return plugin.package == "diffuse_framework" and plugin.name != "dials_target"
 
 
+def not_on_the_brink(plugin: Plugin) -> bool:
+    """Not the absolute scaler that refuses by how many shells have peaks above noise: rounding may tell."""
+    return ours(plugin) and plugin.name != "wilson"
+
+
 def no_judge_of_noise(plugin: Plugin) -> bool:
     """Not those by which twice the photons say more: maskers that tell what stands out, and restraints of a scaler."""
     return ours(plugin) and plugin.name not in ("dynamic", "bragg", "smooth")
@@ -127,7 +132,7 @@ def test_every_selection_completes_or_refuses_in_words(data, selection):
     return True
 
 
-@on_maps(6, selection=selections(REGISTRY, ours))
+@on_maps(6, selection=selections(REGISTRY, not_on_the_brink))
 def test_the_order_of_images_is_irrelevant(data, selection):
     backwards = replace(data[1], images=data[1].images[::-1])
     return alike(run(data, selection), run(data, selection, backwards))
