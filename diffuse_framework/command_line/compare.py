@@ -15,20 +15,15 @@ Examples::
 from __future__ import annotations
 
 import logging
-import sys
 from datetime import datetime
-from pathlib import Path
 
-from dials.util.options import ArgumentParser
 from iotbx.phil import parse
 
 from diffuse_framework import __version__
 from diffuse_framework.algorithms.comparison.compare import compare_maps
-from diffuse_framework.command_line.shared.arguments import parse_arguments
 from diffuse_framework.command_line.shared.failures import report_failures
-from diffuse_framework.command_line.shared.logs import start_logs
-from diffuse_framework.command_line.shared.maps import alignment_of, halo_of, maps_as_parameters, phil_of, two_maps
-from diffuse_framework.io.atomic import file_in, make_folder, write_json, write_text
+from diffuse_framework.command_line.shared.maps import alignment_of, halo_of, open_pair, phil_of
+from diffuse_framework.io.atomic import write_json, write_text
 from diffuse_framework.report.comparison.text import comparison_text
 
 logger = logging.getLogger(__name__)
@@ -41,16 +36,13 @@ phil_scope = parse(phil_of("alignment", "compare"))
 @report_failures()
 def run(args: list[str] | None = None) -> None:
     """Run diffuse.compare; `args` are those of the command line where None."""
-    args = sys.argv[1:] if args is None else args
-    parser = ArgumentParser(usage=USAGE, phil=phil_scope, epilog=__doc__)
-    if not args:
-        parser.print_help()
+    opened = open_pair(args, USAGE, phil_scope, __doc__)
+    if opened is None:
         return
-    params, options = parse_arguments(parser, maps_as_parameters(args, ("input.a", "input.b")))
-    folder = make_folder(Path(params.output.directory))
-    start_logs(options.verbose, file_in(folder, params.output.log))
-    a, b = two_maps(params)
-    comparison = compare_maps(a, b, alignment_of(params), halo_of(params), params.shells, params.samples, params.seed)
+    params, folder = opened.params, opened.folder
+    comparison = compare_maps(
+        opened.a, opened.b, alignment_of(params), halo_of(params), params.shells, params.samples, params.seed
+    )
     text = comparison_text(comparison)
     logger.info("%s\n", text)
     write_json(folder / "comparison.json", comparison.to_plain())

@@ -12,18 +12,12 @@ Examples::
 from __future__ import annotations
 
 import logging
-import sys
-from pathlib import Path
 
-from dials.util.options import ArgumentParser
 from iotbx.phil import parse
 
 from diffuse_framework.algorithms.comparison.compare import difference
-from diffuse_framework.command_line.shared.arguments import parse_arguments
 from diffuse_framework.command_line.shared.failures import report_failures
-from diffuse_framework.command_line.shared.logs import start_logs
-from diffuse_framework.command_line.shared.maps import alignment_of, maps_as_parameters, phil_of, two_maps
-from diffuse_framework.io.atomic import file_in, make_folder
+from diffuse_framework.command_line.shared.maps import alignment_of, open_pair, phil_of
 from diffuse_framework.io.maps.write import write_voxel_map
 from diffuse_framework.report.comparison.text import difference_text
 
@@ -37,18 +31,12 @@ phil_scope = parse(phil_of("alignment", "subtract"))
 @report_failures()
 def run(args: list[str] | None = None) -> None:
     """Run diffuse.subtract; `args` are those of the command line where None."""
-    args = sys.argv[1:] if args is None else args
-    parser = ArgumentParser(usage=USAGE, phil=phil_scope, epilog=__doc__)
-    if not args:
-        parser.print_help()
+    opened = open_pair(args, USAGE, phil_scope, __doc__)
+    if opened is None:
         return
-    params, options = parse_arguments(parser, maps_as_parameters(args, ("input.a", "input.b")))
-    folder = make_folder(Path(params.output.directory))
-    start_logs(options.verbose, file_in(folder, params.output.log))
-    a, b = two_maps(params)
-    apart, aligned = difference(a, b, alignment_of(params))
+    apart, aligned = difference(opened.a, opened.b, alignment_of(opened.params))
     logger.info("%s", difference_text(apart, aligned))
-    logger.info("The difference is in %s", write_voxel_map(folder, apart))
+    logger.info("The difference is in %s", write_voxel_map(opened.folder, apart))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -58,10 +58,6 @@ class MapAgreement:
     weighted_anisotropic_correlation: float
     chi_squared: float
     shells: tuple[ShellAgreement, ...]
-
-    def as_dict(self) -> dict:
-        """Return plain numbers, for JSON."""
-        return asdict(self)
 
     def as_rows(self) -> tuple[list[str], list[list[str]]]:
         """Return the shells as a header and rows of a table."""

@@ -103,12 +103,6 @@ def predict(
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _half_width(square, y2):
-    """Half the width of a disk's line at a squared distance `y2` from its middle; below 0 where it does not reach."""
-    return np.sqrt(square - y2) if y2 <= square else -1.0
-
-
-@njit(cache=True, nogil=True, inline="always")
 def _segment(values, bad, i, first, end, low, most):
     """Return number and sum of the pixels first ... end - 1 of line i that count."""
     n, total = 0, 0.0

@@ -73,11 +73,11 @@ def _parsed(parser: Any, args: list[str]) -> tuple[Any, Any]:
             options.unreadable = ()
             return params, options
     except (Sorry, RuntimeError, ValueError, AttributeError) as error:
-        raise ConfigError(_unreadable(str(error), args) or _in_one_line(str(error))) from error
+        raise ConfigError(_unreadable(str(error), args) or in_one_line(error)) from error
     except SystemExit as error:
         # DIALS 3.30 exits with a message where 3.12 raises RuntimeError.
         if isinstance(error.code, str):
-            raise ConfigError(_in_one_line(error.code)) from error
+            raise ConfigError(in_one_line(RuntimeError(error.code))) from error
         raise
     except MemoryError:
         raise
@@ -87,12 +87,11 @@ def _parsed(parser: Any, args: list[str]) -> tuple[Any, Any]:
         if not damaged:
             # A value that PHIL or DIALS stumbles over: OverflowError, EOFError, TypeError ...
             logger.debug("Parsing %s", args, exc_info=True)
-            reason = _in_one_line(str(error)) or type(error).__name__
-            raise ConfigError(f"the command line can't be understood: {reason}") from error
+            raise ConfigError(f"the command line can't be understood: {in_one_line(error)}") from error
         others = f" (and {len(damaged) - 1} others)" if len(damaged) > 1 else ""
         raise ConfigError(
             what_is_missing(damaged[0])
-            or f"{damaged[0]}{others} can't be read; it is cut short or damaged ({_in_one_line(str(error))})"
+            or f"{damaged[0]}{others} can't be read; it is cut short or damaged ({in_one_line(error)})"
         ) from error
 
 
@@ -125,7 +124,7 @@ def _unreadable_images(parser: Any, args: list[str]) -> tuple[UnreadableFile, ..
 
 
 def _refuse(message: str) -> NoReturn:
-    raise ConfigError(_in_one_line(message))
+    raise ConfigError(in_one_line(RuntimeError(message)))
 
 
 def _refuse_unknown_options(parser: Any, args: list[str]) -> None:
@@ -295,9 +294,4 @@ def _check_phil(path: str) -> None:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not a text file of parameters") from error
     except RuntimeError as error:
-        raise ConfigError(f"{path}: {_in_one_line(str(error))}") from error
-
-
-def _in_one_line(text: str) -> str:
-    """Fold a message of several lines, without the tracebacks that DIALS puts in."""
-    return in_one_line(ValueError(text))
+        raise ConfigError(f"{path}: {in_one_line(error)}") from error

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from dials.util.options import ArgumentParser
+
 from diffuse_framework.algorithms.comparison.alignment import AlignmentOptions
 from diffuse_framework.algorithms.comparison.halos import Halo
-from diffuse_framework.command_line.shared.arguments import is_phil, is_setting
+from diffuse_framework.command_line.shared.arguments import is_phil, is_setting, parse_arguments
+from diffuse_framework.command_line.shared.logs import start_logs
 from diffuse_framework.errors import ConfigError
+from diffuse_framework.io.atomic import file_in, make_folder
 from diffuse_framework.io.maps.hints import MapHints
 from diffuse_framework.io.maps.read import read_pair
 from diffuse_framework.model.voxel_map import VoxelMap
@@ -37,6 +43,33 @@ def maps_as_parameters(args: list[str], names: tuple[str, ...]) -> list[str]:
             raise ConfigError(f"{arg} is one map too many: give {len(names)}")
         result.append(f'{left.pop(0)}="{arg}"')
     return result
+
+
+@dataclass(frozen=True)
+class OpenedPair:
+    """Two maps, where results go, and what was asked for."""
+
+    a: VoxelMap
+    b: VoxelMap
+    folder: Path
+    params: Any
+
+
+def open_pair(args: list[str] | None, usage: str, phil_scope: Any, epilog: str | None) -> OpenedPair | None:
+    """Parse a command line with two maps, start the log and read them; None where only help was asked for.
+
+    Raises:
+        ConfigError, DataError: parameters or files that can't be used.
+    """
+    args = sys.argv[1:] if args is None else args
+    parser = ArgumentParser(usage=usage, phil=phil_scope, epilog=epilog)
+    if not args:
+        parser.print_help()
+        return None
+    params, options = parse_arguments(parser, maps_as_parameters(args, ("input.a", "input.b")))
+    folder = make_folder(Path(params.output.directory))
+    start_logs(options.verbose, file_in(folder, params.output.log))
+    return OpenedPair(*_two_maps(params), folder, params)
 
 
 def hints_of(params: Any) -> MapHints:
@@ -74,13 +107,7 @@ def halo_of(params: Any) -> Halo:
     return Halo(params.halo.shape, tuple(params.halo.size))
 
 
-def two_maps(params: Any) -> tuple[VoxelMap, VoxelMap]:
-    """Return both maps.
-
-    Raises:
-        ConfigError: one is missing.
-        DataError: one can't be read.
-    """
+def _two_maps(params: Any) -> tuple[VoxelMap, VoxelMap]:
     if not params.input.a or not params.input.b:
         raise ConfigError("two maps are needed: folders of results, or files of maps")
     return read_pair(Path(params.input.a), Path(params.input.b), hints_of(params))
