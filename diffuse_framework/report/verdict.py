@@ -176,12 +176,12 @@ def _signal(e: Evidence, divisions: tuple[int, ...]) -> Point | None:
     if has_signal(e) and e.resolution is not None:
         return None
     coarser = _coarser(divisions)
-    todo = f"{coarser} (photons of several voxels together), and more images" if coarser else "add images"
+    advice = f"{coarser} (photons of several voxels together), and more images" if coarser else "add images"
     if not has_signal(e):
         chance = 1 / max(e.common, 1) ** 0.5
         what = f"Halves of the images agree by {e.cc_anisotropic:.3f} where chance gives 0 +- {chance:.3f}"
-        return Point(BAD, what, todo + "; if there are photons enough, the orientations are wrong")
-    return Point(BAD, f"CC1/2 of {e.cc_anisotropic:.2f} over all, in no shell above {LEAST_CC:g} beyond chance", todo)
+        return Point(BAD, what, advice + "; if there are photons enough, the orientations are wrong")
+    return Point(BAD, f"CC1/2 of {e.cc_anisotropic:.2f} over all, in no shell above {LEAST_CC:g} beyond chance", advice)
 
 
 def _counting(e: Evidence) -> Point | None:
@@ -198,12 +198,12 @@ def _counting(e: Evidence) -> Point | None:
 def _completeness(e: Evidence, divisions: tuple[int, ...]) -> Point | None:
     level = grade("completeness", e.completeness)
     what = f"{e.completeness:.1%} of the asymmetric unit was observed"
-    todo = "add images in other orientations"
+    advice = "add images in other orientations"
     if e.complete_to is not None and e.completeness < 0.5:
-        todo += f", or cut the map to what is half complete: grid.hkl.d_min={e.complete_to:.2f}"
+        advice += f", or cut the map to what is half complete: grid.hkl.d_min={e.complete_to:.2f}"
     elif coarser := _coarser(divisions):
-        todo += f", or take larger voxels: {coarser}"
-    return _point(level, what, todo)
+        advice += f", or take larger voxels: {coarser}"
+    return _point(level, what, advice)
 
 
 def _multiplicity(e: Evidence, divisions: tuple[int, ...]) -> Point | None:
@@ -229,16 +229,16 @@ def _apart(e: Evidence) -> Point | None:
     if e.halves is None:
         return None
     what = f"{e.halves.apart} voxels ({e.halves.share:.2%}) differ between halves by more than 6 sigma"
-    todo = "look at the images (diffuse.report): zingers, ice, peaks of another lattice do this"
-    return _point(grade("apart", e.halves.share), what, todo)
+    advice = "look at the images (diffuse.report): zingers, ice, peaks of another lattice do this"
+    return _point(grade("apart", e.halves.share), what, advice)
 
 
 def _rejected(e: Evidence) -> Point | None:
     if e.rejected is None:
         return None
     what = f"Scaling rejected {e.rejected:.2%} of the observations as outliers"
-    todo = "masker.bragg.share=0.01, if voxels on Bragg positions lose most; zingers, ice, other lattices do this too"
-    return _point(grade("rejected", e.rejected), what, todo)
+    advice = "masker.bragg.share=0.01, if voxels on Bragg positions lose most; zingers, ice, other lattices do this too"
+    return _point(grade("rejected", e.rejected), what, advice)
 
 
 def _chi_squared(e: Evidence) -> Point | None:
@@ -250,17 +250,17 @@ def _chi_squared(e: Evidence) -> Point | None:
         gain = f"detector.gain={value:.2g} (times the gain so far), if counts aren't photons"
         return _point(grade("chi_squared_low", value), what, gain)
     what = f"Chi squared per observation is {value:.3g}: images differ by more than photons let them"
-    todo = (
+    advice = (
         "scaler.plugin=smooth (absorption, background, outliers); or, where counts aren't photons, "
         f"detector.gain={value:.2g} (times the gain so far)"
     )
-    return _point(grade("chi_squared_high", value), what, todo)
+    return _point(grade("chi_squared_high", value), what, advice)
 
 
 def _negative(e: Evidence) -> Point | None:
     what = f"{e.negative:.2%} of the voxels are below zero by 5 sigma or more"
-    todo = "corrector.plugins='solid_angle polarization efficiency air' (no background: was it subtracted twice?)"
-    return _point(grade("negative", e.negative), what, todo)
+    advice = "corrector.plugins='solid_angle polarization efficiency air' (no background: was it subtracted twice?)"
+    return _point(grade("negative", e.negative), what, advice)
 
 
 def _scale_ratio(e: Evidence, names: tuple[str, ...]) -> Point | None:
@@ -272,8 +272,8 @@ def _scale_ratio(e: Evidence, names: tuple[str, ...]) -> Point | None:
 def _drift(e: Evidence) -> Point | None:
     factor = max(e.scales.drift, 1 / e.scales.drift)
     what = f"Scales drift by a factor of {e.scales.drift:.3g} from the first image to the last"
-    todo = "scaler.plugin=smooth scaler.smooth.resolution.refine=True (radiation damage), or fewer images"
-    return _point(grade("drift", factor), what, todo)
+    advice = "scaler.plugin=smooth scaler.smooth.resolution.refine=True (radiation damage), or fewer images"
+    return _point(grade("drift", factor), what, advice)
 
 
 def _warned(sentences: Sequence[str]) -> Point | None:
@@ -284,8 +284,8 @@ def _warned(sentences: Sequence[str]) -> Point | None:
     return Point(LOOK, what, "look for what the log says before, and mend it")
 
 
-def _point(level: str, what: str, todo: str) -> Point | None:
-    return None if level == GOOD else Point(level, what, todo)
+def _point(level: str, what: str, advice: str) -> Point | None:
+    return None if level == GOOD else Point(level, what, advice)
 
 
 def _coarser(divisions: tuple[int, ...]) -> str:
